@@ -66,6 +66,8 @@ class ClientStatus(StrEnum):
 class FLAggregators(StrEnum):
     """How a server folds site results: as they arrive, or collected first."""
 
+    InTimeAccumulateWeightedAggregator = "InTimeAccumulateWeightedAggregator"
+    AccumulateWeightedAggregator = "AccumulateWeightedAggregator"
     IN_TIME = "InTimeAccumulateWeightedAggregator"
     COLLECT = "AccumulateWeightedAggregator"
 
