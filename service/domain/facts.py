@@ -1,0 +1,47 @@
+"""What `decide` may know beside the job: the transaction's time, the registry, the nets, the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from service.domain.registry import NetNow, Registry
+from service.domain.values import Request
+from service.domain.vocabulary import FLBackend
+
+#: Required files by job type of one backend; None: its manifest can't be read now.
+JobTypes = Mapping[str, tuple[str, ...]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The service's own limits, in seconds; a request's own values win over runtime and stall."""
+
+    pending_seconds: float = 3_600.0  #: submitted, and the backend never starts it
+    runtime_seconds: float = 86_400.0
+    stall_seconds: float = 7_200.0
+    submit_unknown_seconds: float = 300.0  #: how long a lost answer is looked for
+    collect_tries: int = 20
+    missing_lists: int = 3
+    missing_grace_seconds: float = 30.0
+    backoff_seconds: float = 5.0  #: first delay of a retry; doubles
+    backoff_max_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    now: datetime
+    registry: Registry
+    nets: Mapping[str, NetNow] = field(default_factory=dict)
+    job_types: Mapping[FLBackend, JobTypes] = field(default_factory=dict)
+    limits: Limits = Limits()
+    project_running: Mapping[str, int] = field(default_factory=dict)
+    hub_paused: bool = False
+    #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
+    retired: Mapping[UUID, bytes] = field(default_factory=dict)
+
+
+def same_content(request: Request, known: bytes) -> bool:
+    return request.content_hash == known

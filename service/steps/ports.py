@@ -1,0 +1,257 @@
+"""What the steps need of the world: three protocols, since a simulation replaces these three.
+
+Everything crossing a port is a value of `domain` or of this file, everything raised is one of
+`service.errors`. The real ones are `service.store.Store`, `service.nets.Nets` and `service.bundles.Bundles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from service.domain.commands import Command
+from service.domain.decision import Decision
+from service.domain.job import Job
+from service.domain.registry import Net, NetNow, Registry
+from service.domain.values import JsonObject, Request, Results
+from service.domain.vocabulary import FLJobStatus, JobState, SlotState
+
+# --- nets ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """An adapter's own word. `extensions` of idempotency, results, reports, selection."""
+
+    version: str | None
+    extensions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One FL client as its adapter sees it; `slot` is its name in the FL runtime."""
+
+    slot: str
+    status: str
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One entry of an adapter's list. `status` None where its spelling is unknown (kept in `details`)."""
+
+    run_id: str
+    status: FLJobStatus | None
+    details: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """`complete`: a run that is not here is really not there (no page limit was reached)."""
+
+    runs: tuple[Run, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Which submission a call is about: the headers and the path of the FL-API."""
+
+    job_id: UUID
+    model_id: UUID
+    attempt: int
+    path_id: UUID
+    key: str
+    known_runs: tuple[str, ...] = ()
+    earlier_paths: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A search for a submission's run. `provisional`: by difference of lists, not by name or key.
+    `doubt`: nothing may be concluded yet (more than one candidate, or a submit still in flight)."""
+
+    run_id: str | None
+    provisional: bool = False
+    doubt: str | None = None
+    extra_runs: tuple[str, ...] = ()  #: further runs of the same submission: to be aborted
+
+
+class NetClient(Protocol):
+    """One net's adapter. Raises errors.Transient (`adapter_unavailable`, with retry_after), errors.Permanent
+    (`adapter_rejected`), and `Ambiguous` where a POST may have been applied."""
+
+    net: Net
+
+    async def health(self) -> Health: ...
+    async def serving(self) -> bool:
+        """Is the runtime behind the adapter up? (`check_server_status`, read per dialect)"""
+        ...
+
+    async def clients(self) -> tuple[Client, ...]: ...
+    async def upload(
+        self,
+        handle: Handle,
+        *,
+        project_id: str,
+        cohort_query: str,
+        slots: Sequence[str],
+        urls: Sequence[str],
+    ) -> None: ...
+    async def submit(self, handle: Handle) -> str: ...
+    async def runs(self) -> RunList: ...
+    async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
+        """Look for the run that a submission with a lost answer may have made: by key, by the path id in
+        the names, else by the difference to `known_runs`."""
+        ...
+
+    async def fence(self, handle: Handle, extensions: frozenset[str]) -> None:
+        """Make sure that a late submit of this handle can't succeed any more (no-op where keys rule)."""
+        ...
+
+    async def abort(self, run_id: str) -> None: ...
+    async def logs(self, run_id: str) -> str | None:
+        """The tail of a run's log, None where the adapter has none."""
+        ...
+
+    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+        """The results as a stream of chunks; None where there are none (404)."""
+        ...
+
+    def is_lost(self, listed: RunList, run_id: str) -> bool:
+        """May the run's absence from this list count as a miss?"""
+        ...
+
+    def terminal_is_final(self, status: FLJobStatus) -> bool:
+        """False where this runtime may still start a run that it lists as aborted."""
+        ...
+
+
+class Nets(Protocol):
+    """The clients of all registered nets; follows the registry."""
+
+    def client(self, name: str) -> NetClient:
+        """Raises errors.Transient when the net left the registry."""
+        ...
+
+    def follow(self, registry: Registry) -> None:
+        """Take over a new registry: clients of changed nets are made anew."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- bundles -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A bundle frozen in its own prefix. `sha256` is the digest of its manifest (path, size, sha256)."""
+
+    prefix: str  #: s3://bucket/key/
+    sha256: str
+    keys: tuple[str, ...]  #: every object's key below the bucket
+    config: JsonObject  #: effective, as the run will read it
+    job_type: str
+
+
+class Bundles(Protocol):
+    """Raises errors.Permanent with the staging codes of `Reason`, errors.Transient when S3 is away."""
+
+    async def stage(
+        self, request: Request, *, net: Net, attempt: int, path_id: UUID, slots: Mapping[UUID, str]
+    ) -> Staged: ...
+    async def presign(self, staged: Staged) -> tuple[str, ...]: ...
+    async def store_results(
+        self, job_id: UUID, attempt: int, chunks: AsyncIterator[bytes]
+    ) -> Results:
+        """Stream to `<results bucket>/<job_id>/<attempt>/results.zip`, hashing on the way."""
+        ...
+
+
+# --- store ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """An attempt's place on a net that is not free: what reconciling judges."""
+
+    job_id: UUID
+    attempt: int
+    net: str
+    state: SlotState
+    job_state: JobState
+    current: bool  #: it is the job's newest attempt
+    run_id: str | None
+    handle: Handle | None
+    changed_at: datetime
+
+
+class Store(Protocol):
+    """Raises errors.Transient when the database is away; whatever was not confirmed may be repeated."""
+
+    async def apply(self, commands: Iterable[Command]) -> list[Decision]:
+        """The one write path, for commands without a record: one decision for each, in order."""
+        ...
+
+    async def claim(self, holder: str) -> Job | None:
+        """Pick the next (job, net), and claim it. None: nothing can start now."""
+        ...
+
+    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
+        """Take over jobs in these states that nobody holds, or whose lease ran out, and that are due."""
+        ...
+
+    async def renew(self, leases: Mapping[UUID, int]) -> set[UUID]:
+        """Prolong leases by token; what is missing in the answer is lost."""
+        ...
+
+    async def get(self, job_id: UUID) -> Job | None: ...
+    async def now(self) -> datetime: ...
+    async def registry(self) -> Registry: ...
+    async def net_now(self) -> Mapping[str, NetNow]: ...
+    async def slots(self, net: str) -> list[SlotRow]: ...
+    async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
+        """Which of these run ids belonged to any attempt of ours, ever."""
+        ...
+
+    async def due(self, limit: int) -> list[UUID]:
+        """Jobs whose `due_at` has passed."""
+        ...
+
+    async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
+        """The first queued jobs, the code that holds each back (None: its turn comes), and its position."""
+        ...
+
+    async def feed_parked(self, limit: int) -> int:
+        """Apply parked records whose job exists now, end those whose time ran out. Returns how many."""
+        ...
+
+    async def stop_models(self, limit: int) -> int:
+        """Go on with stops by model; returns how many jobs were told to stop."""
+        ...
+
+    async def save_net(
+        self,
+        name: str,
+        *,
+        answering: bool,
+        online: frozenset[UUID],
+        extensions: frozenset[str],
+        strays: tuple[str, ...] | None,
+        body: bytes,
+    ) -> None:
+        """Keep what a poll saw; `body` is the `fl.net.status.v1` data, published when it changed."""
+        ...
+
+    async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        """Take or prolong a named lease (a poller's, a sweep's)."""
+        ...
+
+    async def clean(self, limit: int) -> int:
+        """Retention; returns how many rows went."""
+        ...
