@@ -48,6 +48,12 @@ class Transient(ServiceError):
         self.retry_after = retry_after
 
 
+class Ambiguous(Transient):
+    """A call that may have been applied although no answer came: look before doing it again."""
+
+    code = "ambiguous"
+
+
 class Permanent(ServiceError):
     """This work can never succeed as it is."""
 

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from service.domain.values import JsonObject, Metric, Origin, Problem, Request, Results, Submission, Why
+from service.domain.values import (
+    JsonObject,
+    Metric,
+    Origin,
+    Problem,
+    Request,
+    Results,
+    Submission,
+    Why,
+)
 from service.domain.vocabulary import FLJobStatus, ModelStatus
 
 

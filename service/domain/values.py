@@ -97,7 +97,9 @@ class Submission:
     bundle_prefix: str
     bundle_sha256: str
     config: JsonObject  #: effective config, as staged
-    earlier_paths: tuple[UUID, ...] = ()  #: path ids of this attempt's former submissions
+    earlier_paths: tuple[
+        UUID, ...
+    ] = ()  #: path ids of this attempt's former submissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,16 @@ class Attempt:
     backend: FLBackend
     participants: tuple[Participant, ...]
     started_at: datetime
-    changed_at: datetime  #: observations whose call began before this are too old to judge it
+    changed_at: (
+        datetime  #: observations whose call began before this are too old to judge it
+    )
     slot: SlotState = SlotState.HELD
     leases: int = 1
     submission: Submission | None = None
     run_id: str | None = None
-    provisional: bool = False  #: the run id was adopted by list difference, no report confirmed it yet
+    provisional: bool = (
+        False  #: the run id was adopted by list difference, no report confirmed it yet
+    )
     submitted_at: datetime | None = None
     running_at: datetime | None = None
     ended_at: datetime | None = None

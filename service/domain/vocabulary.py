@@ -87,7 +87,9 @@ class JobState(StrEnum):
     REJECTED = "rejected"
 
 
-TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.REJECTED})
+TERMINAL = frozenset(
+    {JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.REJECTED}
+)
 ACTIVE = frozenset(set(JobState) - TERMINAL - {JobState.QUEUED})
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -16,69 +15,20 @@ from uuid import UUID
 from service.domain.commands import Command
 from service.domain.decision import Decision
 from service.domain.job import Job
+from service.domain.observed import (
+    Client,
+    Found,
+    Handle,
+    Health,
+    RunList,
+    SlotRow,
+    Staged,
+)
 from service.domain.registry import Net, NetNow, Registry
-from service.domain.values import JsonObject, Request, Results
-from service.domain.vocabulary import FLJobStatus, JobState, SlotState
+from service.domain.values import Request, Results
+from service.domain.vocabulary import FLJobStatus, JobState
 
 # --- nets ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """An adapter's own word. `extensions` of idempotency, results, reports, selection."""
-
-    version: str | None
-    extensions: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One FL client as its adapter sees it; `slot` is its name in the FL runtime."""
-
-    slot: str
-    status: str
-    online: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One entry of an adapter's list. `status` None where its spelling is unknown (kept in `details`)."""
-
-    run_id: str
-    status: FLJobStatus | None
-    details: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunList:
-    """`complete`: a run that is not here is really not there (no page limit was reached)."""
-
-    runs: tuple[Run, ...]
-    complete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """Which submission a call is about: the headers and the path of the FL-API."""
-
-    job_id: UUID
-    model_id: UUID
-    attempt: int
-    path_id: UUID
-    key: str
-    known_runs: tuple[str, ...] = ()
-    earlier_paths: tuple[UUID, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A search for a submission's run. `provisional`: by difference of lists, not by name or key.
-    `doubt`: nothing may be concluded yet (more than one candidate, or a submit still in flight)."""
-
-    run_id: str | None
-    provisional: bool = False
-    doubt: str | None = None
-    extra_runs: tuple[str, ...] = ()  #: further runs of the same submission: to be aborted
 
 
 class NetClient(Protocol):
@@ -118,7 +68,9 @@ class NetClient(Protocol):
         """The tail of a run's log, None where the adapter has none."""
         ...
 
-    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+    def results(
+        self, run_id: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
         """The results as a stream of chunks; None where there are none (404)."""
         ...
 
@@ -148,22 +100,17 @@ class Nets(Protocol):
 # --- bundles -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A bundle frozen in its own prefix. `sha256` is the digest of its manifest (path, size, sha256)."""
-
-    prefix: str  #: s3://bucket/key/
-    sha256: str
-    keys: tuple[str, ...]  #: every object's key below the bucket
-    config: JsonObject  #: effective, as the run will read it
-    job_type: str
-
-
 class Bundles(Protocol):
     """Raises errors.Permanent with the staging codes of `Reason`, errors.Transient when S3 is away."""
 
     async def stage(
-        self, request: Request, *, net: Net, attempt: int, path_id: UUID, slots: Mapping[UUID, str]
+        self,
+        request: Request,
+        *,
+        net: Net,
+        attempt: int,
+        path_id: UUID,
+        slots: Mapping[UUID, str],
     ) -> Staged: ...
     async def presign(self, staged: Staged) -> tuple[str, ...]: ...
     async def store_results(
@@ -174,21 +121,6 @@ class Bundles(Protocol):
 
 
 # --- store ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SlotRow:
-    """An attempt's place on a net that is not free: what reconciling judges."""
-
-    job_id: UUID
-    attempt: int
-    net: str
-    state: SlotState
-    job_state: JobState
-    current: bool  #: it is the job's newest attempt
-    run_id: str | None
-    handle: Handle | None
-    changed_at: datetime
 
 
 class Store(Protocol):
@@ -202,7 +134,9 @@ class Store(Protocol):
         """Pick the next (job, net), and claim it. None: nothing can start now."""
         ...
 
-    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
+    async def take(
+        self, states: Iterable[JobState], holder: str, limit: int
+    ) -> list[Job]:
         """Take over jobs in these states that nobody holds, or whose lease ran out, and that are due."""
         ...
 

@@ -1,0 +1,99 @@
+"""What the steps learn from outside: answers of adapters, staged bundles, places taken on nets.
+
+They stand here so that the rooms that make them and the steps that read them need not know each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from service.domain.values import JsonObject
+from service.domain.vocabulary import FLJobStatus, JobState, SlotState
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """An adapter's own word. `extensions` of idempotency, results, reports, selection."""
+
+    version: str | None
+    extensions: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """One FL client as its adapter sees it; `slot` is its name in the FL runtime."""
+
+    slot: str
+    status: str
+    online: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One entry of an adapter's list. `status` None where its spelling is unknown (kept in `details`)."""
+
+    run_id: str
+    status: FLJobStatus | None
+    details: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunList:
+    """`complete`: a run that is not here is really not there (no page limit was reached)."""
+
+    runs: tuple[Run, ...]
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Which submission a call is about: the headers and the path of the FL-API."""
+
+    job_id: UUID
+    model_id: UUID
+    attempt: int
+    path_id: UUID
+    key: str
+    known_runs: tuple[str, ...] = ()
+    earlier_paths: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A search for a submission's run. `provisional`: by difference of lists, not by name or key.
+    `doubt`: nothing may be concluded yet (more than one candidate, or a submit still in flight)."""
+
+    run_id: str | None
+    provisional: bool = False
+    doubt: str | None = None
+    extra_runs: tuple[
+        str, ...
+    ] = ()  #: further runs of the same submission: to be aborted
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A bundle frozen in its own prefix. `sha256` is the digest of its manifest (path, size, sha256)."""
+
+    prefix: str  #: s3://bucket/key/
+    sha256: str
+    keys: tuple[str, ...]  #: every object's key below the bucket
+    config: JsonObject  #: effective, as the run will read it
+    job_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRow:
+    """An attempt's place on a net that is not free: what reconciling judges."""
+
+    job_id: UUID
+    attempt: int
+    net: str
+    state: SlotState
+    job_state: JobState
+    current: bool  #: it is the job's newest attempt
+    run_id: str | None
+    handle: Handle | None
+    changed_at: datetime
