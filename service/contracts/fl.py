@@ -68,9 +68,7 @@ _OFFLINE = frozenset({ClientStatus.NO_REPLY, ClientStatus.DISCONNECTED})
 
 def required_job_types_file(fl_backend: FLBackend) -> Path:
     """Path of the manifest that lists a backend's job types and the files each needs."""
-    return (
-        ASSETS_DIR / f"job_types_and_required_files.{FLBackend(fl_backend).value}.json"
-    )
+    return ASSETS_DIR / f"job_types_and_required_files.{FLBackend(fl_backend).value}.json"
 
 
 def _load_job_types_config(fl_backend: FLBackend) -> dict[str, list[str]]:
@@ -82,19 +80,13 @@ def _load_job_types_config(fl_backend: FLBackend) -> dict[str, list[str]]:
     try:
         content: object = json.loads(path.read_bytes())
     except FileNotFoundError:
-        _log.warning(
-            "job_types_manifest_missing", path=str(path), fl_backend=str(fl_backend)
-        )
+        _log.warning("job_types_manifest_missing", path=str(path), fl_backend=str(fl_backend))
         return {}
     except (OSError, ValueError, RecursionError) as exc:
-        _log.warning(
-            "job_types_manifest_unreadable", path=str(path), error=type(exc).__name__
-        )
+        _log.warning("job_types_manifest_unreadable", path=str(path), error=type(exc).__name__)
         return {}
     if not _is_manifest(content):
-        _log.warning(
-            "job_types_manifest_malformed", path=str(path), fl_backend=str(fl_backend)
-        )
+        _log.warning("job_types_manifest_malformed", path=str(path), fl_backend=str(fl_backend))
         return {}
     assert isinstance(content, dict)
     return content
@@ -200,11 +192,12 @@ class IClientStatus(BaseModel):
     status: str
     fl_kit_slot: str | None = None
 
+    @property
     def _is_online(self) -> bool:
         return self.status not in _OFFLINE
 
     #: False for the two words that mean gone; computed, so it follows a changed status.
-    online = computed_field(property(_is_online))
+    online = computed_field(_is_online)
 
 
 class INetStatus(BaseModel):
@@ -249,11 +242,6 @@ class JobRequiredFiles(BaseModel):
         return job_type in _load_job_types_config(fl_backend)
 
     @classmethod
-    def get_all_job_types_with_files(
-        cls, fl_backend: FLBackend
-    ) -> dict[str, list[str]]:
+    def get_all_job_types_with_files(cls, fl_backend: FLBackend) -> dict[str, list[str]]:
         """A copy of the whole manifest, which the caller may change."""
-        return {
-            name: list(files)
-            for name, files in _load_job_types_config(fl_backend).items()
-        }
+        return {name: list(files) for name, files in _load_job_types_config(fl_backend).items()}
