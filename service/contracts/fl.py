@@ -9,6 +9,8 @@ The functions look `ASSETS_DIR` and each other up when they are called; a proces
 assets folder assigns `fl.ASSETS_DIR` once at its start.
 """
 
+# mypy can't see through decorators on a property, which is how pydantic serialises one:
+# mypy: disable-error-code="prop-decorator"
 from __future__ import annotations
 
 import json
@@ -103,7 +105,7 @@ def _is_manifest(content: object) -> bool:
 
 
 class IStartTrainingBody(BaseModel):
-    """Body of `POST /upload_app/{model_id}`. `trusts` are slot names, `project_id` is ciphertext."""
+    """Body of `POST /upload_app/{model_id}`: `trusts` are slots, `project_id` is ciphertext."""
 
     project_id: str
     cohort_query: str
@@ -192,12 +194,11 @@ class IClientStatus(BaseModel):
     status: str
     fl_kit_slot: str | None = None
 
+    @computed_field
     @property
-    def _is_online(self) -> bool:
+    def online(self) -> bool:
+        """False for the two words that mean gone; every other word, known or not, is online."""
         return self.status not in _OFFLINE
-
-    #: False for the two words that mean gone; computed, so it follows a changed status.
-    online = computed_field(_is_online)
 
 
 class INetStatus(BaseModel):
