@@ -71,5 +71,5 @@ _FAULTPOINT: Final = os.environ.get("FL_FAULTPOINT", "")
 
 def faultpoint(name: str) -> None:
     """Die here, as by SIGKILL, when FL_FAULTPOINT names this point. Costs one comparison otherwise."""
-    if _FAULTPOINT and _FAULTPOINT == name:
+    if _FAULTPOINT and name == _FAULTPOINT:
         os._exit(137)
