@@ -8,7 +8,6 @@ from datetime import datetime
 from uuid import UUID
 
 from service.domain.registry import NetNow, Registry
-from service.domain.values import Request
 from service.domain.vocabulary import FLBackend
 
 #: Required files by job type of one backend; None: its manifest can't be read now.
@@ -41,7 +40,3 @@ class Facts:
     hub_paused: bool = False
     #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
-
-
-def same_content(request: Request, known: bytes) -> bool:
-    return request.content_hash == known

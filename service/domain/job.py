@@ -72,9 +72,7 @@ class Job:
     results: Results | None = None
     lease: Lease | None = None
     token: int = 0  #: the last lease token given out
-    tries: int = (
-        0  #: give-backs, or fetches, since the last step forward: backoff grows with it
-    )
+    tries: int = 0  #: give-backs, or fetches, since the last step forward: backoff grows with it
     next_try_at: datetime | None = None
     due_at: datetime | None = None
     finished_at: datetime | None = None
@@ -111,22 +109,16 @@ def job_status(state: JobState) -> JobStatus:
         return JobStatus.QUEUED
     if state in ACTIVE:
         return JobStatus.IN_PROGRESS
-    return (
-        JobStatus.COMPLETED if state in (S.COMPLETED, S.FAILED) else JobStatus.DELETED
-    )
+    return JobStatus.COMPLETED if state in (S.COMPLETED, S.FAILED) else JobStatus.DELETED
 
 
 _ALIVE: Final = frozenset(set(S) - TERMINAL)
-_ON_NET: Final = frozenset(
-    {S.PREPARING, S.SUBMITTING, S.RUNNING, S.COLLECTING, S.STOPPING}
-)
+_ON_NET: Final = frozenset({S.PREPARING, S.SUBMITTING, S.RUNNING, S.COLLECTING, S.STOPPING})
 _REPORTING: Final = frozenset({S.RUNNING, S.COLLECTING})
 
 #: {event: (states it may come in, the state it leads to; None: no change)}. `None` among the former
 #: stands for "no job yet".
-TRANSITIONS: Final[
-    dict[type[e.Event], tuple[frozenset[JobState | None], JobState | None]]
-] = {
+TRANSITIONS: Final[dict[type[e.Event], tuple[frozenset[JobState | None], JobState | None]]] = {
     e.Queued: (frozenset({None}), S.QUEUED),
     e.Rejected: (frozenset({None}), S.REJECTED),
     e.WaitingTold: (frozenset({S.QUEUED}), None),
@@ -216,9 +208,7 @@ def _rejected(event: e.Rejected) -> Job:
 
 
 def _with_attempt(job: Job, number: int, **changes: Any) -> tuple[Attempt, ...]:
-    return tuple(
-        replace(a, **changes) if a.number == number else a for a in job.attempts
-    )
+    return tuple(replace(a, **changes) if a.number == number else a for a in job.attempts)
 
 
 def _started(job: Job, event: e.Started) -> dict[str, Any]:
@@ -265,9 +255,7 @@ def _submitted(job: Job, event: e.Submitted) -> dict[str, Any]:
             submitted_at=event.at,
             changed_at=event.at,
         ),
-        "progress": replace(
-            job.progress, last_sign_at=event.at, total=event.total_rounds
-        ),
+        "progress": replace(job.progress, last_sign_at=event.at, total=event.total_rounds),
         "lease": None,
         "due_at": event.due_at,
         "tries": 0,
@@ -301,9 +289,7 @@ def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
     p = job.progress
     sites = p.sites
     if event.slot is not None:
-        site = SiteProgress(
-            event.slot, event.global_round, event.site_state, event.site_detail
-        )
+        site = SiteProgress(event.slot, event.global_round, event.site_state, event.site_detail)
         sites = (*(s for s in sites if s.slot != event.slot), site)
     return {
         "progress": replace(
@@ -318,9 +304,7 @@ def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
     }
 
 
-def newest_metrics(
-    old: tuple[Metric, ...], new: tuple[Metric, ...]
-) -> tuple[Metric, ...]:
+def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Metric, ...]:
     """The newest metric of each (label, slot), by round; the same round again: the later one."""
     best = {(m.label, m.fl_client_name or ""): m for m in old}
     for metric in new:
@@ -346,9 +330,7 @@ def _sign(job: Job, event: e.Event) -> dict[str, Any]:
 def _sign_seen(job: Job, event: e.SignSeen) -> dict[str, Any]:
     changes = _sign(job, event)
     if job.attempt is not None:
-        changes["attempts"] = _with_attempt(
-            job, job.attempt.number, missed=0, missing_since=None
-        )
+        changes["attempts"] = _with_attempt(job, job.attempt.number, missed=0, missing_since=None)
     return changes
 
 
@@ -385,9 +367,7 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 
 def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
     return {
-        "attempts": _with_attempt(
-            job, event.attempt, slot=event.slot, changed_at=event.at
-        ),
+        "attempts": _with_attempt(job, event.attempt, slot=event.slot, changed_at=event.at),
         "lease": None,
         "tries": 0,
         "next_try_at": None,
@@ -412,9 +392,7 @@ def _stopping(job: Job, event: e.Stopping) -> dict[str, Any]:
     return {"lease": kept, "tries": 0, "next_try_at": None, "due_at": event.due_at}
 
 
-def _ended_attempts(
-    job: Job, event: e.Stopped | e.Completed | e.Failed
-) -> tuple[Attempt, ...]:
+def _ended_attempts(job: Job, event: e.Stopped | e.Completed | e.Failed) -> tuple[Attempt, ...]:
     current = job.attempt
     if current is None or job.state is S.QUEUED:
         return job.attempts
@@ -450,9 +428,7 @@ def _failed(job: Job, event: e.Failed) -> dict[str, Any]:
     return {
         "attempts": _ended_attempts(job, event),
         "reason": event.reason,
-        "model_status": ModelStatus.RESULTS_UPLOAD_FAILED
-        if upload
-        else ModelStatus.ERROR,
+        "model_status": ModelStatus.RESULTS_UPLOAD_FAILED if upload else ModelStatus.ERROR,
     }
 
 
@@ -464,9 +440,7 @@ _FOLD: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
     e.SubmissionOpened: _submission_opened,
     e.Submitted: _submitted,
     e.RunKnown: _run_known,
-    e.Prepared: lambda job, event: (
-        {"model_status": ModelStatus.PREPARED} | _sign(job, event)
-    ),
+    e.Prepared: lambda job, event: {"model_status": ModelStatus.PREPARED} | _sign(job, event),
     e.Running: _running,
     e.RoundReported: _round_reported,
     e.MetricsRecorded: _metrics_recorded,

@@ -68,9 +68,7 @@ class Found:
     run_id: str | None
     provisional: bool = False
     doubt: str | None = None
-    extra_runs: tuple[
-        str, ...
-    ] = ()  #: further runs of the same submission: to be aborted
+    extra_runs: tuple[str, ...] = ()  #: further runs of the same submission: to be aborted
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,9 +97,7 @@ class Submission:
     bundle_prefix: str
     bundle_sha256: str
     config: JsonObject  #: effective config, as staged
-    earlier_paths: tuple[
-        UUID, ...
-    ] = ()  #: path ids of this attempt's former submissions
+    earlier_paths: tuple[UUID, ...] = ()  #: path ids of this attempt's former submissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +109,7 @@ class Attempt:
     backend: FLBackend
     participants: tuple[Participant, ...]
     started_at: datetime
-    changed_at: (
-        datetime  #: observations whose call began before this are too old to judge it
-    )
+    changed_at: datetime  #: observations whose call began before this are too old to judge it
     slot: SlotState = SlotState.HELD
     leases: int = 1
     submission: Submission | None = None
@@ -127,7 +123,9 @@ class Attempt:
     reason: Why | None = None
     missed: int = 0  #: successive lists without the run
     missing_since: datetime | None = None
-    burnt: bool = True  #: False: gave the net back before the submit; the next claim keeps the number
+    burnt: bool = (
+        True  #: False: gave the net back before the submit; the next claim keeps the number
+    )
 
 
 @dataclass(frozen=True, slots=True)

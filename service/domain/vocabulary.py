@@ -87,9 +87,7 @@ class JobState(StrEnum):
     REJECTED = "rejected"
 
 
-TERMINAL = frozenset(
-    {JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.REJECTED}
-)
+TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, JobState.REJECTED})
 ACTIVE = frozenset(set(JobState) - TERMINAL - {JobState.QUEUED})
 
 
@@ -190,3 +188,10 @@ class Waiting(StrEnum):
 TRANSIENT_REASONS = frozenset(
     {Reason.ADAPTER_UNAVAILABLE, Reason.CLIENTS_UNAVAILABLE, Reason.BACKEND_LOST}
 )
+
+#: Backends whose public adapter passes on only the number of participants, so that a subset of a net's
+#: members can't be selected unless the net says it can.
+COUNTS_ONLY = frozenset({FLBackend.FLOWER})
+
+#: A backend run that is over.
+RUN_OVER = frozenset({FLJobStatus.FINISHED, FLJobStatus.FAILED, FLJobStatus.STOPPED})

@@ -1,0 +1,65 @@
+"""From the queue onto a net: who takes part, under which attempt number, and who holds the work."""
+
+from __future__ import annotations
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.decision import FENCED, Decision, happened, ignored
+from service.domain.facts import Facts
+from service.domain.fit import misfit, unapproved
+from service.domain.job import Job
+from service.domain.values import Attempt, Participant, Request, Why
+from service.domain.vocabulary import ACTIVE, JobState, Reason, SlotState
+
+
+def not_approved(request: Request, facts: Facts) -> Why | None:
+    """The reason that ends or stops a job whose approvals were taken back; None: all stand."""
+    gone = unapproved(request, facts.registry)
+    if not gone:
+        return None
+    names = ", ".join(str(t) for t in gone[:10])
+    return Why(Reason.TRUST_NOT_APPROVED, f"no longer approved for this project: {names}")
+
+
+def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
+    """Start an attempt on the picked net; the last look at everything the pick relied on."""
+    if job is None or job.state is not JobState.QUEUED or not job.eligible:
+        return ignored("not_queued")
+    request = job.asked
+    why = not_approved(request, facts)
+    if why is not None:
+        return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    net = facts.registry.nets.get(command.net)
+    now = facts.nets.get(command.net)
+    if net is None or now is None or not now.answering or now.paused or now.in_doubt:
+        return ignored("net_gone")
+    if misfit(net, request, now) is not None or now.occupied >= net.capacity:
+        return ignored("net_unfit")
+    online = [t for t in request.trust_ids if t in now.online]
+    if len(online) < request.min_trusts:
+        return ignored("trusts_gone")
+    last = job.attempt
+    kept = last is not None and not last.burnt
+    attempt = Attempt(
+        number=job.attempt_number if kept else job.attempt_number + 1,
+        net=net.name,
+        backend=net.backend,
+        participants=tuple(Participant(t, net.members[t]) for t in online),
+        started_at=facts.now,
+        changed_at=facts.now,
+        leases=last.leases + 1 if kept and last is not None else 1,
+    )
+    return happened(
+        e.Started(at=facts.now, attempt=attempt, holder=command.holder, due_at=request.deadline)
+    )
+
+
+def take_lease(job: Job | None, command: c.TakeLease, facts: Facts) -> Decision:
+    """Take over work that nobody holds any more."""
+    if job is None or job.state not in ACTIVE:
+        return ignored("not_active")
+    if job.lease is not None and (job.lease.until is None or job.lease.until > facts.now):
+        return FENCED
+    if job.next_try_at is not None and job.next_try_at > facts.now:
+        return ignored("not_due")
+    return happened(e.LeaseTaken(at=facts.now, holder=command.holder))

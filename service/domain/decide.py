@@ -1,0 +1,41 @@
+"""`decide`: the table {command: rule}. The rules stand by phase in the files beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from service.domain import claim, limits, progress, queue, stop, submit
+from service.domain import commands as c
+from service.domain.decision import Decision
+from service.domain.facts import Facts
+from service.domain.job import Job
+
+RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]] = {
+    c.RequestTraining: queue.request_training,
+    c.RejectRequest: queue.reject_request,
+    c.TellWaiting: queue.tell_waiting,
+    c.RequestStop: stop.request_stop,
+    c.ReportStatus: progress.report,
+    c.ReportRound: progress.report,
+    c.ReportMetrics: progress.report,
+    c.ReportLog: progress.report,
+    c.Claim: claim.claim,
+    c.TakeLease: claim.take_lease,
+    c.OpenSubmission: submit.open_submission,
+    c.KnowRun: submit.know_run,
+    c.GiveBack: submit.give_back_net,
+    c.FailAttempt: submit.fail_attempt,
+    c.NothingRuns: submit.nothing_runs,
+    c.ReleaseSlot: submit.release_slot,
+    c.SeeRun: progress.see_run,
+    c.MissRun: progress.miss_run,
+    c.StoreResults: progress.store_results,
+    c.DelayTry: progress.delay_try,
+    c.Review: limits.review,
+}
+
+
+def decide(job: Job | None, command: c.Command, facts: Facts) -> Decision:
+    """What follows from `command` for `job` (None: no such job). Pure; KeyError for an unknown command."""
+    return RULES[type(command)](job, command, facts)

@@ -1,0 +1,98 @@
+"""Which nets could serve a request, and what holds a queued one back at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from service.domain.facts import Facts
+from service.domain.registry import Net, NetNow, Registry
+from service.domain.values import Request
+from service.domain.vocabulary import COUNTS_ONLY, Waiting
+
+#: From the obstacle that goes away soonest to the one that needs somebody's hand.
+_NEAREST = (Waiting.CAPACITY, Waiting.TRUSTS, Waiting.NET_QUARANTINED, Waiting.NET_PAUSED)
+
+_SAYS = {
+    Waiting.CAPACITY: "every net that could serve it is busy",
+    Waiting.TRUSTS: "too few of its trusts are online, or their net does not answer",
+    Waiting.GPUS: "the GPUs it asks for are taken",
+    Waiting.PROJECT_AT_LIMIT: "its project runs as many jobs as it may",
+    Waiting.NOT_BEFORE: "its start time has not come",
+    Waiting.NET_PAUSED: "the net that could serve it is paused",
+    Waiting.HUB_PAUSED: "the service is paused",
+    Waiting.NET_QUARANTINED: "a submission without a known outcome blocks the net",
+    Waiting.MANIFEST_UNAVAILABLE: "the list of job types can't be read",
+}
+
+
+def says(code: str | None) -> str:
+    """A waiting code in words; None means that only its turn is missing."""
+    return "it starts when its turn comes" if code is None else _SAYS[Waiting(code)]
+
+
+def selects(net: Net, now: NetNow | None) -> bool:
+    """Can a job on this net be run with some of its members only?"""
+    if net.backend not in COUNTS_ONLY or net.selects_clients:
+        return True
+    return now is not None and "selection" in now.extensions
+
+
+def misfit(net: Net, request: Request, now: NetNow | None) -> str | None:
+    """Why this net can never serve the request, in words; None: it can."""
+    if request.fl_backend is not None and net.backend != request.fl_backend:
+        return f"runs {net.backend}, not {request.fl_backend}"
+    absent = [str(t) for t in request.trust_ids if t not in net.members]
+    if absent:
+        return f"has no member {', '.join(absent)}"
+    if net.gpus < request.resources.num_gpus:
+        return f"has {net.gpus} GPUs a site, {request.resources.num_gpus} are asked for"
+    if net.gpu_memory_gib < request.resources.mem_per_gpu_gib:
+        return (
+            f"has {net.gpu_memory_gib} GiB a GPU, {request.resources.mem_per_gpu_gib} are asked for"
+        )
+    if not selects(net, now) and set(request.trust_ids) != set(net.members):
+        return "can't select clients, so a job must name all of its members"
+    return None
+
+
+def candidates(request: Request, facts: Facts) -> list[Net]:
+    """The nets of the registry that could serve the request, by name."""
+    nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
+    return [n for n in nets if misfit(n, request, facts.nets.get(n.name)) is None]
+
+
+def _obstacle(net: Net, request: Request, now: NetNow | None) -> Waiting | None:
+    if now is None or not now.answering:
+        return Waiting.NET_PAUSED if now is not None and now.paused else Waiting.TRUSTS
+    if now.paused:
+        return Waiting.NET_PAUSED
+    if now.in_doubt:
+        return Waiting.NET_QUARANTINED
+    if len(now.online.intersection(request.trust_ids)) < request.min_trusts:
+        return Waiting.TRUSTS
+    return Waiting.CAPACITY if now.occupied >= net.capacity else None
+
+
+def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> Waiting | None:
+    """The code of what holds the request back now; None when only its turn is missing."""
+    if request.not_before is not None and request.not_before > facts.now:
+        return Waiting.NOT_BEFORE
+    if facts.hub_paused:
+        return Waiting.HUB_PAUSED
+    nets = list(nets)
+    if request.job_type is not None and all(facts.job_types.get(n.backend) is None for n in nets):
+        return Waiting.MANIFEST_UNAVAILABLE
+    project = facts.registry.projects.get(request.project_id)
+    limit = None if project is None else project.max_running_jobs
+    if limit is not None and facts.project_running.get(request.project_id, 0) >= limit:
+        return Waiting.PROJECT_AT_LIMIT
+    obstacles = {_obstacle(net, request, facts.nets.get(net.name)) for net in nets}
+    if None in obstacles:
+        return None
+    return next((code for code in _NEAREST if code in obstacles), Waiting.TRUSTS)
+
+
+def unapproved(request: Request, registry: Registry) -> list[UUID]:
+    """The request's trusts that its project may not use (any more)."""
+    return [t for t in request.trust_ids if not registry.approved(request.project_id, t)]

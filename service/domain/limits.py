@@ -1,0 +1,99 @@
+"""Times that end a job, and when to look at them next."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.claim import not_approved
+from service.domain.decision import Decision, happened, ignored
+from service.domain.facts import Facts
+from service.domain.job import Job
+from service.domain.stop import stop_now
+from service.domain.values import Attempt, Progress, Request, Stop, Why
+from service.domain.vocabulary import JobState, Reason, SlotState
+
+
+def running_limits(
+    request: Request, attempt: Attempt, progress: Progress, facts: Facts
+) -> list[tuple[datetime, Why]]:
+    """(moment, reason) of each limit of a submitted run."""
+    limits = facts.limits
+    since = attempt.submitted_at or attempt.started_at
+    runtime = request.max_runtime_seconds or limits.runtime_seconds
+    found = [
+        (
+            since + timedelta(seconds=runtime),
+            Why(Reason.RUNTIME_EXCEEDED, f"it ran longer than {runtime:g} s"),
+        )
+    ]
+    if attempt.running_at is None:
+        seconds = limits.pending_seconds
+        text = f"the backend did not start it within {seconds:g} s"
+        found.append((since + timedelta(seconds=seconds), Why(Reason.PENDING_EXCEEDED, text)))
+    else:
+        stall = request.max_stall_seconds or limits.stall_seconds
+        sign = progress.last_sign_at or attempt.running_at
+        text = f"no round, metric, log or status for {stall:g} s"
+        found.append((sign + timedelta(seconds=stall), Why(Reason.NO_PROGRESS, text)))
+    if request.deadline is not None:
+        found.append((request.deadline, _deadline()))
+    return found
+
+
+def _deadline() -> Why:
+    return Why(Reason.DEADLINE_EXCEEDED, "its deadline passed before it ended")
+
+
+def next_running_due(job: Job, attempt: Attempt, facts: Facts) -> datetime:
+    """The earliest limit of a run, for `due_at`."""
+    return min(at for at, _ in running_limits(job.asked, attempt, job.progress, facts))
+
+
+def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
+    """End what passed a limit, free what waited for its time, look at approvals again."""
+    if job is None or job.terminal:
+        return ignored("over")
+    if job.state is JobState.QUEUED:
+        return _review_queued(job, facts)
+    request = job.asked
+    attempt = job.attempt
+    why = not_approved(request, facts)
+    project = facts.registry.projects.get(request.project_id)
+    if why is not None and (project is None or project.on_revocation == "stop"):
+        return _revoked(job, why, facts)
+    if job.state is JobState.RUNNING and attempt is not None:
+        limits = running_limits(request, attempt, job.progress, facts)
+        passed = [(at, limit) for at, limit in limits if at <= facts.now]
+        if passed:
+            first = min(passed, key=lambda item: item[0])[1]
+            return happened(e.Failed(at=facts.now, reason=first, slot=SlotState.QUARANTINED))
+        return happened(e.Reviewed(at=facts.now, due_at=min(at for at, _ in limits)))
+    passed_deadline = request.deadline is not None and request.deadline <= facts.now
+    if passed_deadline and job.state is JobState.PREPARING:
+        return happened(e.Failed(at=facts.now, reason=_deadline(), slot=SlotState.FREE))
+    return happened(e.Reviewed(at=facts.now, due_at=None))
+
+
+def _revoked(job: Job, why: Why, facts: Facts) -> Decision:
+    if job.stop is not None:
+        return happened(e.Reviewed(at=facts.now, due_at=None))
+    stop = Stop(why.message, None, facts.now, Reason.APPROVAL_REVOKED)
+    return stop_now(job, stop, facts)
+
+
+def _review_queued(job: Job, facts: Facts) -> Decision:
+    request = job.asked
+    why = not_approved(request, facts)
+    if why is not None:
+        return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    if request.deadline is not None and request.deadline <= facts.now:
+        return happened(e.Failed(at=facts.now, reason=_deadline(), slot=SlotState.FREE))
+    if job.eligible:
+        return happened(e.Reviewed(at=facts.now, due_at=request.deadline))
+    waits = [at for at in (request.not_before, job.next_try_at) if at is not None]
+    ready_at = max(waits, default=facts.now)
+    if ready_at > facts.now:
+        return happened(e.Reviewed(at=facts.now, due_at=ready_at))
+    return happened(e.BecameEligible(at=facts.now, due_at=request.deadline))

@@ -1,0 +1,207 @@
+"""The first phase: is a request a job, may it queue, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.decision import Decision, happened, ignored, refused
+from service.domain.facts import Facts
+from service.domain.fit import candidates, misfit, says, unapproved, why_waiting
+from service.domain.job import Job, Rejection
+from service.domain.registry import Net
+from service.domain.values import Problem, Request, Why
+from service.domain.vocabulary import JobState, Reason
+
+_WEIGHTS = "AGGREGATION_WEIGHTS"
+
+
+def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) -> Decision:
+    """A valid request: queue it, reject it with every reason, or answer a repeated job id."""
+    request = command.request
+    known = facts.retired.get(request.job_id) if job is None else job.request.content_hash
+    if known is not None:
+        return _again(job, request.content_hash, known)
+    problems = _problems(request, facts)
+    if problems:
+        return happened(_rejected(request, problems, facts))
+    nets = candidates(request, facts)
+    early = request.not_before is not None and request.not_before > facts.now
+    event = e.Queued(
+        at=facts.now,
+        request=request,
+        waiting_for=why_waiting(request, nets, facts),
+        warnings=_warnings(request, nets),
+        eligible=not early,
+        due_at=request.not_before if early else request.deadline,
+    )
+    return happened(event)
+
+
+def _again(job: Job | None, content: bytes, known: bytes) -> Decision:
+    if content == known:
+        return ignored("same_request", "this job_id with this content is known")
+    hint = " A rejected job keeps its job_id: send the corrected request under a new one."
+    rejected = job is not None and job.state is JobState.REJECTED
+    message = "this job_id was used for another request; choose a new job_id."
+    return refused(Why(Reason.DUPLICATE_CONFLICT, message + (hint if rejected else "")))
+
+
+def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> Decision:
+    """A request that broke the contract: rejected when its job id is new, else only answered."""
+    known = facts.retired.get(command.job_id) if job is None else job.request.content_hash
+    if known == command.content_hash:
+        return ignored("same_request", "this job_id with this content is known")
+    why = Why(
+        Reason.INVALID_REQUEST,
+        f"the request breaks its contract in {len(command.errors)} place(s); "
+        "correct them and send it under a new job_id",
+        command.errors,
+    )
+    if known is not None:
+        return refused(why)
+    rejection = Rejection(
+        command.job_id,
+        command.model_id,
+        command.project_id,
+        command.content_hash,
+        command.requested_by,
+    )
+    return happened(e.Rejected(at=facts.now, rejection=rejection, reason=why))
+
+
+def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Rejected:
+    rejection = Rejection(
+        request.job_id,
+        request.model_id,
+        request.project_id,
+        request.content_hash,
+        request.requested_by,
+    )
+    message = "; ".join(p.msg for p in problems[:3])
+    if len(problems) > 3:
+        message += f"; and {len(problems) - 3} more"
+    why = Why(problems[0].type, message, tuple(problems[:100]))
+    return e.Rejected(at=facts.now, rejection=rejection, reason=why)
+
+
+def _problems(request: Request, facts: Facts) -> list[Problem]:
+    registry = facts.registry
+    problems: list[Problem] = []
+    project = registry.projects.get(request.project_id)
+    if project is None and registry.unlisted_projects != "allow":
+        problems.append(
+            Problem(
+                ("project_id",),
+                "the registry lists no such project; its operator must add it",
+                Reason.UNKNOWN_PROJECT,
+            )
+        )
+    unknown = [t for t in request.trust_ids if t not in registry.trusts]
+    for trust in unknown:
+        loc = ("trust_ids", request.trust_ids.index(trust))
+        problems.append(Problem(loc, f"the registry lists no trust {trust}", Reason.UNKNOWN_TRUST))
+    if project is not None or registry.unlisted_projects == "allow":
+        for trust in unapproved(request, registry):
+            if trust not in unknown:
+                loc = ("trust_ids", request.trust_ids.index(trust))
+                text = f"trust {trust} is not approved for this project"
+                problems.append(Problem(loc, text, Reason.TRUST_NOT_APPROVED))
+    if project is not None and request.priority > project.max_priority:
+        text = f"this project may ask for priority {project.max_priority} at most"
+        problems.append(Problem(("priority",), text, Reason.PRIORITY_NOT_ALLOWED))
+    if request.deadline is not None and request.deadline <= facts.now:
+        problems.append(Problem(("deadline",), "the deadline has passed", Reason.DEADLINE_EXCEEDED))
+    if not unknown:
+        problems += _net_problems(request, facts)
+    return problems
+
+
+def _net_problems(request: Request, facts: Facts) -> list[Problem]:
+    nets = candidates(request, facts)
+    if not nets:
+        reasons = [
+            f"{net.name} {misfit(net, request, facts.nets.get(net.name))}"
+            for net in sorted(facts.registry.nets.values(), key=lambda n: n.name)
+        ]
+        text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
+        return [Problem(("trust_ids",), text[:1_000], Reason.NO_SUCH_NET)]
+    problems = _job_type_problems(request, nets, facts)
+    return problems + _weight_problems(request, nets, facts)
+
+
+def _job_type_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
+    if request.job_type is None:
+        return []
+    manifests = [facts.job_types.get(net.backend) for net in nets]
+    if any(manifest is None or request.job_type in manifest for manifest in manifests):
+        return []
+    valid = sorted({name for manifest in manifests if manifest is not None for name in manifest})
+    text = f"unknown job type; valid here: {', '.join(valid) or 'none'}"
+    return [Problem(("job_type",), text, Reason.UNKNOWN_JOB_TYPE)]
+
+
+def _weights(request: Request) -> Mapping[str, Any]:
+    weights = request.config.get(_WEIGHTS)
+    return weights if isinstance(weights, Mapping) else {}
+
+
+def _weight_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
+    weights = _weights(request)
+    if not weights:
+        return []
+    slots = {slot for net in nets for slot in net.members.values()}
+    trusts = {str(t) for t in facts.registry.trusts}
+    problems = [
+        Problem(
+            ("config", _WEIGHTS, key),
+            "is neither a trust id nor a slot name of a net that could serve this request",
+            Reason.INVALID_REQUEST,
+        )
+        for key in weights
+        if key not in slots and key.lower() not in trusts
+    ]
+    zero_everywhere = all(
+        all(weight_of(weights, trust, net.members[trust]) == 0 for trust in request.trust_ids)
+        for net in nets
+    )
+    if zero_everywhere and not problems:
+        text = "every participant's weight is 0; give one of them more"
+        problems.append(Problem(("config", _WEIGHTS), text, Reason.INVALID_REQUEST))
+    return problems
+
+
+def weight_of(weights: Mapping[str, Any], trust: object, slot: str) -> float:
+    """A participant's aggregation weight: by trust id, else by slot name, else 1."""
+    for key, value in weights.items():
+        if key == slot or key.lower() == str(trust):
+            return float(value)
+    return 1.0
+
+
+def _warnings(request: Request, nets: list[Net]) -> tuple[str, ...]:
+    weights = _weights(request)
+    if not weights:
+        return ()
+    known = {str(t) for t in request.trust_ids}
+    known |= {net.members[t] for net in nets for t in request.trust_ids}
+    return tuple(
+        f"config.{_WEIGHTS}: {key} takes no part in this job"
+        for key in weights
+        if key not in known and key.lower() not in known
+    )[:100]
+
+
+def tell_waiting(job: Job | None, command: c.TellWaiting, facts: Facts) -> Decision:
+    """Tell why a queued job waits, once per change of the code."""
+    if job is None or job.state is not JobState.QUEUED:
+        return ignored("not_queued")
+    if command.code is None or command.code == job.waiting:
+        return ignored("nothing_new")
+    return happened(
+        e.WaitingTold(
+            at=facts.now, code=command.code, message=says(command.code), position=command.position
+        )
+    )

@@ -1,0 +1,123 @@
+"""Handing an attempt to its adapter: the commitment before the call, and what came of it."""
+
+from __future__ import annotations
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.claim import not_approved
+from service.domain.decision import FENCED, Decision, happened, ignored
+from service.domain.facts import Facts
+from service.domain.job import Job
+from service.domain.limits import next_running_due
+from service.domain.retry import fail_or_retry, give_back
+from service.domain.stop import stopped
+from service.domain.values import Attempt
+from service.domain.vocabulary import JobState, SlotState
+
+
+def _fenced(job: Job | None, command: c.Leased) -> bool:
+    """Does somebody else hold the job now, or is the attempt another one?"""
+    return (
+        job is None
+        or job.lease is None
+        or job.lease.token != command.token
+        or job.attempt_number != command.attempt
+    )
+
+
+def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) -> Decision:
+    """Commit key, path id and the runs known before, so that the call that follows can be found again."""
+    if job is None or _fenced(job, command):
+        return FENCED
+    if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
+        return ignored("too_late", f"the job is {job.state}")
+    why = not_approved(job.asked, facts)
+    if why is not None and job.state is JobState.PREPARING:
+        return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    return happened(
+        e.SubmissionOpened(at=facts.now, attempt=command.attempt, submission=command.submission)
+    )
+
+
+def give_back_net(job: Job | None, command: c.GiveBack, facts: Facts) -> Decision:
+    """Nothing was submitted: back to the queue, or over where a stop waits."""
+    if job is None or _fenced(job, command):
+        return FENCED
+    if job.state is JobState.STOPPING and job.stop is not None:
+        return happened(stopped(job.stop, SlotState.FREE, facts))
+    if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
+        return ignored("too_late", f"the job is {job.state}")
+    return happened(give_back(job, command.why, facts, command.retry_after))
+
+
+def fail_attempt(job: Job | None, command: c.FailAttempt, facts: Facts) -> Decision:
+    """The attempt is over before it ran. A run that may live keeps its place in quarantine."""
+    if job is None or _fenced(job, command):
+        return FENCED
+    slot = SlotState.FREE if command.run_over else SlotState.QUARANTINED
+    if job.state is JobState.STOPPING:
+        if command.run_over and job.stop is not None:
+            return happened(stopped(job.stop, slot, facts))
+        return happened(e.Failed(at=facts.now, reason=command.why, slot=slot))
+    if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
+        return ignored("too_late", f"the job is {job.state}")
+    return happened(fail_or_retry(job, command.why, slot, facts))
+
+
+def nothing_runs(job: Job | None, command: c.NothingRuns, facts: Facts) -> Decision:
+    """A stop waited for a submission that turned out to have made no run."""
+    if job is None or _fenced(job, command):
+        return FENCED
+    if job.state is not JobState.STOPPING or job.stop is None:
+        return ignored("not_stopping")
+    return happened(stopped(job.stop, SlotState.FREE, facts))
+
+
+def submitted(job: Job, attempt: Attempt, run_id: str, facts: Facts, provisional: bool) -> e.Event:
+    """The event of a known run, with the rounds it will take and the limits it lives under."""
+    config = attempt.submission.config if attempt.submission is not None else {}
+    rounds = config.get("GLOBAL_ROUNDS")
+    return e.Submitted(
+        at=facts.now,
+        attempt=attempt.number,
+        run_id=run_id,
+        provisional=provisional,
+        total_rounds=rounds if isinstance(rounds, int) and not isinstance(rounds, bool) else None,
+        due_at=next_running_due(job, attempt, facts),
+    )
+
+
+def know_run(job: Job | None, command: c.KnowRun, facts: Facts) -> Decision:
+    """An adapter named the run of a submission. Kept in every state, so that a run of a stopped or
+    failed job is found and aborted."""
+    if job is None:
+        return ignored("no_job")
+    attempt = next((a for a in job.attempts if a.number == command.attempt), None)
+    if attempt is None or attempt.submission is None:
+        return ignored("other_attempt")
+    paths = (attempt.submission.path_id, *attempt.submission.earlier_paths)
+    if command.path_id not in paths:
+        return ignored("other_submission")
+    if attempt.run_id is not None:
+        return ignored("known" if attempt.run_id == command.run_id else "other_run")
+    current = attempt is job.attempt
+    if current and job.state is JobState.SUBMITTING:
+        return happened(submitted(job, attempt, command.run_id, facts, command.provisional))
+    known = e.RunKnown(
+        at=facts.now,
+        attempt=attempt.number,
+        run_id=command.run_id,
+        provisional=command.provisional,
+    )
+    if attempt.slot is SlotState.FREE:
+        back = e.SlotChanged(at=facts.now, attempt=attempt.number, slot=SlotState.QUARANTINED)
+        return happened(known, back)
+    return happened(known)
+
+
+def release_slot(job: Job | None, command: c.ReleaseSlot, facts: Facts) -> Decision:
+    """The operator frees a quarantined place by hand."""
+    attempt = next((a for a in (job.attempts if job else ()) if a.number == command.attempt), None)
+    if attempt is None or attempt.slot is not SlotState.QUARANTINED:
+        return ignored("not_quarantined", "only a quarantined slot can be released")
+    return happened(e.SlotChanged(at=facts.now, attempt=attempt.number, slot=SlotState.FREE))
