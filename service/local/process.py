@@ -1,0 +1,238 @@
+"""Child processes that outlive the program which started them, and how to end exactly those.
+
+Promises: a process is only ever signalled when it is provably the one that was started: its pid is
+recorded with its time of birth, and every process also carries a marker in its environment that
+its children inherit, so that a worker whose parent was killed is found too. What breaks it: a
+system without `/proc` has no marker to look for, so there only recorded pids are stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+MARKER: Final = "FL_LOCAL_PART"
+_PROC: Final = Path("/proc")
+_HAS_PROC: Final = (_PROC / "self" / "stat").exists()
+_PASSED_ON: Final = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "TMPDIR", "LD_LIBRARY_PATH")
+
+# Started here and still to be reaped by us; a Popen that is collected while its process runs warns.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to start. `user` is a login name to change to (only root can), `env` is added."""
+
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process as recorded on disk: `birth` tells it from a later owner of the same pid."""
+
+    pid: int
+    birth: str
+
+    @classmethod
+    def read(cls, path: Path) -> Running | None:
+        """None where nothing, or nothing readable, is recorded."""
+        try:
+            raw = json.loads(path.read_text())
+            return cls(int(raw["pid"]), str(raw["birth"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps({"pid": self.pid, "birth": self.birth}))
+        fresh.replace(path)
+
+    def alive(self) -> bool:
+        return birth_of(self.pid) == self.birth
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a process and its descendants; `pss` shares common pages fairly, None if unknown."""
+
+    rss: int
+    pss: int | None
+
+
+def birth_of(pid: int) -> str | None:
+    """When this process was born, as opaque text; None when it is gone or only waits to be reaped."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        _children.pop(pid, None)
+        return None
+    if _HAS_PROC:
+        fields = _stat(pid)
+        return None if fields is None or fields[0] in "ZX" else fields[19]
+    answer = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    state, _, born = answer.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else born.strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat after the command's name: state first, start time 20th."""
+    try:
+        raw = (_PROC / str(pid) / "stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return raw.rpartition(")")[2].split()
+
+
+def child_environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
+    """A small environment: parts get no credentials or settings that they were not given."""
+    env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    env.update(LC_ALL="C", TZ="UTC")
+    env.update(extra)
+    env[MARKER] = mark
+    return env
+
+
+def spawn(launch: Launch, *, log: Path, mark: str) -> Running:
+    """Start a process in a session of its own, its output appended to `log`. Raises OSError."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            list(launch.argv),
+            cwd=launch.cwd,
+            env=child_environment(launch.env, mark),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=launch.user,
+            group=None if launch.user is None else group_of(launch.user),
+            extra_groups=None if launch.user is None else [],
+        )
+    _children[child.pid] = child
+    return Running(child.pid, birth_of(child.pid) or "")
+
+
+def group_of(user: str) -> int:
+    """The id of a login's main group. Raises KeyError for one that doesn't exist."""
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
+    """Ask with `first`, wait up to `seconds`, then kill it and what is left of its group."""
+    if not process.alive():
+        return
+    group = _group_leader(process.pid)
+    _signal(process, first)
+    if not wait_gone(process, seconds):
+        _signal(process, signal.SIGKILL)
+        wait_gone(process, 5.0)
+    if group:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _group_leader(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
+def _signal(process: Running, number: signal.Signals) -> None:
+    if process.alive():
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
+
+def wait_gone(process: Running, seconds: float) -> bool:
+    """True once the process has ended, False when it still lives after `seconds`."""
+    until = time.monotonic() + seconds
+    while process.alive():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def marked(mark: str) -> list[Running]:
+    """Every living process started under `mark`, descendants included. Empty without /proc."""
+    wanted = f"{MARKER}={mark}".encode()
+    found = []
+    for pid in _pids():
+        try:
+            environment = (_PROC / str(pid) / "environ").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment.split(b"\0") and (birth := birth_of(pid)):
+            found.append(Running(pid, birth))
+    return found
+
+
+def sweep(mark: str) -> int:
+    """Kill what still runs under `mark`; says how many there were."""
+    strays = marked(mark)
+    for stray in strays:
+        _signal(stray, signal.SIGKILL)
+    for stray in strays:
+        wait_gone(stray, 5.0)
+    return len(strays)
+
+
+def _pids() -> Iterator[int]:
+    if _HAS_PROC:
+        for entry in os.scandir(_PROC):
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                yield int(entry.name)
+
+
+def memory_of(pid: int) -> Memory | None:
+    """Memory of a process and all its descendants; None when it is gone or can't be read."""
+    if not _HAS_PROC:
+        answer = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, text=True, check=False
+        )
+        return Memory(int(answer.stdout) * 1024, None) if answer.stdout.strip() else None
+    parents = {child: int(stat[1]) for child in _pids() if (stat := _stat(child))}
+    family = {pid}
+    grown = True
+    while grown:
+        more = {child for child, parent in parents.items() if parent in family} - family
+        family |= more
+        grown = bool(more)
+    rolls = [roll for member in family if (roll := _rollup(member))]
+    if not rolls:
+        return None
+    return Memory(sum(r[0] for r in rolls), sum(r[1] for r in rolls))
+
+
+def _rollup(pid: int) -> tuple[int, int] | None:
+    values = {}
+    try:
+        for line in (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]:
+            key, _, rest = line.partition(":")
+            values[key] = int(rest.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return None
+    return values.get("Rss", 0), values.get("Pss", 0)
+
+
+def python() -> str:
+    """The interpreter that runs us: children use the same environment."""
+    return sys.executable

@@ -1,0 +1,75 @@
+"""What a stack remembers between one `up` and the next: ports, keys, and what it wrote.
+
+Promises that a part which comes back does so on the port it had, as long as that port is free, so
+that the settings handed out stay true. The file holds the secret key and is closed to others. What
+breaks it: deleting the file while data remains; the object store then takes new keys.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.local import ports
+
+
+@dataclass(slots=True)
+class State:
+    """Ports by part and use, the object store's key pair, the digest of the registry we wrote."""
+
+    path: Path
+    ports: dict[str, dict[str, int]] = field(default_factory=dict)
+    access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
+    secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
+    registry_sha256: str = ""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def load(cls, path: Path) -> State:
+        """Read the file; a missing or damaged one is a fresh state."""
+        try:
+            raw = json.loads(path.read_text())
+            return cls(
+                path,
+                ports={
+                    str(k): {str(u): int(p) for u, p in v.items()} for k, v in raw["ports"].items()
+                },
+                access_key=str(raw["access_key"]),
+                secret_key=str(raw["secret_key"]),
+                registry_sha256=str(raw["registry_sha256"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return cls(path)
+
+    def save(self) -> None:
+        """Write the file whole, readable by its owner only."""
+        with self._lock:
+            kept = {
+                "ports": self.ports,
+                "access_key": self.access_key,
+                "secret_key": self.secret_key,
+                "registry_sha256": self.registry_sha256,
+            }
+            write_private(self.path, json.dumps(kept, indent=1))
+
+    def ports_for(self, part: str, uses: tuple[str, ...], *, fresh: bool = False) -> dict[str, int]:
+        """This part's ports: the remembered ones when all are free and `fresh` isn't asked."""
+        with self._lock:
+            kept = self.ports.get(part, {})
+            usable = set(kept) == set(uses) and all(map(ports.is_free, kept.values()))
+            if fresh or not usable:
+                taken = {port for other in self.ports.values() for port in other.values()}
+                self.ports[part] = {use: ports.pick(taken) for use in uses}
+            return self.ports[part]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file's content at once; only its owner may read it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(path.name + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(path)
