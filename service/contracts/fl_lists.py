@@ -15,6 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from service.contracts.fl import IClientStatus, IJobMetaData
+from service.contracts.problems import storable
 from service.domain.vocabulary import FLJobStatus
 from service.errors import Invalid
 
@@ -90,11 +91,6 @@ def details(text: object) -> str | None:
         return None
     line = " ".join(storable(text).split())
     return None if line.lower() in _NOTHING else line[:MAX_DETAILS]
-
-
-def storable(text: str) -> str:
-    """Text from outside without what a database or a broker can't hold: NUL, lone surrogates."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def _entries(answer: object, call: str) -> list[dict[object, object]]:

@@ -1,0 +1,198 @@
+"""What an FL-API server or a running app reports of a job, and the commands it becomes.
+
+Four types on one topic: `fl.job.status_reported.v1`, `round_reported`, `metrics_reported`,
+`log_reported`. Promise: fields that we don't know are tolerated, since servers are upgraded on
+their own; fields that we know keep their rules, and a report that breaks one is not half used.
+Which attempt and state a report fits is the domain's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from service.contracts.envelope import Envelope
+from service.contracts.fields import (
+    DetailsObject,
+    Int32,
+    Number,
+    Sha256,
+    Text256,
+    Text500,
+    Uuid,
+    text,
+)
+from service.contracts.problems import problem
+from service.contracts.second_pass import Valid, checked, spelled
+from service.contracts.training import origin
+from service.domain import commands
+from service.domain.values import Metric, Problem, Results
+from service.domain.vocabulary import ModelStatus, RoundEvent
+
+STATUS_REPORTED: Final = "fl.job.status_reported.v1"
+ROUND_REPORTED: Final = "fl.job.round_reported.v1"
+METRICS_REPORTED: Final = "fl.job.metrics_reported.v1"
+LOG_REPORTED: Final = "fl.job.log_reported.v1"
+
+#: FLIP's former word for RUNNING, still sent by older apps.
+_ALIAS: Final = "TRAINING_STARTED"
+_REPORTABLE: Final = tuple(status for status in ModelStatus if status is not ModelStatus.PENDING)
+_ROUNDLESS: Final = frozenset({RoundEvent.JOB_WAITING_FOR_RESOURCES})
+_WITH_ROUND: Final = frozenset(RoundEvent) - _ROUNDLESS
+_OPEN: Final = ConfigDict(extra="ignore")
+#: Sizes may pass 32 bits: a trained model can have more than 2 GiB.
+_MAX_BYTES: Final = 2**53 - 1
+
+
+def _status(value: Any) -> Any:
+    if value == _ALIAS:
+        return ModelStatus.RUNNING
+    if value == ModelStatus.PENDING:
+        raise ValueError("PENDING is no status of a running job")
+    return value
+
+
+ReportedStatus = Annotated[
+    ModelStatus,
+    BeforeValidator(_status),
+    WithJsonSchema({"type": "string", "enum": [*(s.value for s in _REPORTABLE), _ALIAS]}),
+]
+
+
+class ReportedResults(BaseModel):
+    """Where a run put its results, and what they are."""
+
+    model_config = _OPEN
+
+    uri: Annotated[str, text(2_048)]
+    sha256: Sha256 | None = None
+    bytes: Annotated[int, Field(strict=True, ge=0, le=_MAX_BYTES)] | None = None
+
+
+class ReportedMetric(BaseModel):
+    """One number of a run; `result` null where it was not finite."""
+
+    model_config = _OPEN
+
+    label: Text256
+    result: Number | None
+    global_round: Annotated[Int32, Field(ge=0)]
+    x_value: Number | None = None
+    x_label: Text256 | None = None
+    fl_client_name: Text256 | None = None
+
+
+class JobReport(BaseModel):
+    """What every report says: which run of which job it is about.
+
+    `attempt` is the submission's, as the FL-API server was told it.
+    """
+
+    model_config = _OPEN
+
+    job_id: Uuid
+    attempt: Annotated[Int32, Field(ge=1)]
+    model_id: Uuid | None = None
+    fl_backend_job_id: Text256 | None = None
+    fl_client_name: Text256 | None = None
+
+
+class StatusReported(JobReport):
+    """Data of `fl.job.status_reported.v1`."""
+
+    status: ReportedStatus
+    detail: Text500 | None = None
+    results: ReportedResults | None = None
+
+
+class RoundReported(JobReport):
+    """Data of `fl.job.round_reported.v1`; the vocabulary of `event_type` is open."""
+
+    event_type: Annotated[str, text(64)]
+    global_round: Annotated[Int32, Field(ge=1)] | None = None
+    details: DetailsObject | None = None
+
+
+class MetricsReported(JobReport):
+    """Data of `fl.job.metrics_reported.v1`."""
+
+    metrics: list[ReportedMetric] = Field(min_length=1, max_length=1_000)
+
+
+class LogReported(JobReport):
+    """Data of `fl.job.log_reported.v1`."""
+
+    log: Annotated[str, text(8_000)]
+    success: bool = Field(default=True, strict=True)
+
+
+AnyReport = StatusReported | RoundReported | MetricsReported | LogReported
+MODELS: Final[dict[str, type[AnyReport]]] = {
+    STATUS_REPORTED: StatusReported,
+    ROUND_REPORTED: RoundReported,
+    METRICS_REPORTED: MetricsReported,
+    LOG_REPORTED: LogReported,
+}
+
+
+def report(event_type: str, data: Mapping[str, Any]) -> AnyReport:
+    """`data` as a report of this type.
+
+    Raises:
+        BadData: with every error of the fields and of the rules between them.
+        KeyError: the type is no report's.
+    """
+    return checked("report", MODELS[event_type], data, _rules)
+
+
+def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from spelled(data, "job_id", "model_id")
+    if valid.get("event_type") in _WITH_ROUND and valid.get("global_round", 0) is None:
+        yield problem(("global_round",), "This event needs its round", "missing")
+
+
+def to_command(model: AnyReport, envelope: Envelope) -> commands.Report:
+    """The domain's command for an accepted report."""
+    job, attempt, came_from = model.job_id, model.attempt, origin(envelope)
+    run_id, client = model.fl_backend_job_id, model.fl_client_name
+    if isinstance(model, StatusReported):
+        results = _results(model.results)
+        return commands.ReportStatus(
+            job, attempt, came_from, run_id, client, model.status, model.detail, results
+        )
+    if isinstance(model, RoundReported):
+        return commands.ReportRound(
+            job,
+            attempt,
+            came_from,
+            run_id,
+            client,
+            model.event_type,
+            model.global_round,
+            model.details,
+        )
+    if isinstance(model, MetricsReported):
+        metrics = tuple(_metric(metric, client) for metric in model.metrics)
+        return commands.ReportMetrics(job, attempt, came_from, run_id, client, metrics)
+    return commands.ReportLog(job, attempt, came_from, run_id, client, model.log, model.success)
+
+
+def _results(results: ReportedResults | None) -> Results | None:
+    if results is None:
+        return None
+    sha256 = results.sha256.lower() if results.sha256 else None
+    return Results(results.uri, sha256, results.bytes)
+
+
+def _metric(metric: ReportedMetric, reporter: str | None) -> Metric:
+    """A metric; where it names no client, the report's own is meant."""
+    return Metric(
+        metric.label,
+        metric.result,
+        metric.global_round,
+        metric.fl_client_name or reporter,
+        metric.x_value,
+        metric.x_label,
+    )

@@ -1,0 +1,77 @@
+"""Validation that lists every error: pydantic's first pass, then the rules between fields.
+
+Pydantic skips a model's own validators once a field has failed, and gives them no `loc`. Promise
+here: the rules between fields run in any case, over the fields that are valid by themselves, and
+every error of both passes is in the one list. A rule is a generator over `Valid`; it must look up
+fields with `get`, since a field that failed is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from service.contracts.fields import uuid_spelling
+from service.contracts.problems import BadData, from_pydantic, problem
+from service.domain.values import Problem
+
+#: Valid values by field name; a field that failed is missing, one that was left out has its default.
+Valid = Mapping[str, Any]
+#: The rules between fields: (valid values, raw data) -> problems.
+Rules = Callable[[Valid, Mapping[str, Any]], Iterator[Problem]]
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) -> M:
+    """`data` as a `model` that also keeps `rules`.
+
+    Raises:
+        BadData: with every error of both passes.
+    """
+    try:
+        made = model.__pydantic_validator__.validate_python(data)
+    except ValidationError as exc:
+        found = from_pydantic(exc)
+        failed = {error["loc"][0] for error in exc.errors(include_url=False) if error["loc"]}
+        found += rules(_valid_part(model, data, failed), data)
+        raise BadData(what, found) from exc
+    found = list(rules(made.__dict__, data))
+    if found:
+        raise BadData(what, found)
+    assert isinstance(made, model)
+    return made
+
+
+def spelled(data: Mapping[str, Any], *names: str) -> Iterator[Problem]:
+    """Problems for UUIDs in members of `data` that are valid but written in an unusual way."""
+    for loc in uuid_spelling(data, *names):
+        yield problem(
+            loc, "A UUID should be written as 8-4-4-4-12 hexadecimal digits", "uuid_parsing"
+        )
+
+
+def _valid_part(
+    model: type[BaseModel], data: Mapping[str, Any], failed: set[int | str]
+) -> dict[str, Any]:
+    valid: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if name in failed:
+            continue
+        if name in data:
+            valid[name] = _adapter(model, name).validate_python(data[name])
+        elif not field.is_required():
+            valid[name] = field.get_default(call_default_factory=True)
+    return valid
+
+
+@lru_cache(maxsize=256)
+def _adapter(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    field = model.model_fields[name]
+    kind: Any = field.annotation
+    for constraint in field.metadata:
+        kind = Annotated[kind, constraint]
+    return TypeAdapter(kind)

@@ -1,0 +1,120 @@
+"""JSON as we take it, compare it and write it.
+
+Promise of `parse`: every byte string gives a value or `NotJson`, never another exception. It is
+stricter than the standard library where leniency would lose or smuggle something: UTF-8 only, no
+member named twice, no NaN or Infinity (also not by overflow: 1e999), bounded depth and digits.
+Broken only by a subclass of `bytes` that lies about its content.
+
+`canonical` gives equal bytes for equal values whatever their key order, white space, or way of
+writing a whole number (1 or 1.0). `dump` writes what we publish.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, NoReturn
+
+#: Deepest nesting of a value inside free-form objects, and of a record's data as a whole.
+MAX_DEPTH: Final = 32
+_SAFE_INTEGER: Final = 2**53
+
+
+class NotJson(ValueError):
+    """The bytes are not JSON as we take it; the message never quotes them."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise NotJson("an object names the same member twice")
+    return members
+
+
+def _constant(_word: str) -> NoReturn:
+    raise NotJson("NaN and Infinity are not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number - number != 0.0:
+        raise NotJson("a number is too large")
+    return number
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite
+)
+_ENCODER: Final = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
+)
+_SORTING: Final = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True, check_circular=False
+)
+
+
+def parse(raw: bytes) -> Any:
+    """The value that `raw` stands for.
+
+    Raises:
+        NotJson: invalid UTF-8 or JSON, a member named twice, a number that is not finite or has
+            thousands of digits, nesting deeper than the interpreter or `MAX_DEPTH` allows.
+    """
+    try:
+        value = _DECODER.decode(raw.decode("utf-8"))
+    except NotJson:
+        raise
+    except UnicodeDecodeError as exc:
+        raise NotJson(f"invalid UTF-8 at byte {exc.start}") from exc
+    except json.JSONDecodeError as exc:
+        raise NotJson(f"invalid JSON: {exc.msg} at character {exc.pos}") from exc
+    except RecursionError as exc:
+        raise NotJson("nested too deeply") from exc
+    except ValueError as exc:  # an integer with more digits than Python converts
+        raise NotJson("a number has too many digits") from exc
+    # Depth needs as many opening brackets: most records are cleared by counting them.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise NotJson(f"nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if isinstance(value, dict):
+        return levels == 0 or any(_deeper(member, levels - 1) for member in value.values())
+    if isinstance(value, list):
+        return levels == 0 or any(_deeper(member, levels - 1) for member in value)
+    return False
+
+
+def dump(value: Any) -> bytes:
+    """`value` as compact UTF-8 JSON, members in the order given.
+
+    Raises:
+        ValueError: it holds a number that is not finite, or text with lone surrogates.
+    """
+    return _ENCODER.encode(value).encode("utf-8")
+
+
+def canonical(value: Any) -> bytes:
+    """The same bytes for the same value, as ASCII JSON with sorted members (hash input)."""
+    return _SORTING.encode(_plain(value)).encode("ascii")
+
+
+def canonical_flat(value: Any) -> bytes:
+    """`canonical` for a value that is known to hold no float that is a whole number."""
+    return _SORTING.encode(value).encode("ascii")
+
+
+def plain_numbers(value: Any) -> Any:
+    """`value` with whole floats written as integers, for `canonical_flat`."""
+    return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < _SAFE_INTEGER
+        return int(value) if whole else value
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return value

@@ -1,0 +1,303 @@
+"""What a producer asks for with `fl.training.requested.v1`, and the command it becomes.
+
+The shape is closed: an unknown field is an error, since a typo in `min_trusts` must not pass.
+Promise: a request that `request` accepts keeps every rule that needs no registry; one that it
+refuses is answered with all errors at once. What needs the registry (approved trusts, slot names,
+nets) is judged by the domain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contracts import strict_json
+from service.contracts.envelope import Envelope, rfc3339
+from service.contracts.fields import AppObject, Sha256, Text128, Text256, Time, Uuid, text
+from service.contracts.fl import (
+    AggregationWeights,
+    IInitiateTrainingInputPayload,
+    IOverridableConfig,
+    IRequiredTrainingInformation,
+)
+from service.contracts.problems import BadData, problem, storable
+from service.contracts.second_pass import Valid, checked, spelled
+from service.domain import commands
+from service.domain.values import Origin, Problem, Request, Resources
+from service.domain.vocabulary import FLAggregators, FLBackend
+
+REQUESTED: Final = "fl.training.requested.v1"
+_CLOSED: Final = ConfigDict(extra="forbid")
+_S3_PREFIX: Final = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\x00-\x1f\x7f\\]+/)?$"
+_RELATIVE: Final = r"^[^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*$"
+
+Rounds = Annotated[int, Field(strict=True, ge=1, le=1_000)]
+Weight = Annotated[
+    float,
+    Field(
+        strict=True,
+        allow_inf_nan=False,
+        ge=AggregationWeights.MinimumAggregationWeight,
+        le=AggregationWeights.MaximumAggregationWeight,
+    ),
+]
+RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=_RELATIVE)]
+
+
+class TrainingConfig(IOverridableConfig):
+    """FLIP's overridable settings with FLIP's limits, checked here instead of dropped later."""
+
+    model_config = _CLOSED
+
+    LOCAL_ROUNDS: Rounds | None = None
+    GLOBAL_ROUNDS: Rounds | None = None
+    IGNORE_RESULT_ERROR: Annotated[bool, Field(strict=True)] | None = None
+    AGGREGATOR: FLAggregators | None = None
+    AGGREGATION_WEIGHTS: Annotated[dict[Text128, Weight], Field(max_length=1_000)] | None = None
+
+
+class ModelFiles(BaseModel):
+    """Where the model's files lie, and the SHA-256 of those that must be exactly these."""
+
+    model_config = _CLOSED
+
+    uri: Annotated[str, Field(strict=True, max_length=1_100, pattern=_S3_PREFIX)]
+    sha256: dict[RelativePath, Sha256] = Field(default_factory=dict, max_length=10_000)
+
+
+class SiteResources(BaseModel):
+    """GPUs at each participating site, and memory in GiB of each GPU."""
+
+    model_config = _CLOSED
+
+    num_gpus: Annotated[int, Field(strict=True, ge=0, le=8)] = 0
+    mem_per_gpu_gib: Annotated[int, Field(strict=True, ge=0, le=192)] = 0
+
+
+class TrainingRequested(IInitiateTrainingInputPayload, IRequiredTrainingInformation):
+    """Data of `fl.training.requested.v1`: train this model over these trusts."""
+
+    model_config = _CLOSED
+
+    job_id: Uuid = Field(description="Chosen by the producer: the idempotency key")
+    model_id: Uuid
+    project_id: Text128
+    cohort_query: Annotated[str, text(65_536)]
+    trust_ids: list[Uuid] = Field(
+        min_length=1, max_length=1_000, json_schema_extra={"uniqueItems": True}
+    )
+    fl_backend: FLBackend | None = None
+    job_type: Text128 | None = None
+    config: TrainingConfig | None = None
+    app_config: AppObject = Field(default_factory=dict)
+    model_files: ModelFiles | None = None
+    priority: int = Field(default=5, strict=True, ge=0, le=9)
+    min_trusts: Annotated[int, Field(strict=True, ge=1, le=1_000)] | None = None
+    resources: SiteResources | None = None
+    max_attempts: int = Field(default=3, strict=True, ge=1, le=10)
+    not_before: Time | None = None
+    deadline: Time | None = None
+    max_runtime_seconds: Annotated[int, Field(strict=True, ge=60, le=2_592_000)] | None = None
+    max_stall_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] | None = None
+    requested_by: Text256 | None = None
+    labels: dict[Annotated[str, text(64)], Annotated[str, text(256, 0)]] = Field(
+        default_factory=dict, max_length=32
+    )
+
+
+def request(data: Mapping[str, Any]) -> TrainingRequested:
+    """`data` as a request that keeps every rule.
+
+    Raises:
+        BadData: with every error of the fields and of the rules between them.
+    """
+    return checked("training request", TrainingRequested, data, _rules)
+
+
+def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from spelled(data, "job_id", "model_id", "trust_ids")
+    asked, least = data.get("trust_ids"), valid.get("min_trusts")
+    if isinstance(asked, list) and least is not None and least > len(asked):
+        msg = "Should be at most the number of 'trust_ids'"
+        yield problem(("min_trusts",), msg, "value_error")
+    resources = valid.get("resources")
+    if resources and resources.mem_per_gpu_gib > 0 and resources.num_gpus == 0:
+        msg = "Memory above 0 needs 'num_gpus' above 0"
+        yield problem(("resources", "mem_per_gpu_gib"), msg, "value_error")
+    begin, end = valid.get("not_before"), valid.get("deadline")
+    if begin is not None and end is not None and end <= begin:
+        yield problem(("deadline",), "Should be later than 'not_before'", "value_error")
+    if config := valid.get("config"):
+        yield from _weight_rules(config, valid.get("trust_ids"))
+    for key in valid.get("app_config") or ():
+        if key in IOverridableConfig.model_fields:
+            yield problem(("app_config", key), f"'{key}' belongs into 'config'", "value_error")
+
+
+def _weight_rules(config: TrainingConfig, trusts: list[UUID] | None) -> Iterator[Problem]:
+    """Weights by trust id must leave somebody a weight; those by slot need the registry."""
+    weights = config.AGGREGATION_WEIGHTS
+    if not weights or not trusts or any(weights.values()):
+        return
+    zero = {key.lower() for key in weights}
+    if all(str(trust) in zero for trust in trusts):
+        msg = "At least one participant needs a weight above 0"
+        yield problem(("config", "AGGREGATION_WEIGHTS"), msg, "value_error")
+
+
+def to_command(model: TrainingRequested, envelope: Envelope) -> commands.RequestTraining:
+    """The domain's command for an accepted request."""
+    files, resources = model.model_files, model.resources
+    wanted = Request(
+        job_id=model.job_id,
+        model_id=model.model_id,
+        project_id=model.project_id,
+        cohort_query=model.cohort_query,
+        trust_ids=tuple(model.trust_ids),
+        min_trusts=model.min_trusts or len(model.trust_ids),
+        content_hash=content_hash(model, envelope.data),
+        origin=origin(envelope),
+        fl_backend=model.fl_backend,
+        job_type=model.job_type,
+        config=_config(model.config),
+        app_config=model.app_config,
+        model_files_uri=files.uri if files else None,
+        model_files_sha256=_digests(files) if files else {},
+        priority=model.priority,
+        resources=Resources(resources.num_gpus, resources.mem_per_gpu_gib)
+        if resources
+        else Resources(),
+        max_attempts=model.max_attempts,
+        not_before=model.not_before,
+        deadline=model.deadline,
+        max_runtime_seconds=model.max_runtime_seconds,
+        max_stall_seconds=model.max_stall_seconds,
+        requested_by=model.requested_by,
+        labels=model.labels,
+    )
+    return commands.RequestTraining(model.job_id, wanted)
+
+
+def origin(envelope: Envelope) -> Origin:
+    """Where a command came from."""
+    return Origin(envelope.id, envelope.source, envelope.traceparent)
+
+
+def _config(config: TrainingConfig | None) -> dict[str, Any]:
+    """The settings that were given, as plain JSON values; weights of trusts by lower-case id."""
+    if config is None:
+        return {}
+    given = {name: value for name, value in config.__dict__.items() if value is not None}
+    if config.AGGREGATOR is not None:
+        given["AGGREGATOR"] = config.AGGREGATOR.value
+    if weights := given.pop("AGGREGATION_WEIGHTS", None):
+        given["AGGREGATION_WEIGHTS"] = {_weight_key(key): weights[key] for key in weights}
+    return given
+
+
+def _weight_key(key: str) -> str:
+    try:
+        return str(UUID(key)) if len(key) == _UUID_LENGTH else key
+    except ValueError:
+        return key
+
+
+def _digests(files: ModelFiles) -> dict[str, str]:
+    return {name: digest.lower() for name, digest in files.sha256.items()}
+
+
+def content_hash(model: TrainingRequested, data: Mapping[str, Any]) -> bytes:
+    """SHA-256 of what the request asks for, the same however it was written.
+
+    Values equal to the contract's defaults count as left out, the service's settings are not filled
+    in, and the order of `trust_ids` does not matter. `data` is what `model` was made of: a UUID's
+    text is at hand there, and making it anew would cost more than the hash.
+    """
+    content: dict[str, Any] = {
+        "job_id": data["job_id"].lower(),
+        "model_id": data["model_id"].lower(),
+        "project_id": model.project_id,
+        "cohort_query": model.cohort_query,
+        "trust_ids": sorted([trust.lower() for trust in data["trust_ids"]]),
+    }
+    for name in model.model_fields_set - content.keys():
+        value = _chosen(model, name)
+        if value != _DEFAULTS.get(name):
+            content[name] = value
+    return hashlib.sha256(strict_json.canonical_flat(content)).digest()
+
+
+def _chosen(model: TrainingRequested, name: str) -> Any:
+    """An optional field's value in its one spelling; its default where that means the same."""
+    value: Any = getattr(model, name)
+    if not value or name in _AS_THEY_ARE:
+        return value
+    if name == "min_trusts":
+        return None if value == len(model.trust_ids) else value
+    if name == "config":
+        return _config(value) or None
+    if name == "app_config":
+        return strict_json.plain_numbers(value)
+    if name == "model_files":
+        return {"uri": value.uri, "sha256": _digests(value)}
+    if name == "resources":
+        return [value.num_gpus, value.mem_per_gpu_gib] if value.num_gpus else None
+    return rfc3339(value)
+
+
+_DEFAULTS: Final[dict[str, Any]] = {
+    "priority": 5,
+    "max_attempts": 3,
+    "app_config": {},
+    "labels": {},
+}
+_AS_THEY_ARE: Final = frozenset(
+    {
+        "fl_backend",
+        "job_type",
+        "priority",
+        "max_attempts",
+        "max_runtime_seconds",
+        "max_stall_seconds",
+        "requested_by",
+        "labels",
+    }
+)
+_UUID_LENGTH: Final = 36
+
+
+def rejection(
+    data: Mapping[str, Any], bad: BadData, envelope: Envelope
+) -> commands.RejectRequest | None:
+    """The domain's command for a refused request; None when its `job_id` can't be read."""
+    job_id = usable_uuid(data.get("job_id"))
+    if job_id is None:
+        return None
+    return commands.RejectRequest(
+        job_id,
+        model_id=usable_uuid(data.get("model_id")),
+        project_id=_usable_text(data.get("project_id"), 128),
+        content_hash=hashlib.sha256(strict_json.canonical(data)).digest(),
+        errors=bad.problems,
+        origin=origin(envelope),
+        requested_by=_usable_text(data.get("requested_by"), 256),
+    )
+
+
+def usable_uuid(value: object) -> UUID | None:
+    """A raw value as UUID where it is one in the usual notation."""
+    if not isinstance(value, str) or len(value) != _UUID_LENGTH:
+        return None
+    try:
+        return UUID(value)
+    except ValueError:
+        return None
+
+
+def _usable_text(value: object, longest: int) -> str | None:
+    usable = isinstance(value, str) and 0 < len(value) <= longest and value == storable(value)
+    return value if usable and isinstance(value, str) else None
