@@ -1,0 +1,42 @@
+"""The embedded backend's layout: the template at the root, the researcher's files in `app/`.
+
+The merged config takes the place of the researcher's own as `app/config.json`, where the engine's
+trainer reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from service.bundles.layout import Origin, Placed, as_json
+from service.domain.values import JsonObject
+from service.domain.vocabulary import Reason
+from service.errors import Permanent
+
+_APP: Final = "app/"
+_CONFIG: Final = "config.json"
+_ENGINE: Final = "engine.json"
+
+
+class EmbeddedLayout:
+    """See the module."""
+
+    def arrange(
+        self,
+        *,
+        job_type: str,
+        template: Sequence[str],
+        files: Sequence[str],
+        config: JsonObject,
+    ) -> list[Placed]:
+        """Raises errors.Permanent (`unknown_job_type`) for a template without `engine.json`."""
+        if _ENGINE not in template:
+            raise Permanent(
+                f"the base template of job type {job_type!r} has no {_ENGINE} at its root",
+                code=Reason.UNKNOWN_JOB_TYPE,
+            )
+        placed = [Placed(path, Origin.TEMPLATE, path) for path in template]
+        placed += [Placed(_APP + path, Origin.MODEL, path) for path in files if path != _CONFIG]
+        placed.append(Placed(_APP + _CONFIG, Origin.MADE, _CONFIG, as_json(config)))
+        return placed

@@ -1,0 +1,153 @@
+"""The effective config of a run: the model's `config.json`, then the request's `config` and `app_config`.
+
+Promise: the request wins key by key; weights speak of slots, as the FL runtimes do; a value that the
+runtime would silently drop (rounds out of range, an unknown aggregator, a weight that is no number
+from 0 to 1) is an error instead. Every other key is the app's own and passes untouched, `LOCAL_ROUNDS`
+and its variants in the model's file included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+from uuid import UUID
+
+import structlog
+
+from service.contracts.fl import DEFAULT_JOB_TYPE, AggregationWeights, FLAggregators
+from service.domain.values import JsonObject, Request
+from service.domain.vocabulary import Reason
+from service.errors import Permanent
+
+_log = structlog.get_logger(__name__)
+
+CONFIG_FILE: Final = "config.json"
+_ALIAS_END: Final = "_client_api"
+_MIN_ROUNDS, _MAX_ROUNDS = 1, 1000
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """The model's `config.json`.
+
+    Raises:
+        Permanent: `bad_model_config`: not UTF-8, not JSON (NaN and Infinity are not), not an object.
+    """
+    try:
+        content = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        # What came in can be written again, as UTF-8 too (an escaped lone surrogate can't).
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as exc:
+        raise _bad("is nested too deeply") from exc
+    except ValueError as exc:
+        raise _bad(f"is not JSON: {str(exc)[:200]}") from exc
+    if not isinstance(content, dict):
+        raise _bad("must be a JSON object")
+    return content
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+def job_type_of(request: Request, model_config: JsonObject) -> str:
+    """The run's job type: the request's, else the file's, else `standard`; aliases are resolved.
+
+    Raises:
+        Permanent: `bad_model_config`, the file's `job_type` is not text.
+    """
+    named = request.job_type or model_config.get("job_type") or DEFAULT_JOB_TYPE
+    if not isinstance(named, str):
+        raise _bad("has a job_type that is not text")
+    return named.removesuffix(_ALIAS_END) or DEFAULT_JOB_TYPE
+
+
+def effective(
+    request: Request,
+    model_config: JsonObject,
+    *,
+    job_type: str,
+    slots: Mapping[UUID, str],
+    members: Mapping[UUID, str],
+) -> dict[str, Any]:
+    """What the run will read. `slots` are the participants', `members` all of the net's, by trust id.
+
+    Raises:
+        Permanent: `bad_model_config`, listing everything that is wrong.
+    """
+    config: dict[str, Any] = dict(model_config)
+    config |= {key: value for key, value in request.config.items() if value is not None}
+    config |= request.app_config
+    if request.job_type is not None:
+        config["job_type"] = job_type
+    problems = _rounds(config) + _aggregator(config)
+    if config.get("AGGREGATION_WEIGHTS") is not None:
+        weights, wrong = _weights(config["AGGREGATION_WEIGHTS"], slots, members)
+        config["AGGREGATION_WEIGHTS"] = weights
+        problems += wrong
+    if problems:
+        raise _bad("; ".join(problems))
+    return config
+
+
+def _rounds(config: JsonObject) -> list[str]:
+    rounds = config.get("GLOBAL_ROUNDS")
+    if rounds is None:
+        return []
+    whole = isinstance(rounds, int) and not isinstance(rounds, bool)
+    if whole and _MIN_ROUNDS <= rounds <= _MAX_ROUNDS:
+        return []
+    return [f"GLOBAL_ROUNDS must be a whole number from {_MIN_ROUNDS} to {_MAX_ROUNDS}"]
+
+
+def _aggregator(config: JsonObject) -> list[str]:
+    named = config.get("AGGREGATOR")
+    known = [each.value for each in FLAggregators]
+    if named is None or named in known:
+        return []
+    return [f"AGGREGATOR must be one of {', '.join(known)}"]
+
+
+def _weights(
+    given: object, slots: Mapping[UUID, str], members: Mapping[UUID, str]
+) -> tuple[dict[str, float], list[str]]:
+    """The weights by slot name, and what is wrong with them."""
+    if not isinstance(given, dict):
+        return {}, ["AGGREGATION_WEIGHTS must be an object of slot name (or trust id) to number"]
+    weights: dict[str, float] = {}
+    problems: list[str] = []
+    for key, value in given.items():
+        slot = _slot(key, slots, members)
+        if slot is None:
+            _log.warning("weight_of_no_member_left_out", key=key[:64])
+        elif not _is_weight(value):
+            problems.append(f"AGGREGATION_WEIGHTS[{key[:64]!r}] must be a number from 0 to 1")
+        elif weights.setdefault(slot, value) != value:
+            problems.append(f"AGGREGATION_WEIGHTS names {slot!r} twice, with different numbers")
+    taking_part = [weights.get(slot, 1) for slot in slots.values()]
+    if taking_part and not any(taking_part):
+        problems.append("AGGREGATION_WEIGHTS gives every participant the weight 0")
+    return weights, problems
+
+
+def _slot(key: str, slots: Mapping[UUID, str], members: Mapping[UUID, str]) -> str | None:
+    """The slot that a key means: a slot's own name, or that of the trust with this id."""
+    try:
+        trust = UUID(key)
+    except ValueError:
+        return key
+    return slots.get(trust) or members.get(trust)
+
+
+def _is_weight(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and AggregationWeights.MinimumAggregationWeight
+        <= value
+        <= AggregationWeights.MaximumAggregationWeight
+    )
+
+
+def _bad(problem: str) -> Permanent:
+    return Permanent(f"{CONFIG_FILE} of the model {problem}", code=Reason.BAD_MODEL_CONFIG)
