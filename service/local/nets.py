@@ -10,6 +10,7 @@ import http.client
 from pathlib import Path
 from typing import ClassVar, Final
 
+import service
 from service.local.part import Part, Progress, Report, require
 from service.local.ports import HOST
 from service.local.process import Launch, python
@@ -63,6 +64,8 @@ class NetPart(Part):
                 *("--capacity", str(self._capacity)),
             ],
             cwd=self.dir,
+            # Started from a checkout, the package is found by the folder that it lies in.
+            env={"PYTHONPATH": str(Path(service.__file__).parents[1])},
         )
 
     def ready(self) -> bool:

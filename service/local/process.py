@@ -75,16 +75,19 @@ class Memory:
 
 def birth_of(pid: int) -> str | None:
     """When this process was born, as opaque text; None when it is gone or only waits to be reaped."""
-    child = _children.get(pid)
-    if child is not None and child.poll() is not None:
-        _children.pop(pid, None)
-        return None
     if _HAS_PROC:
         fields = _stat(pid)
-        return None if fields is None or fields[0] in "ZX" else fields[19]
-    answer = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
+        birth = None if fields is None or fields[0] in "ZX" else fields[19]
+    else:
+        birth = _birth_by_ps(pid)
+    if birth is None and (child := _children.get(pid)) is not None and child.poll() is not None:
+        _children.pop(pid, None)
+    return birth
+
+
+def _birth_by_ps(pid: int) -> str | None:
+    argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     state, _, born = answer.stdout.strip().partition(" ")
     return None if not state or state.startswith("Z") else born.strip()
 

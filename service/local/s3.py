@@ -82,10 +82,12 @@ class S3Part(Part):
         return _ask("GET", self.port, "/") in (200, 403)
 
     def clean(self) -> None:
-        for port in self.ports.values():
-            for number in (port, port + GRPC_OFFSET):
-                for socket in Path(tempfile.gettempdir()).glob(f"seaweedfs-*{number}.sock"):
-                    socket.unlink(missing_ok=True)
+        """Remove the sockets that it leaves behind: those of its own ports only."""
+        for folder in {Path("/tmp"), Path(tempfile.gettempdir())}:
+            for port in self.ports.values():
+                for number in (port, port + GRPC_OFFSET):
+                    for socket in folder.glob(f"seaweedfs-*-{number}.sock"):
+                        socket.unlink(missing_ok=True)
 
 
 def _weed() -> Path:
