@@ -85,8 +85,17 @@ def _deeper(value: Any, levels: int) -> bool:
     return False
 
 
+def dump_text(value: Any) -> str:
+    """`value` as compact JSON, members in the order given.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
+    return _ENCODER.encode(value)
+
+
 def dump(value: Any) -> bytes:
-    """`value` as compact UTF-8 JSON, members in the order given.
+    """`dump_text` as UTF-8.
 
     Raises:
         ValueError: it holds a number that is not finite, or text with lone surrogates.

@@ -1,0 +1,302 @@
+"""The lifecycle topic: everything that happened to a job, and what was refused.
+
+`body` freezes an event's JSON once, in the transaction that decided it; what is on the topic is that
+text, unchanged. Each type's model says what its body holds beside the common fields. Promise: no
+body holds a cohort query. Broken by putting free text of a request into a reason's message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contracts.envelope import rfc3339
+from service.contracts.fields import Time, Uuid
+from service.contracts.job_json import (
+    metric_object,
+    participants_object,
+    results_object,
+    why_object,
+)
+from service.contracts.outbound import (
+    Count,
+    JobShape,
+    MetricShape,
+    ParticipantShape,
+    Position,
+    ReasonShape,
+    ResultsShape,
+    WaitingShape,
+)
+from service.contracts.strict_json import dump_text
+from service.domain import events as e
+from service.domain.job import Job, Rejection, job_status
+from service.domain.values import Why
+from service.domain.vocabulary import Lifecycle, Waiting
+
+REFUSED: Final = "fl.training.request_refused.v1"
+
+
+class QueuedData(JobShape):
+    """The request is a job now. `waiting_for` says what keeps it from starting at this moment."""
+
+    trust_ids: list[Uuid]
+    priority: int = Field(ge=0, le=9)
+    warnings: list[str] = Field(max_length=100)
+    waiting_for: Waiting | None
+
+
+class RejectedData(JobShape):
+    """The request can never run; `reason.errors` lists everything that is wrong with it."""
+
+    reason: ReasonShape
+
+
+class WaitingData(JobShape):
+    """What keeps a queued job from starting has changed; `position` is its place, 1 first."""
+
+    reason: WaitingShape | None
+    position: Position
+
+
+class StartedData(JobShape):
+    """A net was claimed for a new attempt, with these participants."""
+
+    participants: list[ParticipantShape]
+    max_attempts: Position
+
+
+class RoundData(JobShape):
+    """Progress of the run; `trust_id` and `slot` where one site is meant."""
+
+    global_round: Count
+    total_rounds: Count | None
+    trust_id: Uuid | None
+    slot: str | None
+    details: dict[str, Any]
+
+
+class MetricsData(JobShape):
+    """Numbers of the run."""
+
+    metrics: list[MetricShape]
+
+
+class LogData(JobShape):
+    """A line of the run's log."""
+
+    log: str
+    success: bool
+
+
+class RetryData(JobShape):
+    """Back in the queue. `next_attempt` equals `attempt` where the net was given back unused."""
+
+    reason: ReasonShape
+    not_before: Time
+    next_attempt: Position
+
+
+class StopData(JobShape):
+    """A stop was accepted, or has come to its end; `requested_by` is who asked for the stop."""
+
+    reason: ReasonShape
+
+
+class CompletedData(JobShape):
+    """Trained. `config` is what the run read, `metrics` the last of each label and client."""
+
+    results: ResultsShape | None
+    participants: list[ParticipantShape]
+    rounds: Count
+    metrics: list[MetricShape]
+    bundle_sha256: str | None
+    config: dict[str, Any] | None
+
+
+class FailedData(JobShape):
+    """It ended without a model, and why."""
+
+    reason: ReasonShape
+
+
+class RefusedData(BaseModel):
+    """An answer to a request event that changed nothing; `request_id` is that event's id."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    job_id: Uuid | None
+    model_id: Uuid | None
+    request_id: str
+    reason: ReasonShape
+
+
+#: The shape of each lifecycle word; those without own fields have the common ones.
+SHAPES: Final[dict[Lifecycle, type[JobShape]]] = {
+    Lifecycle.QUEUED: QueuedData,
+    Lifecycle.REJECTED: RejectedData,
+    Lifecycle.WAITING: WaitingData,
+    Lifecycle.STARTED: StartedData,
+    Lifecycle.SUBMITTED: JobShape,
+    Lifecycle.PREPARED: JobShape,
+    Lifecycle.RUNNING: JobShape,
+    Lifecycle.ROUND_STARTED: RoundData,
+    Lifecycle.CLIENT_RESULT_RECEIVED: RoundData,
+    Lifecycle.CLIENT_FAILED: RoundData,
+    Lifecycle.ROUND_AGGREGATED: RoundData,
+    Lifecycle.METRICS_RECORDED: MetricsData,
+    Lifecycle.LOG_RECORDED: LogData,
+    Lifecycle.RETRY_SCHEDULED: RetryData,
+    Lifecycle.STOP_REQUESTED: StopData,
+    Lifecycle.STOPPED: StopData,
+    Lifecycle.RESULTS_PENDING: JobShape,
+    Lifecycle.COMPLETED: CompletedData,
+    Lifecycle.FAILED: FailedData,
+}
+
+#: The event type of each lifecycle word.
+TYPES: Final[dict[Lifecycle, str]] = {word: f"fl.job.{word.value}.v1" for word in Lifecycle}
+
+
+def event_type(event: e.Event) -> str:
+    """The CloudEvents type of a published event. KeyError for a quiet one."""
+    return TYPES[e.word_of(event)]
+
+
+def body(job: Job, event: e.Event) -> str:
+    """The data of a published event as JSON; `job` is the job after it.
+
+    Raises:
+        KeyError: the event is a quiet one, which is never published.
+    """
+    own = _OWN.get(type(event))
+    if own is None:
+        e.word_of(event)
+        return dump_text(_common(job))
+    return dump_text(_common(job) | own(job, event))
+
+
+def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, why: Why) -> str:
+    """The data of `fl.training.request_refused.v1` as JSON."""
+    return dump_text(
+        {
+            "job_id": None if job_id is None else str(job_id),
+            "model_id": None if model_id is None else str(model_id),
+            "request_id": request_id,
+            "reason": why_object(why),
+        }
+    )
+
+
+def _common(job: Job) -> dict[str, Any]:
+    asked, attempt = job.request, job.attempt
+    common: dict[str, Any] = {
+        "job_id": str(asked.job_id),
+        "model_id": None if asked.model_id is None else str(asked.model_id),
+        "project_id": asked.project_id,
+        "attempt": 0 if attempt is None else attempt.number,
+        "state": job.state,
+        "job_status": job_status(job.state),
+        "model_status": job.model_status,
+        "labels": {} if isinstance(asked, Rejection) else asked.labels,
+        "requested_by": asked.requested_by,
+    }
+    if attempt is not None:
+        common["net"] = attempt.net
+        common["fl_backend"] = attempt.backend
+        if attempt.run_id is not None:
+            common["fl_backend_job_id"] = attempt.run_id
+    elif not isinstance(asked, Rejection) and asked.fl_backend is not None:
+        common["fl_backend"] = asked.fl_backend
+    return common
+
+
+def _queued(job: Job, event: e.Queued) -> dict[str, Any]:
+    return {
+        "trust_ids": [str(trust) for trust in event.request.trust_ids],
+        "priority": event.request.priority,
+        "warnings": event.warnings,
+        "waiting_for": event.waiting_for,
+    }
+
+
+def _reason(job: Job, event: e.Rejected | e.Failed) -> dict[str, Any]:
+    return {"reason": why_object(event.reason)}
+
+
+def _waiting(job: Job, event: e.WaitingTold) -> dict[str, Any]:
+    why = None if event.code is None else Why(event.code, event.message)
+    return {"reason": why_object(why), "position": event.position}
+
+
+def _started(job: Job, event: e.Started) -> dict[str, Any]:
+    return {
+        "participants": participants_object(event.attempt.participants),
+        "max_attempts": job.asked.max_attempts,
+    }
+
+
+def _round(job: Job, event: e.RoundReported) -> dict[str, Any]:
+    return {
+        "global_round": event.global_round,
+        "total_rounds": event.total_rounds,
+        "trust_id": None if event.trust_id is None else str(event.trust_id),
+        "slot": event.slot,
+        "details": event.details or {},
+    }
+
+
+def _metrics(job: Job, event: e.MetricsRecorded) -> dict[str, Any]:
+    return {"metrics": [metric_object(metric) for metric in event.metrics]}
+
+
+def _log(job: Job, event: e.LogRecorded) -> dict[str, Any]:
+    return {"log": event.log, "success": event.success}
+
+
+def _retry(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
+    return {
+        "reason": why_object(event.reason),
+        "not_before": rfc3339(event.not_before),
+        "next_attempt": event.next_attempt,
+    }
+
+
+def _stop_requested(job: Job, event: e.StopRequested) -> dict[str, Any]:
+    why = Why(event.stop.code, event.stop.reason or "stopped")
+    return {"reason": why_object(why), "requested_by": event.stop.requested_by}
+
+
+def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
+    by = None if job.stop is None else job.stop.requested_by
+    return {"reason": why_object(event.reason), "requested_by": by}
+
+
+def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
+    return {
+        "results": results_object(event.results),
+        "participants": participants_object(event.participants),
+        "rounds": event.rounds,
+        "metrics": [metric_object(metric) for metric in event.metrics],
+        "bundle_sha256": event.bundle_sha256,
+        "config": event.config,
+    }
+
+
+_OWN: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
+    e.Queued: _queued,
+    e.Rejected: _reason,
+    e.WaitingTold: _waiting,
+    e.Started: _started,
+    e.RoundReported: _round,
+    e.MetricsRecorded: _metrics,
+    e.LogRecorded: _log,
+    e.RetryScheduled: _retry,
+    e.StopRequested: _stop_requested,
+    e.Stopped: _stopped,
+    e.Completed: _completed,
+    e.Failed: _reason,
+}

@@ -1,0 +1,141 @@
+"""The shapes that our published events share, and the ids by which a reader knows an event again.
+
+Outbound data may only gain optional fields; anything else is a new event type. So these models
+tolerate fields they don't know, as every reader of ours should. They make the JSON Schemas, and the
+tests hold what the translations write against them; at work the bodies are written from plain
+dictionaries, since validating our own words would cost more than writing them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contracts.fields import Time, Uuid
+from service.domain.vocabulary import FLBackend, JobState, JobStatus, ModelStatus, Reason, Waiting
+
+_OPEN: Final = ConfigDict(extra="ignore")
+
+Count = Annotated[int, Field(ge=0)]
+Position = Annotated[int, Field(ge=1)]
+
+
+class ErrorItem(BaseModel):
+    """One thing wrong with an input: path, text for people, stable kind for machines."""
+
+    model_config = _OPEN
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class ReasonShape(BaseModel):
+    """Why: a stable code, a message for people, and the single errors where there are some."""
+
+    model_config = _OPEN
+
+    code: Reason
+    message: str
+    errors: list[ErrorItem] = Field(max_length=100)
+
+
+class WaitingShape(BaseModel):
+    """Why a job can't start now."""
+
+    model_config = _OPEN
+
+    code: Waiting
+    message: str
+    errors: list[ErrorItem] = Field(max_length=100)
+
+
+class ParticipantShape(BaseModel):
+    """A trust that takes part, and its name inside the net's FL runtime."""
+
+    model_config = _OPEN
+
+    trust_id: Uuid
+    slot: str
+
+
+class MetricShape(BaseModel):
+    """One number of a run; `result` null where it was not finite."""
+
+    model_config = _OPEN
+
+    label: str
+    result: float | None
+    global_round: Count
+    fl_client_name: str | None = None
+    x_value: float | None = None
+    x_label: str | None = None
+
+
+class ResultsShape(BaseModel):
+    """Where the results lie, their SHA-256 in hexadecimal and their size."""
+
+    model_config = _OPEN
+
+    uri: str
+    sha256: str | None = None
+    bytes: Count | None = None
+
+
+class JobShape(BaseModel):
+    """What every event about a job says.
+
+    `attempt` is 0 until the first claim. `model_id` and `project_id` are null only in a rejection,
+    where the request's were unusable. `net`, `fl_backend`, `fl_backend_job_id` and `reason` are
+    there when they are known.
+    """
+
+    model_config = _OPEN
+
+    job_id: Uuid
+    model_id: Uuid | None
+    project_id: str | None
+    attempt: Count
+    state: JobState
+    job_status: JobStatus
+    model_status: ModelStatus
+    labels: dict[str, str]
+    requested_by: str | None
+    net: str | None = None
+    fl_backend: FLBackend | None = None
+    fl_backend_job_id: str | None = None
+
+
+class SubmissionShape(BaseModel):
+    """The request as it was accepted, defaults filled in; the cohort query is never published."""
+
+    model_config = _OPEN
+
+    trust_ids: list[Uuid]
+    fl_backend: FLBackend | None
+    job_type: str | None
+    config: dict[str, Any]
+    app_config: dict[str, Any]
+    model_files: dict[str, Any] | None
+    priority: Annotated[int, Field(ge=0, le=9)]
+    min_trusts: Position
+    resources: dict[str, int]
+    max_attempts: Position
+    not_before: Time | None
+    deadline: Time | None
+    max_runtime_seconds: int | None
+    max_stall_seconds: int | None
+    requested_by: str | None
+    labels: dict[str, str]
+
+
+def event_id(job_id: UUID, sequence: int) -> UUID:
+    """The id of a job's `sequence`-th event: the same whoever publishes it, however often."""
+    return uuid5(job_id, f"event:{sequence}")
+
+
+def refusal_id(subject: UUID, source: str, request_id: str) -> UUID:
+    """The id of the refusal of a request event; `subject` is its job, else its model."""
+    return uuid5(subject, f"refused:{source}:{request_id}")

@@ -1,0 +1,219 @@
+"""The state topic: `fl.job.state.v1`, a job's whole current state, the newest record per job kept.
+
+Promise: a body is made of the very texts that are the job's columns, so that publishing needs no
+loading and freezing anew, and never holds the cohort query or a submission. `assemble` takes the
+columns named in `COLUMNS`; `body` the job. Both give the same text for the same job.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.contracts import job_json
+from service.contracts.envelope import rfc3339
+from service.contracts.fields import Time
+from service.contracts.outbound import (
+    Count,
+    JobShape,
+    MetricShape,
+    ParticipantShape,
+    Position,
+    ReasonShape,
+    ResultsShape,
+    SubmissionShape,
+)
+from service.contracts.strict_json import dump_text
+from service.domain.job import Job, job_status
+from service.domain.vocabulary import FLBackend, JobState, SlotState, Waiting
+
+STATE: Final = "fl.job.state.v1"
+
+#: The columns of the job table that `assemble` takes, each as a keyword.
+COLUMNS: Final = (
+    "job_id",
+    "model_id",
+    "project_id",
+    "state",
+    "sequence",
+    "model_status",
+    "waiting",
+    "request",
+    "attempts",
+    "progress",
+    "stop",
+    "reason",
+    "results",
+    "created_at",
+    "changed_at",
+    "finished_at",
+    "next_try_at",
+)
+
+_OPEN: Final = ConfigDict(extra="ignore")
+
+
+class AttemptState(BaseModel):
+    """One try of the job on one net, with its times and why it ended."""
+
+    model_config = _OPEN
+
+    number: Position
+    net: str
+    fl_backend: FLBackend
+    participants: list[ParticipantShape]
+    slot: SlotState
+    fl_backend_job_id: str | None
+    started_at: Time
+    submitted_at: Time | None
+    running_at: Time | None
+    ended_at: Time | None
+    reason: ReasonShape | None
+
+
+class SiteState(BaseModel):
+    """The last that was heard of one slot in the current attempt."""
+
+    model_config = _OPEN
+
+    slot: str
+    global_round: Count
+    state: Literal["training", "returned", "failed"]
+    detail: str | None = None
+
+
+class ProgressState(BaseModel):
+    """How far the current attempt's run came; empty while nothing was heard of it."""
+
+    model_config = _OPEN
+
+    round: Count = 0
+    aggregated: Count = 0
+    total: Count | None = None
+    sites: list[SiteState] = Field(default_factory=list)
+    metrics: list[MetricShape] = Field(default_factory=list)
+    last_sign_at: Time | None = None
+
+
+class StopState(BaseModel):
+    """An accepted stop."""
+
+    model_config = _OPEN
+
+    code: str
+    reason: str | None
+    requested_by: str | None
+    at: Time
+
+
+class StateData(JobShape):
+    """Everything that is known of a job; `sequence` is that of the last event in it."""
+
+    sequence: Position
+    waiting_for: Waiting | None
+    not_before: Time | None
+    created_at: Time
+    changed_at: Time
+    finished_at: Time | None
+    request: SubmissionShape | None
+    progress: ProgressState
+    attempts: list[AttemptState]
+    stop: StopState | None
+    reason: ReasonShape | None = None
+    results: ResultsShape | None
+
+
+def body(job: Job) -> str:
+    """The data of a job's state record as JSON."""
+    return assemble(
+        job_id=job.job_id,
+        model_id=job.request.model_id,
+        project_id=job.request.project_id,
+        state=job.state,
+        sequence=job.sequence,
+        model_status=job.model_status,
+        waiting=job.waiting,
+        request=job_json.write_request(job.request),
+        attempts=job_json.write_attempts(job.attempts),
+        progress=job_json.write_progress(job.progress),
+        stop=job_json.write_stop(job.stop),
+        reason=job_json.write_why(job.reason),
+        results=job_json.write_results(job.results),
+        created_at=job.created_at,
+        changed_at=job.changed_at,
+        finished_at=job.finished_at,
+        next_try_at=job.next_try_at,
+    )
+
+
+def assemble(
+    *,
+    job_id: UUID,
+    model_id: UUID | None,
+    project_id: str | None,
+    state: str,
+    sequence: int,
+    model_status: str,
+    waiting: str | None,
+    request: str,
+    attempts: str,
+    progress: str,
+    stop: str | None,
+    reason: str | None,
+    results: str | None,
+    created_at: datetime,
+    changed_at: datetime,
+    finished_at: datetime | None,
+    next_try_at: datetime | None,
+) -> str:
+    """The data of a state record as JSON, from a job's columns."""
+    head = {
+        "job_id": str(job_id),
+        "model_id": None if model_id is None else str(model_id),
+        "project_id": project_id,
+        **_attempt(attempts),
+        "state": state,
+        "job_status": job_status(JobState(state)),
+        "model_status": model_status,
+        **_asked(request),
+        "sequence": sequence,
+        "waiting_for": waiting,
+        "not_before": _time(next_try_at),
+        "created_at": rfc3339(created_at),
+        "changed_at": rfc3339(changed_at),
+        "finished_at": _time(finished_at),
+    }
+    shown = "null" if state == JobState.REJECTED else request
+    return (
+        f'{dump_text(head)[:-1]},"request":{shown},"progress":{progress},"attempts":{attempts},'
+        f'"stop":{stop or "null"},"reason":{reason or "null"},"results":{results or "null"}}}'
+    )
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else rfc3339(value)
+
+
+#: How the request's text ends when it has neither labels nor a requester: nothing to parse then.
+_ANONYMOUS: Final = '"requested_by":null,"labels":{}}'
+
+
+def _asked(request: str) -> dict[str, Any]:
+    if request.endswith(_ANONYMOUS):
+        return {"labels": {}, "requested_by": None}
+    asked = json.loads(request)
+    return {"labels": asked.get("labels", {}), "requested_by": asked.get("requested_by")}
+
+
+def _attempt(attempts: str) -> dict[str, Any]:
+    if attempts == "[]":
+        return {"attempt": 0}
+    last = json.loads(attempts)[-1]
+    known = {"attempt": last["number"], "net": last["net"], "fl_backend": last["fl_backend"]}
+    if last["fl_backend_job_id"] is not None:
+        known["fl_backend_job_id"] = last["fl_backend_job_id"]
+    return known
