@@ -1,5 +1,5 @@
 """BROKER: clients whose every wait has a deadline, the topics, and the partition of a key.
 
 Nothing here knows what a record means. `clients` makes consumers, producers and admin clients from one
-`Connection`; `topics` names, makes and verifies the topics; `partitioner` is Kafka's default placement.
+`Connection`; `topics` names, makes and verifies the topics.
 """

@@ -7,6 +7,7 @@ read in this room. Secrets leave here only inside the arguments of a client.
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import Protocol
 
 from service.errors import Invalid
@@ -36,15 +37,11 @@ class Connection(Protocol):
     @property
     def sasl_password(self) -> Secret | str | None: ...
     @property
-    def ssl_cafile(self) -> str | None: ...
+    def ssl_cafile(self) -> Path | str | None: ...
     @property
-    def ssl_certfile(self) -> str | None: ...
+    def ssl_certfile(self) -> Path | str | None: ...
     @property
-    def ssl_keyfile(self) -> str | None: ...
-    @property
-    def ssl_key_password(self) -> Secret | str | None: ...
-    @property
-    def ssl_check_hostname(self) -> bool: ...
+    def ssl_keyfile(self) -> Path | str | None: ...
     @property
     def topic_prefix(self) -> str: ...
     @property
@@ -67,7 +64,6 @@ def _ssl_context(connection: Connection) -> ssl.SSLContext:
             context.load_cert_chain(
                 connection.ssl_certfile,
                 connection.ssl_keyfile or None,
-                _plain(connection.ssl_key_password),
             )
     except (OSError, ssl.SSLError) as exc:
         raise Invalid(
@@ -75,7 +71,6 @@ def _ssl_context(connection: Connection) -> ssl.SSLContext:
             f"can't be loaded: {exc}",
             code="kafka_tls",
         ) from exc
-    context.check_hostname = connection.ssl_check_hostname
     return context
 
 

@@ -9,40 +9,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
+from service.contracts import catalogue
 from service.errors import Invalid, Transient
 from service.kafka.clients import admin, within
 from service.kafka.connection import Connection
 
-REQUESTS: Final = "fl.training-requests.v1"
-JOB_STATUS: Final = "fl.job-status.v1"
-LIFECYCLE: Final = "fl.job-lifecycle.v1"
-JOB_STATE: Final = "fl.job-state.v1"
-NET_STATUS: Final = "fl.net-status.v1"
-INBOUND: Final = (REQUESTS, JOB_STATUS)
 DEAD: Final = ".dlq"
 
-DAY_MS: Final = 24 * 60 * 60 * 1000
+HOUR_MS: Final = 60 * 60 * 1000
+#: Kafka's own default; said aloud, since outgoing sizes are checked against it.
+MAX_MESSAGE_BYTES: Final = 1_048_588
 _TOPIC_EXISTS: Final = 36
 
 
-@dataclass(frozen=True, slots=True)
-class TopicOptions:
-    """What new topics get. Days are of retention; `replication` 0: 3, or as many brokers as there are."""
+class TopicSettings(Connection, Protocol):
+    """What new topics get, from the settings' Kafka section. Retention is in hours."""
 
-    partitions: int = 12
-    net_status_partitions: int = 1
-    dead_letter_partitions: int = 3
-    replication: int = 0
-    inbound_days: float = 7
-    lifecycle_days: float = 30
-    dead_letter_days: float = 14
-    max_message_bytes: int = 1_048_588
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def replication_factor(self) -> int: ...
+    @property
+    def requests_retention_hours(self) -> int: ...
+    @property
+    def status_retention_hours(self) -> int: ...
+    @property
+    def lifecycle_retention_hours(self) -> int: ...
+    @property
+    def dead_letter_retention_hours(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +56,23 @@ class Topics:
 
     @property
     def requests(self) -> str:
-        return self.name(REQUESTS)
+        return self.name(catalogue.REQUESTS.name)
 
     @property
     def job_status(self) -> str:
-        return self.name(JOB_STATUS)
+        return self.name(catalogue.JOB_STATUS.name)
 
     @property
     def lifecycle(self) -> str:
-        return self.name(LIFECYCLE)
+        return self.name(catalogue.LIFECYCLE.name)
 
     @property
     def job_state(self) -> str:
-        return self.name(JOB_STATE)
+        return self.name(catalogue.JOB_STATE.name)
 
     @property
     def net_status(self) -> str:
-        return self.name(NET_STATUS)
+        return self.name(catalogue.NET_STATUS.name)
 
     @property
     def inbound(self) -> tuple[str, ...]:
@@ -101,45 +101,41 @@ class TopicReport:
     partitions: dict[str, int] = field(default_factory=dict)
 
 
-def plan(topics: Topics, options: TopicOptions) -> list[TopicPlan]:
+def plan(settings: TopicSettings) -> list[TopicPlan]:
     """Every topic of the service with what it needs."""
-    size = {"max.message.bytes": str(options.max_message_bytes)}
+    topics = Topics(settings.topic_prefix)
+    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
     compacted = {"cleanup.policy": "compact", **size}
 
-    def kept(days: float) -> dict[str, str]:
-        return {"cleanup.policy": "delete", "retention.ms": str(int(days * DAY_MS)), **size}
+    def kept(hours: int) -> dict[str, str]:
+        return {"cleanup.policy": "delete", "retention.ms": str(hours * HOUR_MS), **size}
 
+    count = settings.partitions
     plans = [
-        TopicPlan(topics.requests, options.partitions, kept(options.inbound_days)),
-        TopicPlan(topics.job_status, options.partitions, kept(options.inbound_days)),
-        TopicPlan(topics.lifecycle, options.partitions, kept(options.lifecycle_days)),
-        TopicPlan(topics.job_state, options.partitions, compacted),
-        TopicPlan(topics.net_status, options.net_status_partitions, compacted),
+        TopicPlan(topics.requests, count, kept(settings.requests_retention_hours)),
+        TopicPlan(topics.job_status, count, kept(settings.status_retention_hours)),
+        TopicPlan(topics.lifecycle, count, kept(settings.lifecycle_retention_hours)),
+        TopicPlan(topics.job_state, count, compacted),
+        TopicPlan(topics.net_status, 1, compacted),
     ]
-    dead = kept(options.dead_letter_days)
-    plans += [
-        TopicPlan(topics.dead_letters(name), options.dead_letter_partitions, dead)
-        for name in topics.inbound
-    ]
+    dead = kept(settings.dead_letter_retention_hours)
+    plans += [TopicPlan(topics.dead_letters(name), min(3, count), dead) for name in topics.inbound]
     return plans
 
 
-async def ensure_topics(
-    connection: Connection, options: TopicOptions | None = None, *, create: bool = True
-) -> TopicReport:
+async def ensure_topics(settings: TopicSettings, *, create: bool = True) -> TopicReport:
     """Make the topics that are missing and compare the others with the plan; change nothing that is there.
 
     With `create=False` a missing topic is one of the report's errors. Raises errors.Transient when the
     broker is away or refuses to make one; the report's `errors` are for the caller to raise.
     """
-    options = options or TopicOptions()
-    plans = plan(Topics(connection.topic_prefix), options)
+    plans = plan(settings)
     report = TopicReport()
-    async with admin(connection) as client:
+    async with admin(settings) as client:
         existing = await within(10, "listing topics", client.list_topics())
         missing = [item for item in plans if item.name not in existing]
         if create and missing:
-            await _create(client, missing, options, report)
+            await _create(client, missing, settings.replication_factor, report)
         elif missing:
             report.errors += [
                 f"topic {item.name} is missing: `fl-jobs migrate` makes it" for item in missing
@@ -151,7 +147,7 @@ async def ensure_topics(
     for item in plans:
         if item.name in names:
             _compare(item, report, configs.get(item.name, {}))
-    _same_partitions(Topics(connection.topic_prefix), report)
+    _same_partitions(Topics(settings.topic_prefix), report)
     return report
 
 
@@ -172,13 +168,8 @@ async def max_message_bytes(connection: Connection, names: list[str]) -> dict[st
 
 
 async def _create(
-    client: AIOKafkaAdminClient,
-    missing: list[TopicPlan],
-    options: TopicOptions,
-    report: TopicReport,
+    client: AIOKafkaAdminClient, missing: list[TopicPlan], replication: int, report: TopicReport
 ) -> None:
-    cluster = await within(10, "describing the cluster", client.describe_cluster())
-    replication = options.replication or min(3, len(cluster["brokers"]))
     new = [
         NewTopic(item.name, item.partitions, replication, topic_configs=dict(item.configs))
         for item in missing

@@ -1,0 +1,20 @@
+"""Where the relay stops and waits for an operator: the log and the database contradict each other.
+
+Going on could lose, double or reorder events, so nothing is guessed. Every stop says what was seen and the
+two ways out: repair what the message names, or let the relay go on from the log with `--accept-log`.
+"""
+
+from __future__ import annotations
+
+from service.errors import Permanent
+
+WAY_OUT = "`fl-jobs doctor` explains; `fl-jobs run --role relay --accept-log` goes on from what the log holds"
+
+
+class OperatorStop(Permanent):
+    """A contradiction that only a person may settle. `code` names which."""
+
+    code = "relay_stopped"
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(f"{message}. {WAY_OUT}", code=code)

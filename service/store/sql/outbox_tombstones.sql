@@ -1,0 +1,2 @@
+-- $1 limit
+SELECT job_id FROM tombstone WHERE published_at IS NULL ORDER BY at LIMIT $1
