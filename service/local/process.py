@@ -77,12 +77,22 @@ def birth_of(pid: int) -> str | None:
     """When this process was born, as opaque text; None when it is gone or only waits to be reaped."""
     if _HAS_PROC:
         fields = _stat(pid)
-        birth = None if fields is None or fields[0] in "ZX" else fields[19]
+        birth = None if fields is None or _ended(pid, fields[0]) else fields[19]
     else:
         birth = _birth_by_ps(pid)
     if birth is None and (child := _children.get(pid)) is not None and child.poll() is not None:
         _children.pop(pid, None)
     return birth
+
+
+def _ended(pid: int, state: str) -> bool:
+    """Whether nothing of it runs: a process whose first thread is gone may have others left."""
+    if state not in "ZX":
+        return False
+    try:
+        return sum(1 for _ in (_PROC / str(pid) / "task").iterdir()) <= 1
+    except OSError:
+        return True
 
 
 def _birth_by_ps(pid: int) -> str | None:
@@ -149,6 +159,10 @@ def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
     if group:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
+    child = _children.pop(process.pid, None)
+    if child is not None:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(5.0)
 
 
 def _group_leader(pid: int) -> bool:

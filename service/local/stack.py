@@ -115,6 +115,7 @@ class Stack:
                 self._stop_all(started, state)
                 raise
             env = env_file.settings(self.dir, self.parts, state, external, self._environ)
+            state.remember(env[key] for part, key in env_file.ADDRESS_OF.items() if part in own)
             env_file.write(self.env_path, env)
             if "net" in self.parts:
                 env_file.write_registry(
@@ -166,17 +167,15 @@ class Stack:
             progress(step)
 
         def one(name: str) -> None:
-            if self._start(name, state, external, report):
-                started.append(name)
+            self._start(name, state, external, report, started)
 
         first = [name for name in own if name != "net"]
         for group in (first, [name for name in own if name == "net"]):
             if group:
-                self._side_by_side(one, group, started)
+                self._side_by_side(one, group)
 
-    def _side_by_side(
-        self, work: Callable[[str], None], names: list[str], started: list[str]
-    ) -> None:
+    def _side_by_side(self, work: Callable[[str], None], names: list[str]) -> None:
+        """Work on all at once; the first failure makes the others give up, and is raised."""
         with ThreadPoolExecutor(len(names), thread_name_prefix="local") as pool:
             futures: list[Future[None]] = [pool.submit(work, name) for name in names]
             try:
@@ -187,18 +186,24 @@ class Stack:
             if any(f.done() and f.exception() for f in futures):
                 self._cancelled.set()
         errors = [error for f in futures if (error := f.exception()) is not None]
-        if self._cancelled.is_set():
-            started[:] = {*started, *names}
         for error in errors:
             if not isinstance(error, _Cancelled):
                 raise error
 
-    def _start(self, name: str, state: State, external: Mapping[str, str], report: Report) -> bool:
-        """True when the part had to be started, False when it was running and well."""
+    def _start(
+        self,
+        name: str,
+        state: State,
+        external: Mapping[str, str],
+        report: Report,
+        started: list[str],
+    ) -> None:
+        """Start a part unless it is running and well; `started` has its name before it runs."""
         if self._is_well(name, state, external):
             report(Progress(name, "already running", finished=True))
-            return False
+            return
         began = time.monotonic()
+        started.append(name)
         for attempt in range(_TRIES):
             self._stop(name, state)
             state.ports_for(name, _TYPES[name].port_uses, fresh=attempt > 0)
@@ -209,7 +214,7 @@ class Stack:
             if self._run(part, report):
                 took = time.monotonic() - began
                 report(Progress(name, f"ready in {took:.1f} s", finished=True))
-                return True
+                return
         raise Transient(f"{name} found no free port in {_TRIES} tries")
 
     def _run(self, part: Part, report: Report) -> bool:
@@ -296,7 +301,7 @@ class Stack:
         found = {}
         for name, key in env_file.ADDRESS_OF.items():
             value = self._environ.get(key, "")
-            if value and not (name in state.ports and value == self._endpoint(name, state)):
+            if value and value not in state.handed_out:
                 found[name] = value
         return found
 

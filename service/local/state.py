@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +19,18 @@ from service.local import ports
 
 @dataclass(slots=True)
 class State:
-    """Ports by part and use, the object store's key pair, the digest of the registry we wrote."""
+    """Ports by part and use, the object store's key pair, the digest of the registry we wrote.
+
+    `handed_out` has every address that was ever written as ours: one of them in the environment
+    means that somebody loaded our settings, not that a part of theirs is to be used.
+    """
 
     path: Path
     ports: dict[str, dict[str, int]] = field(default_factory=dict)
     access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
     registry_sha256: str = ""
+    handed_out: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -40,6 +46,7 @@ class State:
                 access_key=str(raw["access_key"]),
                 secret_key=str(raw["secret_key"]),
                 registry_sha256=str(raw["registry_sha256"]),
+                handed_out=[str(each) for each in raw.get("handed_out", [])],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return cls(path)
@@ -52,8 +59,13 @@ class State:
                 "access_key": self.access_key,
                 "secret_key": self.secret_key,
                 "registry_sha256": self.registry_sha256,
+                "handed_out": self.handed_out,
             }
             write_private(self.path, json.dumps(kept, indent=1))
+
+    def remember(self, addresses: Iterable[str]) -> None:
+        """Note addresses as ours."""
+        self.handed_out += [each for each in addresses if each not in self.handed_out]
 
     def ports_for(self, part: str, uses: tuple[str, ...], *, fresh: bool = False) -> dict[str, int]:
         """This part's ports: the remembered ones when all are free and `fresh` isn't asked."""
