@@ -1,0 +1,210 @@
+"""Every setting, read once from the environment (`FL_` and `__` for nesting) or a secrets directory.
+
+All errors are raised together, each naming its variable. A room takes its own section; only `app` and
+`cli` load the whole. `FL_SECRETS_DIR` names a directory with one file per variable (lower case).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.contracts.shipped import shipped
+from service.errors import Invalid
+
+PREFIX = "FL_"
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KafkaSettings(Section):
+    """Broker, security and names. Partitions hold for topics that are made, never changed later."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+    topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = ""
+    group_id: Annotated[str, Field(min_length=1, max_length=200)] = "fl-job-service"
+    group_instance_id: str | None = None
+    partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
+    replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+    session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
+    requests_retention_hours: Annotated[int, Field(ge=1)] = 7 * 24
+    status_retention_hours: Annotated[int, Field(ge=1)] = 7 * 24
+    lifecycle_retention_hours: Annotated[int, Field(ge=1)] = 30 * 24
+    dead_letter_retention_hours: Annotated[int, Field(ge=1)] = 14 * 24
+
+
+class DatabaseSettings(Section):
+    dsn: SecretStr = SecretStr("postgresql://fl@127.0.0.1:5432/fl")
+    pool_size: Annotated[int, Field(ge=2, le=100)] = 12
+    command_timeout_seconds: Seconds = 30.0
+
+
+class S3Settings(Section):
+    """Credentials come by AWS's own chain; the four buckets are the only ones ever touched."""
+
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+    model_files_bucket: str = "model-files"
+    app_base_bucket: str = "app-base"
+    app_destination_bucket: str = "app-bundles"
+    results_bucket: str = "results"
+    presigned_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
+    max_bundle_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
+    max_bundle_files: Annotated[int, Field(ge=1)] = 10_000
+
+
+class EncryptionSettings(Section):
+    aes_key_base64: SecretStr | None = None
+
+
+class IngestSettings(Section):
+    max_batch_records: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    max_batch_bytes: Annotated[int, Field(ge=1_024)] = 4 * 2**20
+    max_undecodable_ratio: Annotated[float, Field(ge=0, le=1)] = 0.9
+    parked_seconds: Seconds = 86_400.0  #: how long a stop or report waits for its job
+
+
+class LimitSettings(Section):
+    """Seconds, counts: see `domain.facts.Limits`, which they become."""
+
+    pending_seconds: Seconds = 3_600.0
+    runtime_seconds: Seconds = 86_400.0
+    stall_seconds: Seconds = 7_200.0
+    submit_unknown_seconds: Seconds = 300.0
+    collect_tries: Annotated[int, Field(ge=1, le=1_000)] = 20
+    missing_lists: Annotated[int, Field(ge=1, le=100)] = 3
+    missing_grace_seconds: Seconds = 30.0
+    backoff_seconds: Seconds = 5.0
+    backoff_max_seconds: Seconds = 300.0
+
+
+class StepSettings(Section):
+    """How the loops pace themselves."""
+
+    workers: Annotated[int, Field(ge=1, le=1_000)] = 32  #: jobs prepared at once by this process
+    lease_seconds: Seconds = 10.0
+    renew_seconds: Seconds = 3.0
+    poll_seconds: Seconds = 1.0  #: between two lists of a net with runs
+    idle_poll_seconds: Seconds = 5.0  #: between two looks at a net without runs
+    claim_poll_seconds: Seconds = 0.5
+    sweep_seconds: Seconds = 1.0
+    fence_wait_seconds: Annotated[float, Field(ge=0, le=3_600)] = 15.0
+
+
+class RetentionSettings(Section):
+    jobs_days: Annotated[int, Field(ge=1)] = 90
+    inbound_ids_days: Annotated[int, Field(ge=1)] = 30
+    job_ids_days: Annotated[int, Field(ge=1)] = 400
+    dead_letters_days: Annotated[int, Field(ge=1)] = 14
+
+
+class HttpSettings(Section):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080  #: 0: any free one, printed
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(BaseSettings):
+    """The whole. Build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    s3: S3Settings = S3Settings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    ingest: IngestSettings = IngestSettings()
+    limits: LimitSettings = LimitSettings()
+    steps: StepSettings = StepSettings()
+    retention: RetentionSettings = RetentionSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    registry_file: Path | None = None
+    assets_dir: Path = Field(default_factory=lambda: shipped("assets"))
+    secrets_dir: Path | None = None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, file_secret_settings
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """`KEY=value` lines of a file as `local up` writes it. Raises Invalid when it can't be read."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as exc:
+        raise Invalid(f"the settings file {path} can't be read: {exc.strerror}") from exc
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        if not equals:
+            raise Invalid(f"{path}, line {number}: expected KEY=value")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def load(env_file: Path | None = None, **overrides: Any) -> Settings:
+    """The settings of this process. What stands in `env_file` yields to the environment; it is also put
+    into the environment, since the AWS chain reads its credentials there.
+
+    Raises Invalid naming every bad variable.
+    """
+    if env_file is not None:
+        for key, value in read_env_file(env_file).items():
+            os.environ.setdefault(key, value)
+    secrets = overrides.get("secrets_dir") or os.environ.get("FL_SECRETS_DIR")
+    try:
+        return Settings(_secrets_dir=secrets, **overrides)
+    except ValidationError as exc:
+        raise Invalid(_explain(exc)) from exc
+
+
+def _explain(exc: ValidationError) -> str:
+    lines = [
+        f"{PREFIX}{'__'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
+        for error in exc.errors(include_url=False, include_input=False)
+    ]
+    return "the settings are not usable:\n  " + "\n  ".join(lines)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """FL_ variables that no setting reads, most likely misspelt: for `doctor`."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known |= {
+        f"{PREFIX}{section}__{name}".upper()
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        for name in field.annotation.model_fields
+    }
+    own = {"FL_FAULTPOINT", "FL_SECRETS_DIR"}
+    return sorted(k for k in environment if k.startswith(PREFIX) and k not in known | own)
