@@ -1,0 +1,285 @@
+"""The first lane: leads a shard of the lifecycle topic's partitions and publishes their events.
+
+The order of a leader's life is the promise: lease, new producer (which ends and fences the old one), then
+the log's end and what it holds, then transactions in position order, each followed by its hint. Any error or
+deadline throws the producer away, gives the lease back and begins again; nothing is repaired in place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from uuid import UUID
+
+import structlog
+
+from service.errors import Invalid, Transient, faultpoint
+from service.kafka.clients import Producer
+from service.kafka.connection import Connection
+from service.kafka.topics import Topics
+from service.relay.hanging import HangingWatch
+from service.relay.lease import Held, Lease
+from service.relay.options import RelayOptions
+from service.relay.publish import Prepared, Publisher
+from service.relay.records import States
+from service.relay.recover import recover
+from service.relay.status import RelayStatus
+from service.relay.stops import OperatorStop
+from service.store.outbox import EventRow, Outbox, Session, Stream
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """One shard's relay. `wake` is set by whoever commits events in this process.
+
+    `states` gives the current state records of jobs; see `service.relay.records.States`.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        connection: Connection,
+        states: States,
+        wake: asyncio.Event,
+        options: RelayOptions | None = None,
+        status: RelayStatus | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._connection = connection
+        self._states = states
+        self._wake = wake
+        self._options = options or RelayOptions()
+        self._topics = Topics(connection.topic_prefix)
+        self._accept = self._options.accept_log
+        self.status = status or RelayStatus()
+        shard = self._options.shard
+        name = f"{connection.topic_prefix}{connection.group_id}-relay-{shard}"
+        self._transactional_id = name
+        self._lease = Lease(
+            outbox,
+            f"relay:{name}",
+            seconds=self._options.lease_seconds,
+            max_seconds=self._options.lease_max_seconds,
+            stalled_after=self._options.stalled_after,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Lead whenever the lease can be had, until `stop` is set; then finish the current transaction.
+
+        Raises OperatorStop when the log and the database contradict each other: nothing is published
+        until an operator has decided.
+        """
+        while not stop.is_set():
+            pause = self._options.lease_seconds / 3
+            try:
+                async with self._lease.held() as held:
+                    self.status.turn()
+                    if held is not None:
+                        await self._lead(held, stop)
+                        pause = 0.0
+            except OperatorStop as exc:
+                self.status.last_error = exc.message
+                log.error("relay_stopped", code=exc.code, error=exc.message)
+                raise
+            except Transient as exc:
+                self.status.errors += 1
+                self.status.last_error = exc.message
+                log.warning("relay_interrupted", code=exc.code, error=exc.message)
+                pause = self._options.pause_after_error
+            finally:
+                self.status.leading = False
+            await _sleep_unless(stop, pause)
+
+    async def _lead(self, held: Held, stop: asyncio.Event) -> None:
+        producer = Producer(
+            self._connection,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=self._options.transaction_timeout_ms,
+            deadline=self._options.broker_deadline,
+        )
+        try:
+            async with self._outbox.session(relaxed=True) as session:
+                await producer.start()
+                held.progress()
+                faultpoint("relay_after_init")
+                stream = await self._stream(producer)
+                partitions = self._options.owned(stream.partitions)
+                found = await recover(
+                    session,
+                    self._connection,
+                    stream,
+                    partitions,
+                    accept=self._accept,
+                    deadline=self._options.scan_deadline,
+                    progress=held.progress,
+                )
+                self._accept = False
+                self.status.foreign_records += found.foreign
+                self.status.takeovers += 1
+                self.status.leading = True
+                log.info("relay_leads", shard=self._options.shard, partitions=len(partitions))
+                publisher = Publisher(producer, stream, self._topics.job_state, self._states)
+                turn = _Turn(session, publisher, found.published, self._options, self.status)
+                async with self._watching(stream, partitions):
+                    await self._publish(turn, _job_ids(found.subjects), held, stop)
+        finally:
+            await producer.discard()
+
+    async def _stream(self, producer: Producer) -> Stream:
+        """The stream, after checking that both topics have the partitions fixed for it."""
+        actual = await producer.partitions(self._topics.lifecycle)
+        state = await producer.partitions(self._topics.job_state)
+        try:
+            stream = await self._outbox.open_stream(self._topics.lifecycle, actual)
+        except Invalid as exc:
+            raise OperatorStop(exc.message, code="relay_partitions_changed") from exc
+        if state != stream.partitions:
+            raise OperatorStop(
+                f"topic {self._topics.job_state} has {state} partitions, {stream.topic} has "
+                f"{stream.partitions}; they must be equal",
+                code="relay_partitions_changed",
+            )
+        return stream
+
+    async def _publish(
+        self, turn: _Turn, again: Sequence[UUID], held: Held, stop: asyncio.Event
+    ) -> None:
+        """Transaction after transaction while this relay leads. What the last one left waiting is read
+        and prepared while it is under way."""
+        if again:
+            await turn.publish(await turn.prepare([], again))
+        busy_until = 0.0
+        ready: Prepared | None = None
+        while not (stop.is_set() or held.lost.is_set()):
+            held.progress()
+            self.status.turn()
+            self._wake.clear()
+            if ready is None:
+                ready = await turn.next()
+            if ready is None:
+                busy = time.monotonic() < busy_until
+                wait = self._options.busy_poll if busy else self._options.idle_poll
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+                continue
+            busy_until = time.monotonic() + self._options.busy_for
+            ready = await turn.publish(ready)
+
+    @contextlib.asynccontextmanager
+    async def _watching(self, stream: Stream, partitions: Sequence[int]) -> AsyncIterator[None]:
+        watch = HangingWatch(
+            self._connection,
+            stream.topic,
+            partitions,
+            self.status.hanging,
+            every=self._options.hanging_check,
+            limit=self._options.transaction_timeout_ms / 1000,
+        )
+        task = asyncio.create_task(watch.run(), name="relay hanging watch")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+class _Turn:
+    """A leader's way through the outbox: what is published so far, and the next transaction."""
+
+    def __init__(
+        self,
+        session: Session,
+        publisher: Publisher,
+        published: dict[int, int],
+        options: RelayOptions,
+        status: RelayStatus,
+    ) -> None:
+        self._session = session
+        self._publisher = publisher
+        self._taken = dict(published)
+        self._options = options
+        self._status = status
+        self._more = False
+
+    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> Prepared:
+        return await self._publisher.prepare(rows, again)
+
+    async def next(self) -> Prepared | None:
+        """The next events, as one transaction's batches; None when nothing waits."""
+        rows = await self._session.events(self._taken, self._options.batch_events)
+        self._more = len(rows) >= self._options.batch_events
+        rows = self._within_bytes(rows)
+        if not rows:
+            return None
+        for row in rows:
+            self._take(row)
+        self._turn_around(rows[-1].partition)
+        return await self.prepare(rows)
+
+    def _within_bytes(self, rows: list[EventRow]) -> list[EventRow]:
+        size = 0
+        for count, row in enumerate(rows):
+            size += len(row.body)
+            if size > self._options.batch_bytes and count:
+                self._more = True
+                return rows[:count]
+        return rows
+
+    def _take(self, row: EventRow) -> None:
+        last = self._taken[row.partition]
+        if row.position != last + 1:
+            if not self._options.accept_log:
+                raise OperatorStop(
+                    f"partition {row.partition}: after position {last} the event table goes on with "
+                    f"{row.position}; events are missing in the database",
+                    code="relay_table_gap",
+                )
+            log.warning("table_gap", partition=row.partition, after=last, found=row.position)
+        self._taken[row.partition] = row.position
+
+    def _turn_around(self, served: int) -> None:
+        """Read the partition that filled a transaction last next time, so that every one gets its turn."""
+        if self._more:
+            self._taken[served] = self._taken.pop(served)
+
+    async def publish(self, prepared: Prepared) -> Prepared | None:
+        """Send and commit, then save the hint. Returns the next transaction when one is known to wait."""
+        ahead = asyncio.create_task(self.next()) if self._more else None
+        try:
+            hints = await self._publisher.publish(prepared)
+        except BaseException:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.wait([ahead])
+                if not ahead.cancelled():
+                    ahead.exception()
+            raise
+        self._status.published += prepared.events
+        self._status.transactions += 1
+        following = await ahead if ahead is not None else None
+        if hints:
+            await self._session.save_hints(hints)
+        faultpoint("relay_after_hint")
+        return following
+
+
+def _job_ids(subjects: Iterable[str]) -> list[UUID]:
+    """Keys that are job ids; the other keys (a refusal's model) have no state."""
+    found: list[UUID] = []
+    for subject in subjects:
+        with contextlib.suppress(ValueError):
+            found.append(UUID(subject))
+    return found
+
+
+async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    if seconds <= 0:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
