@@ -1,0 +1,176 @@
+"""Every event type in one table: its topic, direction, key, shape and what it means.
+
+Promise: a type that is not here is neither read nor published; the JSON Schemas, the examples' list
+and the AsyncAPI document are made from this table alone (`service.contracts.schema_files`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pydantic import BaseModel
+
+from service.contracts import lifecycle, net_status, reports, state, stop, training
+from service.contracts.envelope import SCHEMA_PREFIX
+from service.contracts.fl import INetStatus
+from service.domain.vocabulary import Lifecycle
+
+#: The model of an event's `data`.
+Shape = type[BaseModel]
+
+
+class Direction(StrEnum):
+    """Seen from the service."""
+
+    IN = "in"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic's name on the wire, without the prefix that a deployment may put before it."""
+
+    name: str
+    direction: Direction
+    compacted: bool
+    key: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One event type. `closed`: unknown fields are errors."""
+
+    type: str
+    topic: Topic
+    model: Shape
+    about: str
+
+    @property
+    def schema_id(self) -> str:
+        """`$id` of its JSON Schema, and `ce_dataschema` of its records."""
+        return SCHEMA_PREFIX + self.type
+
+    @property
+    def direction(self) -> Direction:
+        return self.topic.direction
+
+
+REQUESTS: Final = Topic(
+    "fl.training-requests.v1",
+    Direction.IN,
+    compacted=False,
+    key="the job's id; the model's on a stop by model. Never trusted: `data` rules",
+    about="What producers ask for.",
+)
+JOB_STATUS: Final = Topic(
+    "fl.job-status.v1",
+    Direction.IN,
+    compacted=False,
+    key="the job's id. Never trusted: `data` rules",
+    about="What FL-API servers and training apps report of running jobs.",
+)
+LIFECYCLE: Final = Topic(
+    "fl.job-lifecycle.v1",
+    Direction.OUT,
+    compacted=False,
+    key="the job's id; the model's where no job is meant",
+    about="Everything that happened to a job, in order. Read it read-committed.",
+)
+JOB_STATE: Final = Topic(
+    "fl.job-state.v1",
+    Direction.OUT,
+    compacted=True,
+    key="the job's id",
+    about="Each job's whole current state; a tombstone after its retention.",
+)
+NET_STATUS: Final = Topic(
+    "fl.net-status.v1",
+    Direction.OUT,
+    compacted=True,
+    key="the net's name",
+    about="Each net's status whenever it changes.",
+)
+TOPICS: Final = (REQUESTS, JOB_STATUS, LIFECYCLE, JOB_STATE, NET_STATUS)
+
+_INBOUND: Final = (
+    EventType(
+        training.REQUESTED,
+        REQUESTS,
+        training.TrainingRequested,
+        "Train this model over these trusts. Closed: an unknown field is an error.",
+    ),
+    EventType(
+        stop.STOP_REQUESTED,
+        REQUESTS,
+        stop.StopRequested,
+        "Stop a job, or every unfinished job of a model. Closed: an unknown field is an error.",
+    ),
+    EventType(
+        reports.STATUS_REPORTED,
+        JOB_STATUS,
+        reports.StatusReported,
+        "A run says where it is.",
+    ),
+    EventType(
+        reports.ROUND_REPORTED,
+        JOB_STATUS,
+        reports.RoundReported,
+        "Something happened in a round of a run.",
+    ),
+    EventType(
+        reports.METRICS_REPORTED,
+        JOB_STATUS,
+        reports.MetricsReported,
+        "A run's numbers.",
+    ),
+    EventType(
+        reports.LOG_REPORTED,
+        JOB_STATUS,
+        reports.LogReported,
+        "A line of a run's log.",
+    ),
+)
+
+_LIFECYCLE_ABOUT: Final = {
+    Lifecycle.QUEUED: "A request became a job and waits for a net. Comes once.",
+    Lifecycle.REJECTED: "A request can never run; all reasons are listed. Ends the job.",
+    Lifecycle.WAITING: "What keeps a queued job near the head of the queue from starting changed.",
+    Lifecycle.STARTED: "A net was claimed for a new attempt; its participants are fixed now.",
+    Lifecycle.SUBMITTED: "The attempt's run exists on its backend.",
+    Lifecycle.PREPARED: "The run has its initial model.",
+    Lifecycle.RUNNING: "The run trains. Comes once per attempt.",
+    Lifecycle.ROUND_STARTED: "A round began.",
+    Lifecycle.CLIENT_RESULT_RECEIVED: "A site returned its result of a round.",
+    Lifecycle.CLIENT_FAILED: "A site failed in a round; `details` say how.",
+    Lifecycle.ROUND_AGGREGATED: "A round's results were folded into the model.",
+    Lifecycle.METRICS_RECORDED: "The run reported numbers.",
+    Lifecycle.LOG_RECORDED: "The run reported a line of its log.",
+    Lifecycle.RETRY_SCHEDULED: "The attempt is over, the job is queued again.",
+    Lifecycle.STOP_REQUESTED: "A stop was accepted; it wins over everything that is not over.",
+    Lifecycle.STOPPED: "The job was stopped. Ends the job.",
+    Lifecycle.RESULTS_PENDING: "Training is over, its results are on the way.",
+    Lifecycle.COMPLETED: "The job is done, here are its results. Ends the job.",
+    Lifecycle.FAILED: "The job ended without a model. Ends the job.",
+}
+
+_OUTBOUND: Final = (
+    *(
+        EventType(lifecycle.TYPES[word], LIFECYCLE, lifecycle.SHAPES[word], _LIFECYCLE_ABOUT[word])
+        for word in Lifecycle
+    ),
+    EventType(
+        lifecycle.REFUSED,
+        LIFECYCLE,
+        lifecycle.RefusedData,
+        "A request event was answered and changed nothing. Has no `sequence`.",
+    ),
+    EventType(state.STATE, JOB_STATE, state.StateData, "A job's whole current state."),
+    EventType(net_status.STATUS, NET_STATUS, INetStatus, "A net as it is now."),
+)
+
+#: All event types, inbound first, in the order of a job's life.
+EVENTS: Final[tuple[EventType, ...]] = (*_INBOUND, *_OUTBOUND)
+BY_TYPE: Final[dict[str, EventType]] = {event.type: event for event in EVENTS}

@@ -1,0 +1,106 @@
+"""The committed files of `schemas/`: JSON Schemas, examples and the AsyncAPI document.
+
+`export` writes them, `check` says what differs from what the code would write. Promise: equal code
+gives equal bytes, so that the files can live in version control; a file that nobody generates any
+more is a difference too. `schemas/sql/` is not touched: it is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from service.contracts import asyncapi
+from service.contracts.catalogue import EVENTS, Direction, EventType
+from service.contracts.examples import examples
+from service.contracts.shipped import shipped
+
+#: The dialect of the schemas, for their `$schema`.
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+_GENERATED: Final = ("events", "examples")
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator, naming the draft that it writes."""
+
+    schema_dialect = DRAFT
+
+
+def json_schema(event: EventType) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of an event type's `data`."""
+    made = _bare(event.model, event.direction)
+    made.pop("title", None)
+    made.pop("description", None)
+    return {
+        "$schema": DRAFT,
+        "$id": event.schema_id,
+        "title": event.type,
+        "description": event.about,
+        **made,
+    }
+
+
+def _bare(model: type[BaseModel], direction: Direction) -> dict[str, Any]:
+    mode: JsonSchemaMode = "validation" if direction is Direction.IN else "serialization"
+    schema = model.model_json_schema(mode=mode, schema_generator=_Generator)
+    plain: dict[str, Any] = asyncapi.without_titles(schema)
+    return plain
+
+
+def generated() -> dict[str, bytes]:
+    """Every generated file: path below `schemas/` -> content."""
+    files: dict[str, bytes] = {}
+    for event in EVENTS:
+        files[f"events/{event.type}.json"] = _pretty(json_schema(event))
+    for example in examples():
+        kind = "invalid" if example.invalid else "valid"
+        files[f"examples/{example.type}/{kind}/{example.name}.json"] = _pretty(example.record())
+    files["asyncapi.yaml"] = asyncapi.document()
+    return files
+
+
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=True) + "\n").encode()
+
+
+def export(folder: Path) -> list[Path]:
+    """Write every generated file below `folder`, remove those that are no longer generated.
+
+    Returns the paths that changed. Raises OSError when the folder can't be written.
+    """
+    files = generated()
+    changed: list[Path] = []
+    for name, content in files.items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            changed.append(path)
+    for path in _stray(folder, files):
+        path.unlink()
+        changed.append(path)
+    return changed
+
+
+def check(folder: Path | None = None) -> list[str]:
+    """What differs between `folder` (default: the shipped `schemas/`) and the code, one line each."""
+    root = shipped("schemas") if folder is None else folder
+    files = generated()
+    drifts: list[str] = []
+    for name, content in files.items():
+        path = root / name
+        if not path.is_file():
+            drifts.append(f"{name}: missing")
+        elif path.read_bytes() != content:
+            drifts.append(f"{name}: differs from what the code generates")
+    drifts += [f"{path.relative_to(root)}: nothing generates it" for path in _stray(root, files)]
+    return drifts
+
+
+def _stray(root: Path, files: dict[str, bytes]) -> list[Path]:
+    found = [path for part in _GENERATED for path in (root / part).rglob("*") if path.is_file()]
+    return sorted(path for path in found if path.relative_to(root).as_posix() not in files)
