@@ -68,8 +68,6 @@ class FLAggregators(StrEnum):
 
     InTimeAccumulateWeightedAggregator = "InTimeAccumulateWeightedAggregator"
     AccumulateWeightedAggregator = "AccumulateWeightedAggregator"
-    IN_TIME = "InTimeAccumulateWeightedAggregator"
-    COLLECT = "AccumulateWeightedAggregator"
 
 
 class JobState(StrEnum):
