@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from service.contracts import registry_file
 from service.errors import Missing
-from service.local import jars, ports
+from service.local import env_file, jars, ports
+from service.local.demo_registry import registry_yaml
 from service.local.kafka import KafkaPart, brokers_known
-from service.local.part import Progress
+from service.local.part import Progress, require
+from service.local.postgres import PostgresPart
 from service.local.process import Running, marked
 from service.local.stack import Stack
+from service.local.state import State
 from tests.stack import RunningStack
 
 Make = Callable[..., Stack]
@@ -197,6 +204,58 @@ def test_the_secret_is_for_its_owner_only(private_stack: Make) -> None:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(info.env["FL_S3__ENDPOINT_URL"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the database as another user")
+def test_a_closed_folder_keeps_its_permissions_and_its_data(private_stack: Make) -> None:
+    own = private_stack(parts={"postgres"})
+    own.dir.chmod(0o700)
+    shelter = PostgresPart(own.dir / "postgres", {"client": 1}).shelter
+    env = own.up().env
+    assert stat.S_IMODE(own.dir.stat().st_mode) == 0o700
+    assert (shelter / "data" / "PG_VERSION").exists()
+    running = RunningStack(own.dir, env)
+    running.psql("CREATE TABLE kept AS SELECT 42 AS a")
+    own.down()
+    assert not shelter.exists()
+    own.up()
+    assert running.psql("SELECT a FROM kept") == "42"
+
+
+def test_addresses_handed_out_before_are_still_ours(private_stack: Make) -> None:
+    own = private_stack(parts={"postgres"})
+    before = own.up().env["FL_DATABASE__DSN"]
+    own.down()
+    with socket.socket() as squatter:
+        squatter.bind((ports.HOST, int(urlsplit(before).port or 0)))
+        squatter.listen()
+        again = Stack(own.dir, parts={"postgres"}, environ={"FL_DATABASE__DSN": before}).up()
+    assert again.started == ("postgres",)
+    assert again.env["FL_DATABASE__DSN"] != before
+
+
+def test_the_demo_registry_is_a_valid_registry_file() -> None:
+    file = registry_file.load(registry_yaml("http://127.0.0.1:1"))
+    registry = registry_file.to_registry(file, 1)
+    assert [net.name for net in file.nets] == ["net-1"]
+    assert len(file.trusts) == 3
+    assert registry.version == 1
+
+
+def test_a_registry_that_somebody_changed_is_left_alone(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.json")
+    env_file.write_registry(state, tmp_path, "http://127.0.0.1:1", 1)
+    env_file.write_registry(state, tmp_path, "http://127.0.0.1:2", 1)
+    path = tmp_path / "registry.yaml"
+    assert "127.0.0.1:2" in path.read_text()
+    path.write_text(path.read_text() + "# mine\n")
+    env_file.write_registry(state, tmp_path, "http://127.0.0.1:3", 1)
+    assert "127.0.0.1:2" in path.read_text()
+
+
+def test_a_missing_extra_is_answered_with_the_install_line() -> None:
+    with pytest.raises(Missing, match=r"pip install 'fl-job-service\[local\]'"):
+        require("no_such_module_anywhere", "Kafka")
 
 
 def test_an_unpacked_kafka_is_used_when_named(
