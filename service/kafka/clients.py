@@ -88,7 +88,7 @@ class Producer:
         *,
         transactional_id: str | None = None,
         transaction_timeout_ms: int = 60_000,
-        max_batch_bytes: int = 512 * 1024,
+        max_batch_bytes: int = 1_000_000,
         deadline: float = 10.0,
     ) -> None:
         self._deadline = deadline

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha1
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from service.contracts.envelope import SCHEMA_PREFIX, SOURCE
 from service.contracts.state import STATE
@@ -49,7 +50,7 @@ def event_headers(row: EventRow, stream: bytes) -> list[Header]:
     """The headers of a lifecycle record; `stream` is the database's stream id as text."""
     headers = [
         *_of_type(row.type),
-        ("ce_id", str(row.event_id).encode()),
+        ("ce_id", row.event_id.encode()),
         ("ce_time", _time(row.at)),
         ("ce_subject", row.subject.encode()),
         (POSITION_HEADER, b"%d" % row.position),
@@ -66,11 +67,20 @@ def event_headers(row: EventRow, stream: bytes) -> list[Header]:
     return headers
 
 
+def _state_id(job_id: UUID, sequence: int) -> bytes:
+    """uuid5(job_id, `state:<sequence>`) as text; written out, at a quarter of what `uuid.uuid5` costs."""
+    number = bytearray(sha1(job_id.bytes + b"state:%d" % sequence, usedforsecurity=False).digest())
+    number[6] = number[6] & 0x0F | 0x50
+    number[8] = number[8] & 0x3F | 0x80
+    text = number.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}".encode()
+
+
 def state_headers(job_id: UUID, key: bytes, sequence: int, at: datetime) -> list[Header]:
     """The headers of a state record; its id is the same for the same state of the same job."""
     return [
         *_of_type(STATE),
-        ("ce_id", str(uuid5(job_id, f"state:{sequence}")).encode()),
+        ("ce_id", _state_id(job_id, sequence)),
         ("ce_time", _time(at)),
         ("ce_subject", key),
         ("ce_sequence", b"%d" % sequence),

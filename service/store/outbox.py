@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -27,8 +27,11 @@ from service.errors import Invalid, Transient
 _SQL: Final = Path(__file__).parent / "sql"
 _ACQUIRE_SECONDS: Final = 5.0
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-Pool = asyncpg.Pool[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = (
+        asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    )
+    Pool = asyncpg.Pool[asyncpg.Record]
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -40,7 +43,7 @@ class EventRow(NamedTuple):
     job_id: UUID | None
     sequence: int | None
     type: str
-    event_id: UUID
+    event_id: str
     subject: str
     at: datetime
     body: str
