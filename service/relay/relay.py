@@ -22,6 +22,7 @@ from service.kafka.topics import Topics
 from service.relay.hanging import HangingWatch
 from service.relay.lease import Held, Lease
 from service.relay.options import RelayOptions
+from service.relay.pause import sleep_unless
 from service.relay.publish import Prepared, Publisher
 from service.relay.records import States
 from service.relay.recover import recover
@@ -91,7 +92,7 @@ class Relay:
                 pause = self._options.pause_after_error
             finally:
                 self.status.leading = False
-            await _sleep_unless(stop, pause)
+            await sleep_unless(stop, pause)
 
     async def _lead(self, held: Held, stop: asyncio.Event) -> None:
         producer = Producer(
@@ -275,11 +276,3 @@ def _job_ids(subjects: Iterable[str]) -> list[UUID]:
         with contextlib.suppress(ValueError):
             found.append(UUID(subject))
     return found
-
-
-async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    if seconds <= 0:
-        return
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()

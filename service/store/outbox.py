@@ -284,10 +284,15 @@ class Session:
         with _translated("marking tombstones"):
             await self._connection.execute(_query("tombstones_done"), list(job_ids))
 
-    async def dead_letters(self, limit: int, max_bytes: int) -> list[DeadLetterRow]:
-        """Unpublished dead letters, at most `limit`, together at most `max_bytes` (one may be larger)."""
+    async def dead_letters(
+        self, limit: int, max_bytes: int, without: Sequence[str] = ()
+    ) -> list[DeadLetterRow]:
+        """Unpublished dead letters, at most `limit`, together at most `max_bytes` (one may be larger),
+        none of the inbound topics in `without`."""
         with _translated("reading dead letters"):
-            rows = await self._connection.fetch(_query("dead_letters"), limit, max_bytes)
+            rows = await self._connection.fetch(
+                _query("dead_letters"), limit, max_bytes, list(without)
+            )
         return [DeadLetterRow._make(row) for row in rows]
 
     async def dead_letters_done(self, rows: Sequence[DeadLetterRow]) -> None:

@@ -1,18 +1,17 @@
 -- The oldest unpublished dead letters, as many as fit into the bytes asked for, at least one.
--- $1 limit, $2 bytes
+-- $1 limit, $2 bytes, $3 topics to leave out text[]
 SELECT topic, partition, "offset", key, value, headers, timestamp_ms, consumer_group, kind, message
 FROM (
     SELECT first.*,
            sum(coalesce(octet_length(value), 0) + coalesce(octet_length(key), 0)
-               + coalesce(octet_length(headers), 0))
-               OVER (ORDER BY topic, partition, "offset") AS bytes,
-           row_number() OVER (ORDER BY topic, partition, "offset") AS nth
+               + octet_length(headers)) OVER (ORDER BY at, topic, partition, "offset") AS bytes,
+           row_number() OVER (ORDER BY at, topic, partition, "offset") AS nth
     FROM (
         SELECT topic, partition, "offset", key, value, headers, timestamp_ms, consumer_group, kind,
-               message
+               message, at
         FROM dead_letter
-        WHERE published_at IS NULL
-        ORDER BY topic, partition, "offset"
+        WHERE published_at IS NULL AND topic <> ALL ($3::text[])
+        ORDER BY at
         LIMIT $1
     ) AS first
 ) AS counted
