@@ -9,13 +9,14 @@ fields with `get`, since a field that failed is not there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service.contracts.fields import uuid_spelling
-from service.contracts.problems import BadData, from_pydantic, problem
+from service.contracts.problems import BadData, from_pydantic, problem, storable
 from service.domain.values import Problem
 
 #: Valid values by field name; a field that failed is missing, one that was left out has its default.
@@ -35,15 +36,66 @@ def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) ->
     try:
         made = model.__pydantic_validator__.validate_python(data)
     except ValidationError as exc:
-        found = from_pydantic(exc)
-        failed = {error["loc"][0] for error in exc.errors(include_url=False) if error["loc"]}
-        found += rules(_valid_part(model, data, failed), data)
-        raise BadData(what, found) from exc
+        raise BadData(what, _all_of(exc, model, data, rules)) from exc
     found = list(rules(made.__dict__, data))
     if found:
         raise BadData(what, found)
     assert isinstance(made, model)
     return made
+
+
+def _all_of(
+    exc: ValidationError, model: type[BaseModel], data: Mapping[str, Any], rules: Rules
+) -> list[Problem]:
+    """Every problem of data that failed the first pass."""
+    unreadable = list(_unreadable_names(data))
+    failure: ValidationError | None = exc
+    if unreadable:
+        # Pydantic gives up on an object at a name that is no Unicode: look again without them.
+        data = _with_readable_names(data)
+        failure = _failure(model, data)
+    found = [] if failure is None else from_pydantic(failure)
+    failed = set() if failure is None else _failed_fields(failure)
+    return [*unreadable, *found, *rules(_valid_part(model, data, failed), data)]
+
+
+def _failure(model: type[BaseModel], data: Mapping[str, Any]) -> ValidationError | None:
+    try:
+        model.__pydantic_validator__.validate_python(data)
+    except ValidationError as exc:
+        return exc
+    return None
+
+
+def _failed_fields(exc: ValidationError) -> set[int | str]:
+    errors = exc.errors(include_url=False, include_context=False, include_input=False)
+    return {error["loc"][0] for error in errors if error["loc"]}
+
+
+def _unreadable_names(value: Any, loc: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    members = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, member in members:
+        if isinstance(name, str) and not _is_readable(name):
+            msg = "A member's name must not contain lone surrogates"
+            yield problem((*loc, name), msg, "string_unicode")
+        if isinstance(member, dict | list):
+            yield from _unreadable_names(member, (*loc, name))
+
+
+def _is_readable(name: str) -> bool:
+    return name.isascii() or storable(name) == name.replace("\0", "")
+
+
+def _with_readable_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _with_readable_names(member)
+            for name, member in value.items()
+            if _is_readable(name)
+        }
+    if isinstance(value, list):
+        return [_with_readable_names(member) for member in value]
+    return value
 
 
 def spelled(data: Mapping[str, Any], *names: str) -> Iterator[Problem]:
@@ -62,7 +114,8 @@ def _valid_part(
         if name in failed:
             continue
         if name in data:
-            valid[name] = _adapter(model, name).validate_python(data[name])
+            with suppress(ValidationError):
+                valid[name] = _adapter(model, name).validate_python(data[name])
         elif not field.is_required():
             valid[name] = field.get_default(call_default_factory=True)
     return valid

@@ -1,0 +1,114 @@
+"""Reports: open shapes, strict fields."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from service.contracts import reports
+from service.contracts.envelope import Envelope
+from service.contracts.inbound import command
+from service.contracts.problems import BadData
+from service.domain import commands
+from service.domain.values import Metric, Results
+from service.domain.vocabulary import ModelStatus
+
+JOB = "0b9f4c1e-6a53-4d9b-9d0e-3c7a5f2e1d01"
+RUN: dict[str, Any] = {"job_id": JOB, "attempt": 2, "fl_backend_job_id": "r", "fl_client_name": "s"}
+
+
+def _report(kind: str, **own: Any) -> Any:
+    return command(Envelope("e", "/net", kind, RUN | own))
+
+
+def test_status_with_results_and_unknown_fields() -> None:
+    made = _report(
+        reports.STATUS_REPORTED,
+        status="RESULTS_UPLOADED",
+        results={"uri": "s3://r/x.zip", "sha256": "AB" * 32, "bytes": 2**33, "etag": "1"},
+        path_id="anything",
+    )
+    assert isinstance(made, commands.ReportStatus)
+    assert made.status is ModelStatus.RESULTS_UPLOADED
+    assert made.results == Results("s3://r/x.zip", "ab" * 32, 2**33)
+    assert (made.job_id, made.attempt, made.run_id, made.fl_client_name) == (UUID(JOB), 2, "r", "s")
+
+
+def test_former_word_for_running() -> None:
+    assert _report(reports.STATUS_REPORTED, status="TRAINING_STARTED").status is ModelStatus.RUNNING
+
+
+def test_round_without_round_where_there_is_none() -> None:
+    made = _report(reports.ROUND_REPORTED, event_type="JOB_WAITING_FOR_RESOURCES", details={"a": 1})
+    assert made.global_round is None
+    assert made.details == {"a": 1}
+
+
+def test_metrics_of_the_reporter_unless_they_name_their_own() -> None:
+    made = _report(
+        reports.METRICS_REPORTED,
+        metrics=[
+            {"label": "LOSS", "result": None, "global_round": 0},
+            {"label": "ACC", "result": 1, "global_round": 1, "fl_client_name": "t", "x_value": 2.5},
+        ],
+    )
+    assert made.metrics == (
+        Metric("LOSS", None, 0, "s"),
+        Metric("ACC", 1.0, 1, "t", 2.5),
+    )
+
+
+def test_log() -> None:
+    assert _report(reports.LOG_REPORTED, log="x").success is True
+    assert _report(reports.LOG_REPORTED, log="x", success=False).success is False
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "loc"),
+    [
+        (reports.STATUS_REPORTED, {"status": "PENDING"}, ("status",)),
+        (reports.STATUS_REPORTED, {"status": "running"}, ("status",)),
+        (reports.STATUS_REPORTED, {"status": ["RUNNING"]}, ("status",)),
+        (reports.STATUS_REPORTED, {}, ("status",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 0}, ("attempt",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 1.0}, ("attempt",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "job_id": JOB[:-1]}, ("job_id",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "results": {}}, ("results", "uri")),
+        (reports.ROUND_REPORTED, {"event_type": "x" * 65}, ("event_type",)),
+        (reports.ROUND_REPORTED, {"event_type": ""}, ("event_type",)),
+        (reports.ROUND_REPORTED, {"event_type": "ROUND_STARTED"}, ("global_round",)),
+        (reports.ROUND_REPORTED, {"event_type": "X", "global_round": 2**31}, ("global_round",)),
+        (reports.ROUND_REPORTED, {"event_type": "X", "details": {"a": ["\ud800"]}}, ("details",)),
+        (reports.ROUND_REPORTED, {"event_type": "X", "details": {"\0": 1}}, ("details",)),
+        (reports.METRICS_REPORTED, {"metrics": {}}, ("metrics",)),
+        (
+            reports.METRICS_REPORTED,
+            {"metrics": [{"label": "a", "global_round": 1}]},
+            ("metrics", 0, "result"),
+        ),
+        (
+            reports.METRICS_REPORTED,
+            {"metrics": [{"label": "a", "result": True, "global_round": 1}]},
+            ("metrics", 0, "result"),
+        ),
+        (
+            reports.METRICS_REPORTED,
+            {"metrics": [{"label": "a", "result": 1, "global_round": 1}] * 1001},
+            ("metrics",),
+        ),
+        (reports.LOG_REPORTED, {"log": "a\0"}, ("log",)),
+        (reports.LOG_REPORTED, {"log": "a", "success": "yes"}, ("success",)),
+    ],
+)
+def test_broken_reports_name_the_place(
+    kind: str, own: dict[str, Any], loc: tuple[str | int, ...]
+) -> None:
+    with pytest.raises(BadData) as caught:
+        _report(kind, **own)
+    assert loc in {p.loc for p in caught.value.problems}
+
+
+def test_unknown_words_of_rounds_need_no_round() -> None:
+    assert _report(reports.ROUND_REPORTED, event_type="MODEL_PERSISTED").global_round is None
