@@ -193,3 +193,13 @@ def test_an_answer_that_is_no_list_is_an_error(answer: object) -> None:
         read_job_list(answer)
     with pytest.raises(Invalid, match="not a list"):
         read_client_list(answer)
+
+
+def test_shipped_base_template_of_the_embedded_engine() -> None:
+    for job_type in fl.JobRequiredFiles.get_all_job_types_with_files(fl.FLBackend.EMBEDDED):
+        engine = json.loads((fl.ASSETS_DIR / "embedded" / job_type / "engine.json").read_bytes())
+        assert engine == {
+            "format": 1,
+            "entrypoint": "app/trainer.py",
+            "config": "app/config.json",
+        }
