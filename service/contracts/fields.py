@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from service.contracts import strict_json
-from service.contracts.problems import NO_NUL
+from service.contracts.problems import NO_NUL, told_as
 
 MAX_INT: Final = 2**31 - 1
 #: Largest magnitude of a whole number inside free-form objects.
@@ -152,7 +152,10 @@ Text128 = Annotated[str, text(128)]
 Text256 = Annotated[str, text(256)]
 Text500 = Annotated[str, text(500, 0)]
 #: A hash as 64 hexadecimal digits.
-Sha256 = Annotated[str, Field(strict=True, pattern=r"^[0-9a-fA-F]{64}$")]
+Sha256 = Annotated[
+    str,
+    Field(strict=True, pattern=told_as(r"^[0-9a-fA-F]{64}$", "Should be 64 hexadecimal digits")),
+]
 #: The app's own settings: at most 64 KiB as JSON.
 AppObject = Annotated[dict[str, Any], _free_form(65_536)]
 #: Details of a report: at most 32 KiB as JSON.

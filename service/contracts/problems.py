@@ -20,6 +20,7 @@ from service.errors import Invalid
 MAX_PROBLEMS: Final = 100
 #: The pattern of text without NUL; lone surrogates never reach a pattern.
 NO_NUL: Final = r"^[^\x00]*$"
+_PATTERN_WORDS: Final = {NO_NUL: "Text must not contain NUL"}
 _MAX_MSG: Final = 300
 _MAX_NAME: Final = 128
 
@@ -42,6 +43,12 @@ class BadData(Invalid):
         super().__init__(f"{what}: {summary(self.problems)}")
 
 
+def told_as(pattern: str, words: str) -> str:
+    """`pattern`, whose mismatch is told in `words` from now on: nobody wants to read patterns."""
+    _PATTERN_WORDS[pattern] = words
+    return pattern
+
+
 def problem(loc: Iterable[str | int], msg: str, kind: str) -> Problem:
     """A `Problem` whose parts are short and storable whatever they came from."""
     return Problem(tuple(map(_name, loc)), storable(msg)[:_MAX_MSG], kind)
@@ -58,8 +65,8 @@ def _problem_of(error: Any, prefix: tuple[str | int, ...]) -> Problem:
     msg: str = _OUR_WORDS.get(kind, error["msg"])
     if kind == "value_error":
         msg = msg.removeprefix("Value error, ")
-    elif kind == "string_pattern_mismatch" and error["ctx"]["pattern"] == NO_NUL:
-        msg = "Text must not contain NUL"
+    elif kind == "string_pattern_mismatch":
+        msg = _PATTERN_WORDS.get(error["ctx"]["pattern"], msg)
     return problem((*prefix, *error["loc"]), msg, kind)
 
 

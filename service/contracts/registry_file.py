@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.contracts.fields import Uuid, text
 from service.contracts.fl import INetDetails
-from service.contracts.problems import BadData, from_pydantic, problem
+from service.contracts.problems import BadData, from_pydantic, problem, told_as
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Problem
 
@@ -25,7 +25,14 @@ from service.domain.values import Problem
 NET_NAMESPACE: Final = uuid5(NAMESPACE_URL, "urn:fl-job-service:net")
 
 _CLOSED: Final = ConfigDict(extra="forbid")
-_ENDPOINT: Final = r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/\-]*)?$"
+_ENDPOINT: Final = told_as(
+    r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/\-]*)?$",
+    "Should be http(s)://host[:port][/path] without credentials and query",
+)
+_NAME: Final = told_as(
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+    "Should be 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
+)
 
 Text128 = Annotated[str, text(128)]
 FilePath = Annotated[str, text(4_096)]
@@ -86,7 +93,7 @@ class NetEntry(INetDetails):
 
     model_config = _CLOSED
 
-    name: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    name: Annotated[str, Field(strict=True, pattern=_NAME)]
     id: Uuid | None = None
     endpoint: Annotated[str, Field(strict=True, max_length=2_048, pattern=_ENDPOINT)]
     capacity: Annotated[int, Field(strict=True, ge=1, le=1_000)] = 1

@@ -39,7 +39,8 @@ LOG_REPORTED: Final = "fl.job.log_reported.v1"
 #: FLIP's former word for RUNNING, still sent by older apps.
 _ALIAS: Final = "TRAINING_STARTED"
 _REPORTABLE: Final = tuple(status for status in ModelStatus if status is not ModelStatus.PENDING)
-_ROUNDLESS: Final = frozenset({RoundEvent.JOB_WAITING_FOR_RESOURCES})
+# A site may also fail before the first round, while it loads its data.
+_ROUNDLESS: Final = frozenset({RoundEvent.JOB_WAITING_FOR_RESOURCES, RoundEvent.CLIENT_FAILED})
 _WITH_ROUND: Final = frozenset(RoundEvent) - _ROUNDLESS
 _OPEN: Final = ConfigDict(extra="ignore")
 #: Sizes may pass 32 bits: a trained model can have more than 2 GiB.

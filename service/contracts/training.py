@@ -24,7 +24,7 @@ from service.contracts.fl import (
     IOverridableConfig,
     IRequiredTrainingInformation,
 )
-from service.contracts.problems import BadData, problem, storable
+from service.contracts.problems import BadData, problem, storable, told_as
 from service.contracts.second_pass import Valid, checked, spelled
 from service.domain import commands
 from service.domain.values import Origin, Problem, Request, Resources
@@ -32,8 +32,14 @@ from service.domain.vocabulary import FLAggregators, FLBackend
 
 REQUESTED: Final = "fl.training.requested.v1"
 _CLOSED: Final = ConfigDict(extra="forbid")
-_S3_PREFIX: Final = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\x00-\x1f\x7f\\]+/)?$"
-_RELATIVE: Final = r"^[^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*$"
+_S3_PREFIX: Final = told_as(
+    r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\x00-\x1f\x7f\\]+/)?$",
+    "Should be s3://<bucket>/<prefix>/ with a slash at its end",
+)
+_RELATIVE: Final = told_as(
+    r"^[^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*$",
+    "Should be a relative path with forward slashes",
+)
 
 Rounds = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 Weight = Annotated[

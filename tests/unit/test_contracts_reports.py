@@ -110,5 +110,6 @@ def test_broken_reports_name_the_place(
     assert loc in {p.loc for p in caught.value.problems}
 
 
-def test_unknown_words_of_rounds_need_no_round() -> None:
-    assert _report(reports.ROUND_REPORTED, event_type="MODEL_PERSISTED").global_round is None
+@pytest.mark.parametrize("word", ["MODEL_PERSISTED", "CLIENT_FAILED"])
+def test_what_may_happen_outside_of_rounds_needs_no_round(word: str) -> None:
+    assert _report(reports.ROUND_REPORTED, event_type=word).global_round is None
