@@ -185,6 +185,15 @@ class Outbox:
             )
         return Stream(row["topic"], row["id"], row["partitions"])
 
+    async def undecodable_since(self, topic: str, partition: int, since_offset: int) -> int:
+        """How many records of a partition, from this offset on, were dead letters as they came."""
+        with _translated("counting dead letters"):
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
+                count = await connection.fetchval(
+                    _query("undecodable"), topic, partition, since_offset
+                )
+        return int(count)
+
 
 class Session:
     """One connection's questions; not for two tasks at once."""

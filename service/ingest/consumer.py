@@ -1,0 +1,365 @@
+"""The poll loop: reads, decodes and hands over, with one transaction under way while the next batch fills.
+
+A batch closes when it is full or when nothing else keeps the store busy: small when idle, large under load.
+A transaction that lasts makes the consumer pause its partitions and poll on, so that memory stays bounded
+and membership is kept. Whatever goes wrong ends in the same place: forget what was read, ask the database
+where to go on, seek. The group's offsets in Kafka are kept only for tools that show lag.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from service.domain.decision import Decision
+from service.errors import Permanent, Transient, faultpoint
+from service.ingest.assignment import (
+    DeadLetterCounts,
+    Offsets,
+    OffsetsLost,
+    Place,
+    Rebalances,
+    take_over,
+)
+from service.ingest.batch import Filling
+from service.ingest.decode import Decoder
+from service.ingest.isolate import Applies, Isolator
+from service.ingest.line_stop import LineStop
+from service.ingest.status import IngestStatus
+from service.kafka.clients import consumer, discard_consumer, start_consumer, within
+from service.kafka.connection import Connection
+from service.kafka.topics import Topics
+from service.store.apply import Fenced, Item
+
+log = structlog.get_logger(__name__)
+
+_POLL_MS = 500
+_SLICE = 200
+#: With an idle store a batch of this size starts although more is waiting to be decoded.
+_WORTHWHILE = 500
+_PATIENCE = 1.0
+_COURTESY_SECONDS = 1.0
+_IDLE_SECONDS = 5.0
+
+
+class IngestOptions(Protocol):
+    """The settings' ingest section."""
+
+    @property
+    def max_batch_records(self) -> int: ...
+    @property
+    def max_batch_bytes(self) -> int: ...
+    @property
+    def max_undecodable_ratio(self) -> float: ...
+
+
+class IngestConnection(Connection, Protocol):
+    @property
+    def session_timeout_ms(self) -> int: ...
+
+
+class BatchStore(Applies, Offsets, Protocol):
+    """What the consumer needs of the store."""
+
+
+class Consumer:
+    """Reads both inbound topics in the service's group. `wake` is set after every stored batch;
+    `dead_letters` (the outbox) says what was undecodable before this process began."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        dead_letters: DeadLetterCounts,
+        connection: IngestConnection,
+        options: IngestOptions,
+        wake: asyncio.Event,
+        status: IngestStatus | None = None,
+    ) -> None:
+        self._store = store
+        self._dead_letters = dead_letters
+        self._connection = connection
+        self._options = options
+        self._wake = wake
+        self.status = status or IngestStatus()
+        self._topics = Topics(connection.topic_prefix)
+        self._decoder = Decoder(connection.topic_prefix)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set; then the batch under way is finished. Comes back after every trouble that
+        passes. Raises LineStopped, OffsetsLost: an operator must decide."""
+        wait = 0.2
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                await self._session(stop)
+            except Permanent as exc:
+                self.status.stopped = exc.message
+                log.error("ingest_stopped", code=exc.code, error=exc.message)
+                raise
+            except Transient as exc:
+                self.status.errors += 1
+                self.status.last_error = exc.message
+                log.warning("ingest_interrupted", code=exc.code, error=exc.message)
+                wait = 0.2 if time.monotonic() - began > 30 else min(wait * 2, 5.0)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await stop.wait()
+            finally:
+                self.status.joined = False
+
+    async def _session(self, stop: asyncio.Event) -> None:
+        size = self._options.max_batch_bytes
+        client = consumer(
+            self._connection,
+            group_id=self._connection.group_id,
+            group_instance_id=self._connection.group_instance_id,
+            fetch_max_bytes=size,
+            partition_max_bytes=min(size, 1024 * 1024),
+            session_timeout_ms=self._connection.session_timeout_ms,
+            max_poll_interval_ms=120_000,
+        )
+        rebalances = Rebalances()
+        client.subscribe(list(self._topics.inbound), listener=rebalances)
+        await start_consumer(client, 30.0)
+        session = _Session(self, client, rebalances)
+        try:
+            await session.loop(stop)
+        finally:
+            await session.close()
+            await discard_consumer(client)
+
+
+class _Session:
+    """One membership of the group, from joining to leaving."""
+
+    def __init__(self, owner: Consumer, client: AIOKafkaConsumer, rebalances: Rebalances) -> None:
+        self._client = client
+        self._rebalances = rebalances
+        self._store = owner._store
+        self._dead_letters = owner._dead_letters
+        self._group = owner._connection.group_id
+        self._options = owner._options
+        self._decoder = owner._decoder
+        self._wake = owner._wake
+        self._status = owner.status
+        self._isolator = Isolator(owner._store, self._group, owner.status)
+        self._line_stop = LineStop(owner._options.max_undecodable_ratio)
+        self._generation = -1
+        self._next: dict[Place, int] = {}  # after everything handed over
+        self._stored: dict[Place, int] = {}  # after everything known to be stored
+        self._ends: dict[Place, int] = {}  # after the transaction under way
+        self._waiting: deque[Any] = deque()
+        self._filling = self._empty()
+        self._poll: asyncio.Task[Mapping[TopicPartition, list[Any]]] | None = None
+        self._under_way: asyncio.Task[list[Decision]] | None = None
+        self._courtesy: asyncio.Task[None] | None = None
+        self._told = 0.0
+        self._last_record = time.monotonic()
+
+    def _empty(self) -> Filling:
+        return Filling(self._options.max_batch_records, self._options.max_batch_bytes)
+
+    # --- the loop ------------------------------------------------------------------------------
+
+    async def loop(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self._status.turn()
+            if self._generation != self._rebalances.generation:
+                await self._begin_again()
+            try:
+                await self._turn()
+            except Fenced as exc:
+                self._status.fenced += 1
+                log.info("offset_fenced", error=exc.message)
+                await self._begin_again()
+
+    async def _turn(self) -> None:
+        await self._decode_some()
+        if self._filling.items and self._under_way is None:
+            self._start()
+        if self._filling.room <= 0 or self._waiting:
+            await self._wait_for_store()
+            return
+        if self._poll is None:
+            room = max(1, self._filling.room)
+            self._poll = asyncio.create_task(
+                self._client.getmany(timeout_ms=_POLL_MS, max_records=room), name="ingest poll"
+            )
+        watched = {self._poll} if self._under_way is None else {self._poll, self._under_way}
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        if self._under_way is not None and self._under_way.done():
+            self._finish()
+        if self._poll.done():
+            await self._take(self._poll)
+
+    async def _take(self, poll: asyncio.Task[Mapping[TopicPartition, list[Any]]]) -> None:
+        self._poll = None
+        try:
+            found = poll.result()
+        except NoOffsetForPartitionError:
+            self._generation = -1
+            return
+        except OffsetOutOfRangeError as exc:
+            raise OffsetsLost(
+                f"the log does not have the records to go on from: {exc}; `fl-jobs doctor` explains"
+            ) from exc
+        except (KafkaError, OSError) as exc:
+            raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
+        if self._generation != self._rebalances.generation:
+            return
+        for tp, records in found.items():
+            place = (tp.topic, tp.partition)
+            if place not in self._next:
+                self._generation = -1
+                return
+            self._waiting.extend(r for r in records if r.offset >= self._next[place])
+        if found:
+            self._last_record = time.monotonic()
+        elif time.monotonic() - self._last_record > _IDLE_SECONDS:
+            await self._pass_markers()
+
+    async def _decode_some(self) -> None:
+        """Decode what was read, in slices, so that the transaction under way is served in between."""
+        while self._waiting and self._filling.room > 0:
+            taken: dict[Place, list[bool]] = {}
+            for _ in range(min(_SLICE, len(self._waiting))):
+                record = self._waiting[0]
+                size = len(record.value or b"") + len(record.key or b"") + 200
+                if not self._filling.fits(size):
+                    self._filling.bytes = max(self._filling.bytes, self._filling.max_bytes)
+                    break
+                self._waiting.popleft()
+                item = self._decoder.item(record)
+                self._filling.add(item, size, self._next)
+                taken.setdefault((record.topic, record.partition), []).append(item.dead is not None)
+            for (topic, partition), bad in taken.items():
+                self._line_stop.see(topic, partition, bad)
+                self._status.dead_letters += sum(bad)
+            await asyncio.sleep(0)
+            if self._under_way is None and len(self._filling.items) >= _WORTHWHILE:
+                return
+
+    # --- transactions --------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        batch, self._filling = self._filling, self._empty()
+        faultpoint("ingest_before_apply")
+        self._launch(batch.ordered(), batch.old, batch.new)
+
+    def _launch(self, items: list[Item], old: dict[Place, int], new: dict[Place, int]) -> None:
+        self._next.update(new)
+        self._ends = new
+        self._under_way = asyncio.create_task(
+            self._isolator.apply(items, old, new), name="ingest apply"
+        )
+
+    def _finish(self) -> None:
+        """Take the result of the finished transaction. Raises what it raised."""
+        task, self._under_way = self._under_way, None
+        if task is None:
+            return
+        decisions = task.result()
+        self._stored.update(self._ends)
+        faultpoint("ingest_after_apply")
+        self._status.batches += 1
+        self._status.records += len(decisions)
+        self._status.moved = time.monotonic()
+        self._wake.set()
+        self._tell_kafka()
+
+    async def _wait_for_store(self) -> None:
+        """The next batch is full: wait for the last one; when that lasts, pause and poll on."""
+        task = self._under_way
+        if task is None:
+            return
+        await asyncio.wait({task}, timeout=_PATIENCE)
+        while not task.done():
+            self._status.turn()
+            self._status.paused = True
+            with contextlib.suppress(KafkaError):
+                self._client.pause(*self._client.assignment())
+                await self._client.getmany(timeout_ms=100, max_records=1)
+            await asyncio.wait({task}, timeout=0.1)
+        if self._status.paused:
+            self._status.paused = False
+            self._client.resume(*self._client.paused())
+        self._finish()
+
+    async def _begin_again(self) -> None:
+        """Forget what was read and not stored, and ask the database where to go on."""
+        await self._settle()
+        self._waiting.clear()
+        self._filling = self._empty()
+        generation = self._rebalances.generation
+        self._next = await take_over(
+            self._client, self._store, self._dead_letters, self._group, self._line_stop
+        )
+        self._stored = dict(self._next)
+        self._generation = generation
+        self._status.rebalances += 1
+        self._status.joined = True
+        log.info("partitions_taken", partitions=len(self._next))
+
+    async def _settle(self) -> None:
+        """End the poll, and wait for the transaction under way, whatever becomes of it."""
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.wait({self._poll})
+            if not self._poll.cancelled():
+                self._poll.exception()
+            self._poll = None
+        if self._under_way is not None:
+            await asyncio.wait({self._under_way})
+            with contextlib.suppress(Transient, Fenced):
+                self._finish()
+
+    async def _pass_markers(self) -> None:
+        """Move the offsets over what is no record: markers and aborted transactions. Else a quiet
+        partition whose records expire would look as if some had been lost."""
+        self._last_record = time.monotonic()
+        old: dict[Place, int] = {}
+        new: dict[Place, int] = {}
+        for place, at in self._next.items():
+            tp = TopicPartition(*place)
+            if tp in self._client.assignment():
+                position = await within(5, "reading a position", self._client.position(tp))
+                if position > at:
+                    old[place], new[place] = at, position
+        if new and self._under_way is None and self._generation == self._rebalances.generation:
+            self._launch([], old, new)
+
+    # --- courtesy ------------------------------------------------------------------------------
+
+    def _tell_kafka(self) -> None:
+        if time.monotonic() - self._told < _COURTESY_SECONDS:
+            return
+        if self._courtesy is None or self._courtesy.done():
+            self._told = time.monotonic()
+            self._courtesy = asyncio.create_task(self._commit(), name="ingest courtesy commit")
+
+    async def _commit(self) -> None:
+        assigned = self._client.assignment()
+        offsets = {
+            TopicPartition(*place): at
+            for place, at in self._stored.items()
+            if TopicPartition(*place) in assigned
+        }
+        with contextlib.suppress(TimeoutError, KafkaError, OSError):
+            async with asyncio.timeout(2):
+                await self._client.commit(offsets)
+
+    async def close(self) -> None:
+        """Finish the batch under way and tell Kafka where it ended. Never raises what passes."""
+        await self._settle()
+        if self._courtesy is not None:
+            await asyncio.wait({self._courtesy})
+        if self._generation == self._rebalances.generation:
+            await self._commit()

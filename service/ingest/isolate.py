@@ -1,0 +1,136 @@
+"""Applies a batch, and finds the record that spoils it.
+
+A refused batch is tried once more (two first requests of one job may have raced), then halved until the
+record is alone; alone it becomes a dead letter with the cause, and everything else takes effect. Losing a
+race is never the record's fault, however often it happens: then the batch is to be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from service.domain.decision import Decision
+from service.errors import Transient
+from service.ingest.decode import dead_letter
+from service.ingest.status import IngestStatus
+from service.store.apply import BatchRefused, DeadLetter, Fence, Item
+
+log = structlog.get_logger(__name__)
+
+#: SQLSTATEs of races: unique violation (two first requests), serialization failure, deadlock.
+RACES = frozenset({"23505", "40001", "40P01"})
+
+Place = tuple[str, int]
+
+
+class Applies(Protocol):
+    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]: ...
+
+
+class ReadAgain(Transient):
+    """The batch lost a race again and again: read its records again."""
+
+    code = "read_again"
+
+
+class Isolator:
+    """Applies batches of one consumer group."""
+
+    def __init__(self, store: Applies, group: str, status: IngestStatus) -> None:
+        self._store = store
+        self._group = group
+        self._status = status
+
+    async def apply(
+        self, items: Sequence[Item], old: Mapping[Place, int], new: Mapping[Place, int]
+    ) -> list[Decision]:
+        """Store the batch and move the offsets `old` to `new` (next offset by topic and partition).
+
+        `items` are ordered by partition, then offset. Raises what the store raises but for BatchRefused:
+        Fenced, errors.Transient; ReadAgain when races don't end.
+        """
+        try:
+            return await self._store.apply_batch(items, self._fence(old, new))
+        except BatchRefused as first:
+            log.info("batch_refused", records=len(items), error=first.message)
+        try:
+            return await self._store.apply_batch(items, self._fence(old, new))
+        except BatchRefused as again:
+            if again.sqlstate in RACES:
+                raise ReadAgain(f"the batch lost a race twice: {again.message}") from again
+            return await self._divide(items, dict(old), new, again)
+
+    async def _divide(
+        self,
+        items: Sequence[Item],
+        at: dict[Place, int],
+        new: Mapping[Place, int],
+        cause: BatchRefused,
+    ) -> list[Decision]:
+        """Apply a refused batch in halves; `at` follows the offsets that are stored already."""
+        if len(items) <= 1:
+            return await self._bury(items, at, new, cause)
+        middle = len(items) // 2
+        done: list[Decision] = []
+        for half, rest in ((items[:middle], items[middle:]), (items[middle:], ())):
+            ends = self._ends(half, rest, new)
+            starts = {place: at[place] for place in ends}
+            try:
+                done += await self._store.apply_batch(half, self._fence(starts, ends))
+                at.update(ends)
+            except BatchRefused as exc:
+                if exc.sqlstate in RACES:
+                    raise ReadAgain(f"part of a batch lost a race: {exc.message}") from exc
+                done += await self._divide(half, at, ends, exc)
+        return done
+
+    async def _bury(
+        self,
+        items: Sequence[Item],
+        at: dict[Place, int],
+        new: Mapping[Place, int],
+        cause: BatchRefused,
+    ) -> list[Decision]:
+        self._status.isolated += 1
+        self._status.dead_letters += 1
+        dead = [
+            replace(item, command=None, event_key=None, content=None, dead=_cause(item, cause))
+            for item in items
+        ]
+        done = await self._store.apply_batch(dead, self._fence({p: at[p] for p in new}, new))
+        at.update(new)
+        return done
+
+    def _ends(
+        self, half: Sequence[Item], rest: Sequence[Item], new: Mapping[Place, int]
+    ) -> dict[Place, int]:
+        """Where the offsets stand after `half`; a partition that `rest` goes on with ends earlier."""
+        ends: dict[Place, int] = {}
+        for item in half:
+            ends[item.origin.topic, item.origin.partition] = item.origin.offset + 1
+        continued = {(item.origin.topic, item.origin.partition) for item in rest}
+        return {place: end if place in continued else new[place] for place, end in ends.items()}
+
+    def _fence(self, old: Mapping[Place, int], new: Mapping[Place, int]) -> Fence:
+        entries = [
+            (topic, partition, old[topic, partition], new[topic, partition])
+            for topic, partition in sorted(new)
+        ]
+        return Fence(entries, self._group)
+
+
+def _cause(item: Item, cause: BatchRefused) -> DeadLetter:
+    inner = cause.__cause__
+    kind = type(inner).__name__ if inner is not None else type(cause).__name__
+    log.warning(
+        "record_isolated",
+        topic=item.origin.topic,
+        partition=item.origin.partition,
+        offset=item.origin.offset,
+        kind=kind,
+    )
+    return dead_letter(kind, cause.message)

@@ -1,0 +1,174 @@
+"""The relay on the real broker: every event once and in order, whoever dies, and stops that a person ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from service.kafka.clients import admin
+from service.relay.options import RelayOptions
+from service.relay.relay import Relay
+from service.relay.stops import OperatorStop
+from tests.integration.relay_world import World, kill, some_states, until, world
+
+
+@pytest.fixture
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
+    async with world(fresh_env) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def relaying(w: World, **options: object) -> AsyncIterator[Relay]:
+    wake, stop = asyncio.Event(), asyncio.Event()
+    relay = Relay(w.outbox, w.kafka, some_states, wake, RelayOptions(**options))
+    task = asyncio.create_task(relay.run(stop))
+    try:
+        yield relay
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, 20)
+
+
+async def stopped(w: World) -> OperatorStop:
+    """What stops a relay that runs until it is stopped."""
+    relay = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
+    with pytest.raises(OperatorStop) as caught:
+        await asyncio.wait_for(relay.run(asyncio.Event()), 15)
+    assert "--accept-log" in caught.value.message
+    assert not relay.status.leading
+    return caught.value
+
+
+async def test_events_come_out_in_order_with_their_states(w: World) -> None:
+    async with relaying(w, batch_events=7):
+        jobs = await w.give(50)
+        await w.give(30, jobs[:3])
+        await w.all_hinted()
+    await w.published_once()
+    first = (await w.log(w.topics.lifecycle))[0]
+    assert first.headers["ce_type"] == b"fl.job.queued.v1"
+    assert first.headers["ce_subject"] == first.key
+    assert first.headers["ce_correlationid"] == b"request-1"
+    assert first.headers["fl_stream"] == str(w.stream.id).encode()
+    states = await w.log(w.topics.job_state)
+    assert {seen.key for seen in states} == {str(job).encode() for job in jobs}
+    assert {seen.headers["ce_type"] for seen in states} == {b"fl.job.state.v1"}
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["relay_after_init", "relay_before_commit", "relay_after_commit", "relay_after_hint"],
+)
+async def test_a_crash_loses_and_doubles_nothing(w: World, point: str) -> None:
+    jobs = await w.give(100)
+    process = w.process(point)
+    try:
+        assert await asyncio.to_thread(process.wait, 20) == 137
+    finally:
+        kill(process)
+    await w.give(30, jobs)
+    async with relaying(w):
+        await w.all_hinted()
+    await w.published_once()
+
+
+async def test_a_second_relay_takes_over_from_a_killed_one(w: World) -> None:
+    processes = [w.process(), w.process()]
+    try:
+        for process in processes:
+            jobs = await w.give(200)
+            await w.all_hinted()
+            await w.give(100, jobs)
+            kill(process)
+        async with relaying(w):
+            await w.all_hinted()
+    finally:
+        for process in processes:
+            kill(process)
+    await w.published_once()
+
+
+async def test_a_stopped_relay_that_wakes_writes_nothing(w: World) -> None:
+    zombie = w.process()
+    try:
+        await w.give(60)
+        await w.all_hinted()
+        os.kill(zombie.pid, signal.SIGSTOP)
+        await w.give(60)
+        async with relaying(w):
+            await w.all_hinted()
+            os.kill(zombie.pid, signal.SIGCONT)
+            for _ in range(10):
+                await w.give(5)
+                await asyncio.sleep(0.1)
+            await w.all_hinted()
+            assert zombie.poll() is None
+    finally:
+        kill(zombie)
+    await w.published_once()
+
+
+async def test_an_older_database_stops_it_until_the_log_is_accepted(w: World) -> None:
+    async with relaying(w):
+        await w.give(90)
+        await w.all_hinted()
+    heads = await w.heads()
+    await w.pool.execute("DELETE FROM event WHERE position > 10")
+    await w.pool.execute("UPDATE head SET position = 10")
+    await w.pool.execute("UPDATE hint SET position = 10, log_offset = 10")
+    assert (await stopped(w)).code in ("relay_older_database", "relay_log_gap")
+    async with relaying(w, accept_log=True) as relay:
+        await until(lambda: relay.status.leading)
+        assert await w.heads() == heads
+        await w.give(9)
+        await w.all_hinted()
+    await w.published_once()
+
+
+async def test_another_databases_events_stop_it(w: World) -> None:
+    async with relaying(w):
+        await w.give(10)
+        await w.all_hinted()
+    await w.pool.execute("UPDATE stream SET id = $1", uuid4())
+    await w.pool.execute("DELETE FROM hint")
+    assert (await stopped(w)).code == "relay_foreign_stream"
+
+
+async def test_another_number_of_partitions_stops_it(w: World) -> None:
+    await w.pool.execute("UPDATE stream SET partitions = 4")
+    assert (await stopped(w)).code == "relay_partitions_changed"
+
+
+async def test_a_quiet_partition_whose_records_expired_goes_on(w: World) -> None:
+    async with relaying(w):
+        await w.give(30)
+        await w.all_hinted()
+    async with admin(w.kafka) as client:
+        await client.delete_records(
+            {
+                TopicPartition(w.topics.lifecycle, p): RecordsToDelete(before_offset=-1)
+                for p in range(w.stream.partitions)
+            }
+        )
+    async with relaying(w) as relay:
+        await until(lambda: relay.status.leading)
+        await w.give(30)
+        await w.all_hinted()
+    seen = [record.position for record in await w.log(w.topics.lifecycle)]
+    assert len(seen) == 30
+
+
+async def test_the_lease_passes_in_turn(w: World) -> None:
+    async with relaying(w) as first, relaying(w) as second:
+        await w.give(20)
+        await w.all_hinted()
+        assert [first.status.leading, second.status.leading].count(True) == 1
