@@ -15,17 +15,18 @@ from typing import Any, Final
 from uuid import UUID, uuid5
 
 from service.contracts import strict_json
+from service.contracts.reports import (
+    LOG_REPORTED,
+    METRICS_REPORTED,
+    ROUND_REPORTED,
+    STATUS_REPORTED,
+)
 from service.domain.vocabulary import ModelStatus, RoundEvent
 from service.fl_api.outbox import Report
 
-STATUS: Final = "fl.job.status_reported.v1"
-ROUND: Final = "fl.job.round_reported.v1"
-METRICS: Final = "fl.job.metrics_reported.v1"
-LOG: Final = "fl.job.log_reported.v1"
-
 MAX_DETAIL: Final = 500
 MAX_LOG: Final = 8_000
-_MAX_LABEL: Final = 64
+_MAX_LABEL: Final = 200
 _METRICS_AT_ONCE: Final = 50
 
 #: Takes a report and whether it must be kept even when the queue is full.
@@ -45,7 +46,10 @@ class Speaker:
     def status(self, status: ModelStatus, detail: str | None = None) -> None:
         """The run is now INITIATED, PREPARED, RUNNING, or ended as ERROR or STOPPED."""
         self._tell(
-            f"status:{status.value}", STATUS, {"status": status.value, "detail": _cut(detail)}, True
+            f"status:{status.value}",
+            STATUS_REPORTED,
+            {"status": status.value, "detail": _cut(detail)},
+            True,
         )
 
     def round(
@@ -61,7 +65,7 @@ class Speaker:
         several events of one kind, round and slot."""
         self._tell(
             f"round:{global_round}:{event.value}:{slot or ''}:{name}",
-            ROUND,
+            ROUND_REPORTED,
             {
                 "event_type": event.value,
                 "global_round": global_round or None,
@@ -76,7 +80,7 @@ class Speaker:
         """Metrics of a round, of one site or, without a slot, of all together."""
         entries = [
             {
-                "label": label[:_MAX_LABEL],
+                "label": storable(label)[:_MAX_LABEL],
                 "result": finite(value),
                 "global_round": global_round,
                 "fl_client_name": slot,
@@ -86,14 +90,16 @@ class Speaker:
         for first in range(0, len(entries), _METRICS_AT_ONCE):
             self._tell(
                 f"metrics:{global_round}:{slot or ''}:{first}",
-                METRICS,
+                METRICS_REPORTED,
                 {"metrics": entries[first : first + _METRICS_AT_ONCE], "fl_client_name": slot},
             )
 
     def log(self, name: str, text: str, *, slot: str | None = None, success: bool = False) -> None:
         """Text of a run's log; of a longer one the end, where the cause stands."""
         text = storable(text)[-MAX_LOG:]
-        self._tell(f"log:{name}", LOG, {"log": text, "success": success, "fl_client_name": slot})
+        self._tell(
+            f"log:{name}", LOG_REPORTED, {"log": text, "success": success, "fl_client_name": slot}
+        )
 
     def _tell(self, name: str, kind: str, body: Mapping[str, Any], must: bool = False) -> None:
         if self.keep is None or self.job_id is None or self.attempt is None:

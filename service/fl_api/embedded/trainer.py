@@ -32,6 +32,7 @@ SIGNATURES: Final = {
 _MAX_CAUSE: Final = 400
 _MAX_TRACE: Final = 6_000
 _MAX_METRICS: Final = 200
+_MAX_LABEL: Final = 128
 
 Metrics = dict[str, float | None]
 
@@ -195,10 +196,11 @@ def _metrics(function: str, value: Any) -> Metrics:
     metrics: Metrics = {}
     for key, member in value.items():
         number = _number(member)
-        if not isinstance(key, str) or not key.strip() or number is None:
+        if not isinstance(key, str) or not 0 < len(key.strip()) <= _MAX_LABEL or number is None:
             raise _wrong(
                 function,
-                f"metric {str(key)[:60]!r} should be a number, not {type(member).__name__}",
+                f"metric {str(key)[:60]!r} should be a number under a short name,"
+                f" not {type(member).__name__}",
             )
         metrics[key] = number if math.isfinite(number) else None
     return metrics

@@ -32,6 +32,8 @@ from service.fl_api.reports import Speaker
 T = TypeVar("T")
 
 _MAX_TOLD: Final = 3
+#: Metrics and names that go into a report's details, whose size is limited.
+_MAX_DETAILS: Final = 50
 
 
 class TrainingFailed(Exception):
@@ -297,10 +299,10 @@ class Training:
             RoundEvent.ROUND_AGGREGATED,
             record.round,
             details={
-                **record.metrics,
+                **dict(list(record.metrics.items())[:_MAX_DETAILS]),
                 "num_examples": record.num_examples,
                 "sites": len(record.sites),
-                "failed_sites": sorted(record.failed),
+                "failed_sites": sorted(record.failed)[:_MAX_DETAILS],
                 "total_rounds": self._plan.rounds,
             },
         )

@@ -1,0 +1,30 @@
+"""The servers under test: every FL runtime's FL-API answers the same suite."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.fl_api.embedded.net import embedded_net
+from service.fl_api.scripted.net import scripted_net
+from service.fl_api.serving import serving
+from tests.conformance.at_hand import SLOTS, Net, bundle_host
+
+
+@pytest.fixture(params=["scripted", "embedded"])
+async def net(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Net]:
+    async with AsyncExitStack() as stack:
+        bundles = await stack.enter_async_context(bundle_host())
+        scripted = None
+        if request.param == "scripted":
+            scripted = await stack.enter_async_context(scripted_net(SLOTS, fetch=True))
+            url = scripted.url
+        else:
+            server = embedded_net(tmp_path / "net", SLOTS, tmp_path / "data", capacity=2)
+            url = await stack.enter_async_context(serving(server.app))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+        yield Net(request.param, http, bundles, scripted)
