@@ -44,9 +44,7 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Would an ordinary call be refused now?"""
-        return self._open_until is not None and (
-            self._probing or self._clock() < self._open_until
-        )
+        return self._open_until is not None and (self._probing or self._clock() < self._open_until)
 
     def admit(self, *, always: bool = False) -> None:
         """Pass, or refuse. Whoever passed calls `settle` once. `always` lets a health check through: it is

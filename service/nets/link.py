@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,7 +22,6 @@ from typing import Final
 import httpx
 import structlog
 
-from service import __version__
 from service.domain.registry import Net
 from service.domain.vocabulary import Reason
 from service.errors import Ambiguous, Transient
@@ -217,7 +215,7 @@ class Link:
             raise self._no_answer(ask, exc) from exc
 
     def _headers(self, ask: Ask, fresh: bool) -> dict[str, str]:
-        headers = {"accept": "application/json", "user-agent": f"fl-job-service/{__version__}"}
+        headers = {"accept": "application/json", "user-agent": "fl-job-service"}
         if ask.body is not None:
             headers["content-type"] = "application/json"
         if fresh:
@@ -322,7 +320,7 @@ def _ages(tls: TlsFiles | None) -> tuple[float, ...]:
     ages = []
     for path in (tls.cert_file, tls.key_file, tls.ca_file):
         try:
-            ages.append(os.stat(path).st_mtime if path else 0.0)
+            ages.append(path.stat().st_mtime if path else 0.0)
         except OSError:
             ages.append(-1.0)
     return tuple(ages)

@@ -1,4 +1,4 @@
-"""What the registry lets an operator set for the calls to one net: time limits, authentication, encryption."""
+"""What an operator may set for the calls to one net: time limits, authentication, encryption."""
 
 from __future__ import annotations
 

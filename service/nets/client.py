@@ -1,0 +1,124 @@
+"""The client of one net's adapter: the FL-API's calls, and the dialect in which its answers are read.
+
+Promise: what the port `NetClient` says. The dialect is the one that the adapter's latest `/health` asks
+for; before the first it is asked when it is needed, and what must be answered at once is answered as by
+the runtime's own adapter, the more careful one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from service.contracts.fl import IStartTrainingBody
+from service.domain.observed import Client, Found, Handle, Health, RunList
+from service.domain.registry import Net
+from service.domain.vocabulary import FLJobStatus
+from service.nets.calls import Calls, check_upload
+from service.nets.dialects import Dialect, choose
+from service.nets.dialects.dialect import Sleep, real_sleep
+from service.nets.encryption import COHORT_QUERY, PROJECT_ID, Sealer
+from service.nets.link import Link
+from service.nets.options import Options
+
+
+class AdapterClient:
+    """See the module."""
+
+    def __init__(
+        self,
+        net: Net,
+        options: Options,
+        link: Link,
+        calls: Calls,
+        sealer: Sealer,
+        *,
+        sleep: Sleep = real_sleep,
+    ) -> None:
+        self.net = net
+        self._options, self._link, self._calls, self._sealer = options, link, calls, sealer
+        self._sleep = sleep
+        self._careful = choose(calls, names_extensions=False, extensions=(), sleep=sleep)
+        self._known: Dialect | None = None
+
+    async def health(self) -> Health:
+        """Passes an open breaker: it is how a net that came back is noticed."""
+        health, names_extensions = await self._calls.health()
+        self._known = choose(
+            self._calls,
+            names_extensions=names_extensions,
+            extensions=health.extensions,
+            sleep=self._sleep,
+        )
+        return health
+
+    async def serving(self) -> bool:
+        return await (await self._dialect()).serving()
+
+    async def clients(self) -> tuple[Client, ...]:
+        return tuple(
+            Client(slot=client.name, status=client.status, online=client.online)
+            for client in await self._calls.clients()
+        )
+
+    async def upload(
+        self,
+        handle: Handle,
+        *,
+        project_id: str,
+        cohort_query: str,
+        slots: Sequence[str],
+        urls: Sequence[str],
+    ) -> None:
+        """Hand the app over: `project_id` sealed, `cohort_query` sealed where the net wants it so."""
+        check_upload(slots, urls)
+        if self._options.encrypt_cohort_query:
+            cohort_query = self._sealer.seal(cohort_query, COHORT_QUERY)
+        body = IStartTrainingBody(
+            project_id=self._sealer.seal(project_id, PROJECT_ID),
+            cohort_query=cohort_query,
+            trusts=list(slots),
+            bundle_urls=list(urls),
+        )
+        await self._calls.upload(handle, body)
+
+    async def submit(self, handle: Handle) -> str:
+        return await self._calls.submit(handle)
+
+    async def runs(self) -> RunList:
+        return await (await self._dialect()).runs()
+
+    async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
+        return await (await self._dialect(extensions)).find_run(handle)
+
+    async def fence(self, handle: Handle, extensions: frozenset[str]) -> None:
+        await (await self._dialect(extensions)).fence(handle)
+
+    async def abort(self, run_id: str) -> None:
+        await self._calls.abort(run_id)
+
+    async def logs(self, run_id: str) -> str | None:
+        return await self._calls.logs(run_id)
+
+    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+        return self._calls.results(run_id)
+
+    def is_lost(self, listed: RunList, run_id: str) -> bool:
+        return (self._known or self._careful).is_lost(listed, run_id)
+
+    def terminal_is_final(self, status: FLJobStatus) -> bool:
+        return (self._known or self._careful).terminal_is_final(status)
+
+    async def close(self) -> None:
+        """Wait for the calls under way, then give the connections back."""
+        await self._link.close()
+
+    async def _dialect(self, extensions: frozenset[str] = frozenset()) -> Dialect:
+        """`extensions`, where a caller has them from the database, spare the first question."""
+        if self._known is None and extensions:
+            self._known = choose(
+                self._calls, names_extensions=True, extensions=extensions, sleep=self._sleep
+            )
+        if self._known is None:
+            await self.health()
+        return self._known or self._careful

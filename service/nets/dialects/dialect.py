@@ -1,0 +1,67 @@
+"""What differs between adapters, as one protocol: which run is ours, when one is gone, when one is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Protocol
+
+from service.contracts.fl_lists import ListedRun
+from service.domain.observed import Found, Handle, Run, RunList
+from service.domain.vocabulary import FLJobStatus
+
+Sleep = Callable[[float], Awaitable[None]]
+
+#: Seconds for which a worker that was stopped may still believe in its lease.
+LEASE_SECONDS: Final = 10.0
+#: Seconds between two lists that must agree after an adapter may have restarted.
+BETWEEN_LISTS_SECONDS: Final = 15.0
+
+real_sleep: Final[Sleep] = asyncio.sleep
+
+
+class Dialect(Protocol):
+    """How one kind of adapter is read. Raises what `Calls` raises."""
+
+    async def serving(self) -> bool:
+        """Is the runtime behind the adapter up?"""
+        ...
+
+    async def runs(self) -> RunList:
+        """The runs, and whether the list is whole."""
+        ...
+
+    async def find_run(self, handle: Handle) -> Found:
+        """The run of a submission whose answer was lost."""
+        ...
+
+    async def fence(self, handle: Handle) -> None:
+        """Make a late submit of this handle fail, and wait until none can be in flight."""
+        ...
+
+    def is_lost(self, listed: RunList, run_id: str) -> bool:
+        """May the run's absence from this list count as a miss?"""
+        ...
+
+    def terminal_is_final(self, status: FLJobStatus) -> bool:
+        """Does a run of this terminal status never start again?"""
+        ...
+
+
+def seen(run: ListedRun) -> Run:
+    """A listed run as the steps read it; a status that nobody knows is kept as it was spelled."""
+    details = run.status_details if run.status is not None else run.word or run.status_details
+    return Run(run.job_id, run.status, details)
+
+
+def absent(listed: RunList, run_id: str) -> bool:
+    """A whole list without the run."""
+    return listed.complete and all(run.run_id != run_id for run in listed.runs)
+
+
+def by_difference(listed: Iterable[ListedRun], handle: Handle) -> Found:
+    """What is listed now and was not before the call. Only exactly one may be taken for ours."""
+    fresh = [run.job_id for run in listed if run.job_id not in handle.known_runs]
+    if len(fresh) > 1:
+        return Found(None, doubt=f"{len(fresh)} runs appeared since the submit")
+    return Found(fresh[0], provisional=True) if fresh else Found(None)

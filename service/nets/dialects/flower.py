@@ -1,0 +1,86 @@
+"""FLIP's adapter of Flower: runs carry no name, the list shows the newest twenty, one submit at a time.
+
+A run is found by difference to what was listed before. While a submit is in flight the adapter answers
+another with 409, so a submit of an empty app under an id of its own tells whether anything may still come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import uuid5
+
+from service.domain.observed import Found, Handle, RunList
+from service.domain.vocabulary import FLJobStatus, Reason
+from service.errors import Transient
+from service.nets.calls import Calls
+from service.nets.dialects.dialect import (
+    BETWEEN_LISTS_SECONDS,
+    LEASE_SECONDS,
+    Sleep,
+    absent,
+    by_difference,
+    real_sleep,
+    seen,
+)
+
+_PAGE: Final = 20  #: runs that the adapter lists at most
+_PROBE_SECONDS: Final = 2.0
+_IN_FLIGHT: Final = "a submit is still in flight at the adapter"
+
+
+class FlowerDialect:
+    """See the module."""
+
+    def __init__(self, calls: Calls, *, sleep: Sleep = real_sleep) -> None:
+        self._calls, self._sleep = calls, sleep
+
+    async def serving(self) -> bool:
+        """It says `STOPPED`, with 200, when its runtime is down."""
+        return (await self._calls.server_status() or "").upper() == "RUNNING"
+
+    async def runs(self) -> RunList:
+        listed = await self._calls.runs()
+        return RunList(tuple(map(seen, listed)), complete=len(listed) < _PAGE)
+
+    async def find_run(self, handle: Handle) -> Found:
+        """List once nothing is in flight any more."""
+        if await self._in_flight(handle):
+            return Found(None, doubt=_IN_FLIGHT)
+        return by_difference(await self._calls.runs(), handle)
+
+    async def fence(self, handle: Handle) -> None:
+        """Empty the app, wait until nothing is in flight, and then so long that the next list can be
+        trusted also when the adapter was restarted in between.
+
+        Raises:
+            Transient: a submit is in flight longer than one may take.
+        """
+        await self._calls.upload_empty(handle, self._calls.segment(handle))
+        waited = 0.0
+        while await self._in_flight(handle):
+            if waited > self._calls.submit_seconds + LEASE_SECONDS:
+                raise Transient(_IN_FLIGHT, code=Reason.ADAPTER_UNAVAILABLE)
+            await self._sleep(_PROBE_SECONDS)
+            waited += _PROBE_SECONDS
+        if by_difference(await self._calls.runs(), handle) == Found(None):
+            await self._sleep(BETWEEN_LISTS_SECONDS)
+
+    async def _in_flight(self, handle: Handle) -> bool:
+        scratch = uuid5(handle.path_id, "probe")
+        await self._calls.upload_empty(handle, scratch)
+        answer = await self._calls.probe_submit(handle, scratch)
+        if answer.ok:  # against all experience it ran an app without files
+            raise Transient(
+                "the adapter took a submit of an empty app: its runs can't be told apart",
+                code=Reason.ADAPTER_UNAVAILABLE,
+            )
+        if answer.status in (408, 429, 502, 503, 504):
+            raise Transient(answer.told("submit"), code=Reason.ADAPTER_UNAVAILABLE)
+        return answer.status == 409
+
+    def is_lost(self, listed: RunList, run_id: str) -> bool:
+        """A run beyond a full page is not lost, only old."""
+        return absent(listed, run_id)
+
+    def terminal_is_final(self, status: FLJobStatus) -> bool:
+        return True

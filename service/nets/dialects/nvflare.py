@@ -1,0 +1,76 @@
+"""FLIP's adapter of NVFLARE: jobs carry the name that stood in the path of their submit.
+
+A run is found by that name. The list grows for ever and is whole; but it goes on calling a job RUNNING
+whose server has lost it, so such jobs are looked up in the server's own list and left out when they are
+not there. What it lists as aborted may start afterwards.
+"""
+
+from __future__ import annotations
+
+from service.domain.observed import Found, Handle, RunList
+from service.domain.vocabulary import FLJobStatus
+from service.errors import Transient
+from service.nets.calls import Calls
+from service.nets.dialects.dialect import LEASE_SECONDS, Sleep, absent, real_sleep, seen
+
+
+class NvflareDialect:
+    """See the module."""
+
+    def __init__(self, calls: Calls, *, sleep: Sleep = real_sleep) -> None:
+        self._calls, self._sleep = calls, sleep
+
+    async def serving(self) -> bool:
+        """Its `stopped` means idle; a runtime that is down is a 500."""
+        word = await self._calls.server_status()
+        return word is not None and word.lower() != "shutdown"
+
+    async def runs(self) -> RunList:
+        listed = await self._calls.runs()
+        if any(run.status is FLJobStatus.RUNNING for run in listed):
+            alive = await self._alive()
+            if alive is not None:
+                listed = [
+                    run
+                    for run in listed
+                    if run.status is not FLJobStatus.RUNNING or run.job_id in alive
+                ]
+        return RunList(tuple(map(seen, listed)), complete=True)
+
+    async def _alive(self) -> frozenset[str] | None:
+        """What the server has; None, and nothing is left out, when it can't be asked."""
+        try:
+            return await self._calls.running_in_server()
+        except Transient:
+            return None
+
+    async def find_run(self, handle: Handle) -> Found:
+        """By name: this submission's first, then those of the attempt's former submissions. The model's id
+        as the name is not this submission's alone, so there what was listed before is left out, and what
+        is found is provisional."""
+        shared = self._calls.net.path_id == "model"
+        names = [handle.model_id] if shared else [handle.path_id, *reversed(handle.earlier_paths)]
+        mine: list[str] = []
+        for name in names:
+            listed = await self._calls.runs(name_prefix=str(name))
+            mine += [
+                run.job_id
+                for run in listed
+                if run.job_id not in handle.known_runs and run.job_id not in mine
+            ]
+        if shared and len(mine) > 1:
+            return Found(None, doubt=f"{len(mine)} runs of this model appeared since the submit")
+        if not mine:
+            return Found(None)
+        return Found(mine[0], provisional=shared, extra_runs=tuple(mine[1:]))
+
+    async def fence(self, handle: Handle) -> None:
+        """Empty the app, then wait as long as a submit, or a worker that believes in its lease, can take."""
+        await self._calls.upload_empty(handle, self._calls.segment(handle))
+        await self._sleep(self._calls.submit_seconds + LEASE_SECONDS)
+
+    def is_lost(self, listed: RunList, run_id: str) -> bool:
+        return absent(listed, run_id)
+
+    def terminal_is_final(self, status: FLJobStatus) -> bool:
+        return status is not FLJobStatus.STOPPED

@@ -1,0 +1,95 @@
+"""The clients of all registered nets.
+
+Promise: one client per net, kept as long as its registry entry stays the same; a net that changed gets a
+new one, which still takes turns with the old one's uploads and submits. What breaks it: calling `follow`
+outside the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+
+from service.domain.registry import Net, Registry
+from service.domain.vocabulary import Reason
+from service.errors import Invalid, Transient
+from service.nets.breaker import Breaker
+from service.nets.calls import Calls
+from service.nets.client import AdapterClient
+from service.nets.dialects.dialect import Sleep, real_sleep
+from service.nets.encryption import Sealer
+from service.nets.link import Link, OnCall
+from service.nets.options import read_options
+
+
+class Nets:
+    """See the module. Raises errors.Invalid for an unusable key. `transport` and `sleep` are replaced in
+    tests; `on_call` is told of every call (net, call, outcome, seconds)."""
+
+    def __init__(
+        self,
+        *,
+        aes_key_base64: str | None = None,
+        on_call: OnCall | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Sleep = real_sleep,
+    ) -> None:
+        self._sealer = Sealer(aes_key_base64)
+        self._on_call, self._transport, self._sleep = on_call, transport, sleep
+        self._registered: dict[str, Net] = {}
+        self._clients: dict[str, AdapterClient] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def encrypts(self) -> bool:
+        """Whether there is a key: without one project ids go out clear."""
+        return self._sealer.has_key
+
+    def client(self, name: str) -> AdapterClient:
+        """The net's client.
+
+        Raises:
+            Transient: `adapter_unavailable`, the net left the registry or its options are unusable.
+        """
+        client = self._clients.get(name)
+        if client is None:
+            net = self._registered.get(name)
+            if net is None:
+                raise Transient(
+                    f"net {name} is not in the registry", code=Reason.ADAPTER_UNAVAILABLE
+                )
+            try:
+                client = self._clients[name] = self._make(net)
+            except Invalid as exc:
+                raise Transient(exc.message, code=Reason.ADAPTER_UNAVAILABLE) from exc
+        return client
+
+    def follow(self, registry: Registry) -> None:
+        """Take over a registry; the clients of nets that changed or left end when they are idle."""
+        for name, net in self._registered.items():
+            if registry.nets.get(name) != net and (client := self._clients.pop(name, None)):
+                task = asyncio.get_running_loop().create_task(client.close())
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+        self._registered = dict(registry.nets)
+
+    async def close(self) -> None:
+        """Wait for calls under way, then give all connections back."""
+        clients = list(self._clients.values())
+        self._clients.clear()
+        await asyncio.gather(*(client.close() for client in clients), *self._leaving)
+
+    def _make(self, net: Net) -> AdapterClient:
+        options = read_options(net)
+        link = Link(
+            net,
+            options,
+            breaker=Breaker(net.name),
+            on_call=self._on_call,
+            transport=self._transport,
+        )
+        lock = self._locks.setdefault(net.name, asyncio.Lock())
+        calls = Calls(net, link, options.timeouts, lock)
+        return AdapterClient(net, options, link, calls, self._sealer, sleep=self._sleep)
