@@ -368,6 +368,9 @@ async def test_a_site_is_taken_out_by_a_file(bench: Bench) -> None:
     failed = await bench.submit()
     run = await bench.until(failed, *OVER)
     assert run.details == "site Trust_2 failed in round 1, start: the site is offline"
+    assert site_processes(bench.tmp) == []
+    await asyncio.sleep(0.3)
+    assert site_processes(bench.tmp) == []
     ignored = await bench.submit(config={"IGNORE_RESULT_ERROR": True})
     assert (await bench.until(ignored, *OVER)).status is FLJobStatus.FINISHED
     flag.unlink()

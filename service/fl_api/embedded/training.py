@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -127,11 +128,12 @@ class Training:
 
         sites = [self._site(slot) for slot in self._slots]
         self._sites = {site.slot: site for site in sites}
-        async for site, outcome in _as_they_come(sites, begin):
-            if isinstance(outcome, SiteFailed):
-                await self._site_failed(number, outcome)
-            else:
-                self._log.line("ready", site.slot)
+        async with aclosing(_as_they_come(sites, begin)) as outcomes:
+            async for site, outcome in outcomes:
+                if isinstance(outcome, SiteFailed):
+                    await self._site_failed(number, outcome)
+                else:
+                    self._log.line("ready", site.slot)
         self._somebody_left(number)
 
     def _site(self, slot: str) -> SiteLink:
@@ -203,11 +205,14 @@ class Training:
                 raise SiteFailed(site.slot, "fit", problem, alive=True)
             return update
 
-        async for site, outcome in _as_they_come(list(self._sites.values()), fit):
-            if isinstance(outcome, SiteFailed):
-                await self._site_failed(number, outcome)
-                continue
-            updates[site.slot] = await self._take(number, site.slot, outcome, parameters, folding)
+        async with aclosing(_as_they_come(list(self._sites.values()), fit)) as outcomes:
+            async for site, outcome in outcomes:
+                if isinstance(outcome, SiteFailed):
+                    await self._site_failed(number, outcome)
+                    continue
+                updates[site.slot] = await self._take(
+                    number, site.slot, outcome, parameters, folding
+                )
         if not updates:
             raise TrainingFailed(f"round {number}: no site gave a usable result: {self._told()}")
         try:
@@ -244,11 +249,12 @@ class Training:
         async def evaluate(site: SiteLink) -> Measured:
             return await site.evaluate(packed, parameters.keys, config, self._places.call_seconds)
 
-        async for site, outcome in _as_they_come(list(self._sites.values()), evaluate):
-            if isinstance(outcome, SiteFailed):
-                await self._site_failed(number, outcome)
-            else:
-                measured[site.slot] = outcome
+        async with aclosing(_as_they_come(list(self._sites.values()), evaluate)) as outcomes:
+            async for site, outcome in outcomes:
+                if isinstance(outcome, SiteFailed):
+                    await self._site_failed(number, outcome)
+                else:
+                    measured[site.slot] = outcome
         return measured
 
     async def _site_failed(self, number: int, failure: SiteFailed) -> None:
@@ -333,8 +339,12 @@ async def _maybe_in_thread(nbytes: int, work: Callable[[], T]) -> T:
 
 async def _as_they_come(
     sites: Sequence[SiteLink], ask: Callable[[SiteLink], Awaitable[T]]
-) -> AsyncIterator[tuple[SiteLink, T | SiteFailed]]:
-    """Ask all sites at once; each answer or failure when it comes. Left early, the rest is dropped."""
+) -> AsyncGenerator[tuple[SiteLink, T | SiteFailed], None]:
+    """Ask all sites at once; each answer or failure when it comes.
+
+    Inside `aclosing`: left early, the questions still open are given up before anything else goes
+    on, or a process that was just being started would outlive its run.
+    """
 
     async def one(site: SiteLink) -> tuple[SiteLink, T | SiteFailed]:
         try:
