@@ -1,0 +1,27 @@
+"""What the relay relies on in the Kafka client: its pause's name, and the placement of keys."""
+
+from __future__ import annotations
+
+from aiokafka.partitioner import murmur2 as reference
+from aiokafka.producer import sender
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.contracts.placement import murmur2, partition_for
+from service.kafka import clients
+
+
+def test_the_pause_between_transactions_has_its_name_and_is_short() -> None:
+    assert sender.BACKOFF_OVERRIDE == clients.TRANSACTION_PAUSE == 0.002
+
+
+@given(st.binary(max_size=80))
+def test_keys_are_placed_as_every_client_places_them(key: bytes) -> None:
+    assert murmur2(key) == reference(key)
+    assert partition_for(key, 12) == (reference(key) & 0x7FFFFFFF) % 12
+
+
+def test_known_placements_of_the_java_client() -> None:
+    assert murmur2(b"21") == -973932308 & 0xFFFFFFFF
+    assert murmur2(b"foobar") == -790332482 & 0xFFFFFFFF
+    assert murmur2(b"a-little-bit-long-string") == -985981536 & 0xFFFFFFFF
