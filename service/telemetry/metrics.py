@@ -1,0 +1,228 @@
+"""Every metric of the service, by name, in one place.
+
+Promise: a name that is not here is not exported, and no label holds a job, a project or anything else
+that grows without bound (nets and steps are few). Counters that a part keeps for itself, as plain numbers
+in its status, are read at scrape time (`follow`), so that counting costs the part nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One number of a part's status: its metric's name, kind (counter or gauge), help and reading."""
+
+    name: str
+    kind: str
+    about: str
+    read: Callable[[Any], float]
+
+
+def _attribute(name: str) -> Callable[[Any], float]:
+    return lambda status: float(getattr(status, name))
+
+
+def _since(name: str) -> Callable[[Any], float]:
+    return lambda status: max(0.0, time.monotonic() - float(getattr(status, name)))
+
+
+#: What is read from `ingest.status.IngestStatus`.
+INGEST: Final = (
+    Followed("fl_ingest_records", "counter", "Records stored.", _attribute("records")),
+    Followed("fl_ingest_batches", "counter", "Transactions of records.", _attribute("batches")),
+    Followed(
+        "fl_ingest_dead_letters", "counter", "Undecodable records.", _attribute("dead_letters")
+    ),
+    Followed(
+        "fl_ingest_isolated", "counter", "Records taken out of a batch.", _attribute("isolated")
+    ),
+    Followed(
+        "fl_ingest_fenced", "counter", "Batches of a former owner, dropped.", _attribute("fenced")
+    ),
+    Followed("fl_ingest_errors", "counter", "Errors of the consumer.", _attribute("errors")),
+    Followed("fl_ingest_rebalances", "counter", "Assignments taken.", _attribute("rebalances")),
+    Followed("fl_ingest_paused", "gauge", "1 while the store is behind.", _attribute("paused")),
+    Followed("fl_ingest_joined", "gauge", "1 when partitions are held.", _attribute("joined")),
+    Followed(
+        "fl_ingest_beat_age_seconds", "gauge", "Since the poll loop's last turn.", _since("beat")
+    ),
+)
+#: What is read from `relay.status.RelayStatus`.
+RELAY: Final = (
+    Followed("fl_relay_events", "counter", "Lifecycle events published.", _attribute("published")),
+    Followed("fl_relay_transactions", "counter", "Kafka transactions.", _attribute("transactions")),
+    Followed("fl_relay_takeovers", "counter", "Leaderships taken.", _attribute("takeovers")),
+    Followed("fl_relay_errors", "counter", "Errors while publishing.", _attribute("errors")),
+    Followed(
+        "fl_relay_foreign_records",
+        "counter",
+        "Records on our topics that we did not write.",
+        _attribute("foreign_records"),
+    ),
+    Followed(
+        "fl_relay_leading", "gauge", "1 in the process that publishes.", _attribute("leading")
+    ),
+    Followed("fl_relay_beat_age_seconds", "gauge", "Since the loop's last turn.", _since("beat")),
+    Followed(
+        "fl_relay_hanging_transactions",
+        "gauge",
+        "Partitions held back by an open transaction.",
+        lambda status: float(len(status.hanging)),
+    ),
+    Followed(
+        "fl_relay_hanging_seconds",
+        "gauge",
+        "The oldest such transaction's age.",
+        lambda status: max((each.seconds() for each in status.hanging.values()), default=0.0),
+    ),
+    Followed(
+        "fl_relay_net_status_sent", "counter", "Net states sent.", _attribute("net_status_sent")
+    ),
+    Followed(
+        "fl_relay_tombstones_sent", "counter", "Tombstones sent.", _attribute("tombstones_sent")
+    ),
+    Followed(
+        "fl_relay_dead_letters_sent",
+        "counter",
+        "Dead letters sent.",
+        _attribute("dead_letters_sent"),
+    ),
+    Followed(
+        "fl_relay_second_lane_errors",
+        "counter",
+        "Errors of the second lane.",
+        _attribute("second_lane_errors"),
+    ),
+)
+
+
+class _Following(Collector):
+    """Reads parts' own counts when somebody scrapes."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, tuple[Callable[[], Any], tuple[Followed, ...]]] = {}
+
+    def add(self, part: str, status: Callable[[], Any], followed: Iterable[Followed]) -> None:
+        self._parts[part] = (status, tuple(followed))
+
+    def collect(self) -> Iterator[Metric]:
+        for current, followed in self._parts.values():
+            status = current()
+            if status is None:
+                continue
+            for each in followed:
+                kind = CounterMetricFamily if each.kind == "counter" else GaugeMetricFamily
+                yield kind(each.name, each.about, value=each.read(status))
+
+
+class Metrics:
+    """The process's metrics, in a registry of their own, so that two services in one process don't mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._following = _Following()
+        self.registry.register(self._following)
+        r = self.registry
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(name, about, labels, registry=r)
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(name, about, labels, registry=r)
+
+        def histogram(
+            name: str, about: str, *labels: str, buckets: tuple[float, ...] = _FAST
+        ) -> Histogram:
+            return Histogram(name, about, labels, registry=r, buckets=buckets)
+
+        # --- the one write path
+        self.decisions = counter("fl_decisions", "Commands decided.", "outcome")
+        self.events = counter("fl_events", "Events written.", "type")
+        self.apply_seconds = histogram("fl_apply_seconds", "One transaction of commands.")
+        self.deadlocks = counter("fl_deadlocks", "Transactions repeated after a deadlock.")
+        self.serialization_retries = counter(
+            "fl_transaction_retries", "Transactions repeated for another reason.", "reason"
+        )
+        # --- the work
+        self.claims = counter("fl_claims", "Claims tried.", "outcome")
+        self.steps = counter("fl_steps", "Turns of the steps.", "step", "outcome")
+        self.step_seconds = histogram("fl_step_seconds", "Time of a turn.", "step", buckets=_SLOW)
+        # --- nets
+        self.net_calls = counter("fl_net_calls", "Calls to adapters.", "net", "call", "outcome")
+        self.net_call_seconds = histogram(
+            "fl_net_call_seconds", "Time of a call to an adapter.", "net", "call", buckets=_SLOW
+        )
+        self.breaker_open = gauge("fl_net_breaker_open", "1 while calls are held back.", "net")
+        self.net_answering = gauge("fl_net_answering", "1 when the adapter answers.", "net")
+        self.net_online = gauge("fl_net_clients_online", "Member trusts online.", "net")
+        self.net_occupied = gauge("fl_net_slots_occupied", "Places taken on the net.", "net")
+        self.net_capacity = gauge("fl_net_capacity", "Places of the net.", "net")
+        self.net_strays = gauge("fl_net_strays", "Runs that nobody here submitted.", "net")
+        self.net_in_doubt = gauge("fl_net_in_doubt", "1 while a submission is in doubt.", "net")
+        self.quarantined = gauge(
+            "fl_slots_quarantined", "Places kept for runs without proof of end."
+        )
+        # --- what is where
+        self.jobs = gauge("fl_jobs", "Unfinished jobs by state.", "state")
+        self.parked = gauge("fl_parked_records", "Stops and reports waiting for their job.")
+        self.unsent_dead_letters = gauge("fl_dead_letters_unsent", "Dead letters to be published.")
+        self.outbox_lag = gauge("fl_outbox_lag_events", "Events written and not yet published.")
+        self.oldest_queued_seconds = gauge(
+            "fl_oldest_queued_seconds", "Age of the oldest queued job."
+        )
+        self.ingest_lag = gauge("fl_ingest_lag_records", "Records not yet read.")
+
+    def follow(self, part: str, status: Callable[[], Any], followed: Iterable[Followed]) -> None:
+        """Export a part's own counts (`INGEST`, `RELAY`); `status` may answer None meanwhile."""
+        self._following.add(part, status, followed)
+
+    def on_step(self, step: str, outcome: str, seconds: float) -> None:
+        """One turn of a step ended: ok, transient or error."""
+        self.steps.labels(step, outcome).inc()
+        self.step_seconds.labels(step).observe(seconds)
+
+    def on_call(self, net: str, call: str, outcome: str, seconds: float) -> None:
+        """One call to a net's adapter ended."""
+        self.net_calls.labels(net, call, outcome).inc()
+        self.net_call_seconds.labels(net, call).observe(seconds)
+
+    def take_counts(self, counts: Mapping[str, Any]) -> None:
+        """Set the gauges from `store.queries.Queries.counts`."""
+        self.jobs.clear()
+        for state, number in counts["jobs"].items():
+            self.jobs.labels(state).set(number)
+        self.parked.set(counts["parked"])
+        self.unsent_dead_letters.set(counts["dead_letters_unsent"])
+        self.outbox_lag.set(counts["outbox_lag"])
+        self.quarantined.set(counts["quarantined"])
+        self.oldest_queued_seconds.set(counts["oldest_queued_seconds"])
+        gauges = {
+            "answering": self.net_answering,
+            "online": self.net_online,
+            "occupied": self.net_occupied,
+            "capacity": self.net_capacity,
+            "strays": self.net_strays,
+            "in_doubt": self.net_in_doubt,
+        }
+        for name, each in gauges.items():
+            each.clear()
+            for net, numbers in counts["nets"].items():
+                each.labels(net).set(numbers[name])
+
+    def text(self) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        return generate_latest(self.registry)
