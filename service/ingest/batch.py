@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from service.store.apply import Item
+from service.store.batch import Item
 
 Place = tuple[str, int]
 

@@ -37,7 +37,7 @@ from service.ingest.status import IngestStatus
 from service.kafka.clients import consumer, discard_consumer, start_consumer, within
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
-from service.store.apply import Fenced, Item
+from service.store.batch import Fenced, Item
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from service.contracts import catalogue, inbound
 from service.contracts.envelope import Undecodable
 from service.contracts.problems import BadData, storable
 from service.domain.commands import RejectRequest, RequestTraining
-from service.store.apply import DeadLetter, Item, RecordRef
+from service.store.batch import DeadLetter, Item, RecordRef
 
 log = structlog.get_logger(__name__)
 

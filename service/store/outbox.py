@@ -15,16 +15,14 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
 
 from service.errors import Invalid, Transient
+from service.store.statements import Q
 
-_SQL: Final = Path(__file__).parent / "sql"
 _ACQUIRE_SECONDS: Final = 5.0
 
 if TYPE_CHECKING:
@@ -108,11 +106,6 @@ def decode_headers(kept: bytes) -> list[tuple[str, bytes | None]]:
     ]
 
 
-@cache
-def _query(name: str) -> str:
-    return (_SQL / f"outbox_{name}.sql").read_text(encoding="utf-8")
-
-
 @contextlib.contextmanager
 def _translated(what: str) -> Iterator[None]:
     """asyncpg's ways of saying that the database is away, as one error.
@@ -171,10 +164,10 @@ class Outbox:
                 self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection,
                 connection.transaction(),
             ):
-                await connection.execute(_query("stream_make"), topic, uuid4(), partitions)
-                row = await connection.fetchrow(_query("stream"), topic)
+                await connection.execute(Q["outbox_stream_make"], topic, uuid4(), partitions)
+                row = await connection.fetchrow(Q["outbox_stream"], topic)
                 if row is not None and row["partitions"] == partitions:
-                    await connection.execute(_query("heads_make"), partitions)
+                    await connection.execute(Q["outbox_heads_make"], partitions)
         if row is None or row["partitions"] != partitions:
             fixed = "another number" if row is None else row["partitions"]
             raise Invalid(
@@ -190,7 +183,7 @@ class Outbox:
         with _translated("counting dead letters"):
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 count = await connection.fetchval(
-                    _query("undecodable"), topic, partition, since_offset
+                    Q["outbox_undecodable"], topic, partition, since_offset
                 )
         return int(count)
 
@@ -204,12 +197,12 @@ class Session:
     async def stream(self, topic: str) -> Stream | None:
         """The topic's stream, None when none was opened."""
         with _translated("reading the event stream"):
-            row = await self._connection.fetchrow(_query("stream"), topic)
+            row = await self._connection.fetchrow(Q["outbox_stream"], topic)
         return None if row is None else Stream(row["topic"], row["id"], row["partitions"])
 
     async def positions(self, partitions: Sequence[int]) -> dict[int, Position]:
         with _translated("reading positions"):
-            rows = await self._connection.fetch(_query("positions"), list(partitions))
+            rows = await self._connection.fetch(Q["outbox_positions"], list(partitions))
         return {
             row["partition"]: Position(
                 row["head"],
@@ -227,7 +220,7 @@ class Session:
         """
         with _translated("reading events"):
             rows = await self._connection.fetch(
-                _query("events"), list(after), list(after.values()), limit
+                Q["outbox_events"], list(after), list(after.values()), limit
             )
         return [EventRow._make(row) for row in rows]
 
@@ -235,7 +228,7 @@ class Session:
         """Keep (position, log offset) by partition; a smaller position changes nothing."""
         with _translated("saving hints"):
             await self._connection.execute(
-                _query("hint_save"),
+                Q["outbox_hint_save"],
                 list(hints),
                 [position for position, _ in hints.values()],
                 [offset for _, offset in hints.values()],
@@ -245,9 +238,9 @@ class Session:
         """The operator's word: the log holds positions up to this one, and new ones start above."""
         with _translated("accepting the log"):
             async with self._connection.transaction():
-                await self._connection.execute(_query("accept_head"), partition, position)
+                await self._connection.execute(Q["outbox_accept_head"], partition, position)
                 await self._connection.execute(
-                    _query("accept_hint"), partition, position, log_offset
+                    Q["outbox_accept_hint"], partition, position, log_offset
                 )
 
     # --- leases --------------------------------------------------------------------------------
@@ -255,43 +248,43 @@ class Session:
     async def take_lease(self, name: str, holder: str, seconds: float) -> int | None:
         """The lease's new token, None while somebody else holds it."""
         with _translated("taking a lease"):
-            token = await self._connection.fetchval(_query("lease_take"), name, holder, seconds)
+            token = await self._connection.fetchval(Q["outbox_lease_take"], name, holder, seconds)
         return None if token is None else int(token)
 
     async def renew_lease(self, name: str, holder: str, token: int, seconds: float) -> bool:
         """False when somebody else took it."""
         with _translated("renewing a lease"):
             row = await self._connection.fetchval(
-                _query("lease_renew"), name, holder, token, seconds
+                Q["outbox_lease_renew"], name, holder, token, seconds
             )
         return row is not None
 
     async def give_back_lease(self, name: str, holder: str, token: int) -> None:
         with _translated("giving a lease back"):
-            await self._connection.execute(_query("lease_give_back"), name, holder, token)
+            await self._connection.execute(Q["outbox_lease_give_back"], name, holder, token)
 
     # --- the second lane -----------------------------------------------------------------------
 
     async def nets(self, limit: int) -> list[NetRow]:
         """Nets whose status is newer than what was published."""
         with _translated("reading net status"):
-            rows = await self._connection.fetch(_query("nets"), limit)
+            rows = await self._connection.fetch(Q["outbox_nets"], limit)
         return [NetRow._make(row) for row in rows]
 
     async def nets_done(self, rows: Sequence[NetRow]) -> None:
         with _translated("marking net status"):
             await self._connection.execute(
-                _query("nets_done"), [row.name for row in rows], [row.version for row in rows]
+                Q["outbox_nets_done"], [row.name for row in rows], [row.version for row in rows]
             )
 
     async def tombstones(self, limit: int) -> list[UUID]:
         with _translated("reading tombstones"):
-            rows = await self._connection.fetch(_query("tombstones"), limit)
+            rows = await self._connection.fetch(Q["outbox_tombstones"], limit)
         return [row["job_id"] for row in rows]
 
     async def tombstones_done(self, job_ids: Sequence[UUID]) -> None:
         with _translated("marking tombstones"):
-            await self._connection.execute(_query("tombstones_done"), list(job_ids))
+            await self._connection.execute(Q["outbox_tombstones_done"], list(job_ids))
 
     async def dead_letters(
         self, limit: int, max_bytes: int, without: Sequence[str] = ()
@@ -300,14 +293,14 @@ class Session:
         none of the inbound topics in `without`."""
         with _translated("reading dead letters"):
             rows = await self._connection.fetch(
-                _query("dead_letters"), limit, max_bytes, list(without)
+                Q["outbox_dead_letters"], limit, max_bytes, list(without)
             )
         return [DeadLetterRow._make(row) for row in rows]
 
     async def dead_letters_done(self, rows: Sequence[DeadLetterRow]) -> None:
         with _translated("marking dead letters"):
             await self._connection.execute(
-                _query("dead_letters_done"),
+                Q["outbox_dead_letters_done"],
                 [row.topic for row in rows],
                 [row.partition for row in rows],
                 [row.offset for row in rows],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.domain.decision import Decision
 from service.ingest.isolate import Isolator, ReadAgain
 from service.ingest.status import IngestStatus
-from service.store.apply import BatchRefused, Fence, Fenced, Item, RecordRef
+from service.store.batch import BatchRefused, Fence, Fenced, Item, RecordRef
 
 Place = tuple[str, int]
 
@@ -32,14 +32,14 @@ class FencedStore:
         assert fence is not None
         if self.races:
             self.races -= 1
-            raise BatchRefused("raced", "23505")
+            raise BatchRefused("raced", sqlstate="23505")
         for topic, partition, old, _ in fence.entries:
             if self.at[topic, partition] != old:
                 raise Fenced("moved")
         for item in items:
             place = (item.origin.partition, item.origin.offset)
             if item.dead is None and place in self.poison:
-                raise BatchRefused("can't be stored", self.sqlstate) from ValueError("NUL")
+                raise BatchRefused("can't be stored", sqlstate=self.sqlstate) from ValueError("NUL")
         for topic, partition, _, new in fence.entries:
             self.at[topic, partition] = new
         self.applied += items
