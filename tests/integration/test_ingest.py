@@ -1,0 +1,153 @@
+"""The consumer on the real broker: each record once, whoever else reads, whatever a record holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
+
+from service.ingest.assignment import OffsetsLost
+from service.ingest.consumer import Consumer
+from service.ingest.line_stop import LineStopped
+from service.kafka.clients import admin
+from service.settings import IngestSettings
+from tests.integration.ingest_world import LEDGER, Ledger, consuming, produce, request
+from tests.integration.relay_world import World, until, world
+
+
+@pytest.fixture
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
+    async with world(fresh_env) as made:
+        await made.pool.execute(LEDGER)
+        yield made
+
+
+@pytest.fixture
+def ledger(w: World) -> Ledger:
+    return Ledger(w.pool)
+
+
+async def test_random_bytes_among_requests_cost_themselves_alone(w: World, ledger: Ledger) -> None:
+    noise = os.urandom(100_000)
+    values = [(b"n", noise[i : i + 500]) for i in range(0, len(noise), 500)]
+    values += [(b"r", request()) for _ in range(300)] + [(b"n", None), (b"n", b""), (b"n", b"[]")]
+    await produce(w, values)
+    async with consuming(w, ledger) as consumer:
+        await ledger.wait_for(len(values))
+        assert consumer.status.joined
+    assert await ledger.kinds() == {None: 300, "Undecodable": 203}
+
+
+async def test_a_poisonous_record_is_buried_alone(w: World, ledger: Ledger) -> None:
+    values = [(b"%d" % n, request()) for n in range(600)]
+    ledger.poison = {b"77", b"400"}
+    await produce(w, values)
+    async with consuming(w, ledger) as consumer:
+        await ledger.wait_for(600)
+        assert consumer.status.isolated == 2
+    assert await ledger.kinds() == {None: 598, "ValueError": 2}
+
+
+async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> None:
+    await produce(w, [(b"n", b"garbage")] * (1_200 * w.kafka.partitions))
+    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings(), asyncio.Event())
+    with pytest.raises(LineStopped):
+        await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
+    assert consumer.status.stopped
+    assert not consumer.status.joined
+    assert await ledger.total() < 1_000 * w.kafka.partitions
+    stored = await w.pool.fetch("SELECT next_offset FROM consumer_offset")
+    assert sum(row["next_offset"] for row in stored) == await ledger.total()
+    before = await ledger.total()
+    async with consuming(w, ledger, max_undecodable_ratio=0):
+        await ledger.wait_for(1_200 * w.kafka.partitions)
+    assert await ledger.total() > before
+
+
+async def test_a_slow_store_pauses_the_consumer_and_keeps_its_membership(
+    w: World, ledger: Ledger
+) -> None:
+    ledger.seconds = 3.0
+    await produce(w, [(b"%d" % n, request()) for n in range(90)])
+    async with consuming(w, ledger, max_batch_records=20) as consumer:
+        await until(lambda: consumer.status.paused)
+        beat = consumer.status.beat
+        await until(lambda: consumer.status.beat > beat + 0.3)
+        ledger.seconds = 0.0
+        await ledger.wait_for(90)
+        assert consumer.status.rebalances == 1
+    assert max(ledger.sizes) <= 20
+
+
+async def test_moved_offsets_are_read_again(w: World, ledger: Ledger) -> None:
+    async with consuming(w, ledger) as consumer:
+        await produce(w, [(b"a", request()) for _ in range(30)])
+        await ledger.wait_for(30)
+        await w.pool.execute(
+            "UPDATE consumer_offset SET next_offset = 5 WHERE topic = $1", w.topics.requests
+        )
+        await w.pool.execute('DELETE FROM ledger WHERE "offset" >= 5')
+        await produce(w, [(b"b", request()) for _ in range(30)])
+        await ledger.wait_for(60)
+        assert consumer.status.fenced >= 1
+    assert await ledger.total() == 60
+
+
+async def test_a_database_that_was_away_costs_nothing(w: World, ledger: Ledger) -> None:
+    ledger.away = 2
+    await produce(w, [(b"a", request()) for _ in range(50)])
+    async with consuming(w, ledger) as consumer:
+        await ledger.wait_for(50)
+        assert consumer.status.errors == 2
+    assert await ledger.kinds() == {None: 50}
+
+
+async def test_two_consumers_share_and_hand_over(w: World, ledger: Ledger) -> None:
+    async with consuming(w, ledger) as first:
+        await produce(w, [(b"a", request()) for _ in range(60)])
+        await ledger.wait_for(60)
+        async with consuming(w, ledger) as second:
+            await until(lambda: second.status.joined)
+            await produce(w, [(b"b", request()) for _ in range(60)])
+            await ledger.wait_for(120)
+        await produce(w, [(b"c", request()) for _ in range(60)])
+        await ledger.wait_for(180)
+        assert first.status.rebalances >= 2
+    assert await ledger.total() == 180
+
+
+async def test_offsets_come_from_the_database_after_a_restart(w: World, ledger: Ledger) -> None:
+    await produce(w, [(b"a", request()) for _ in range(30)])
+    async with consuming(w, ledger):
+        await ledger.wait_for(30)
+    await produce(w, [(b"a", request()) for _ in range(30)])
+    async with consuming(w, ledger):
+        await ledger.wait_for(60)
+    assert await ledger.total() == 60
+
+
+async def test_a_lost_range_is_reported_not_skipped(w: World, ledger: Ledger) -> None:
+    await produce(w, [(b"a", request()) for _ in range(30)])
+    async with consuming(w, ledger):
+        await ledger.wait_for(30)
+    await produce(w, [(b"a", request()) for _ in range(30)])
+    async with admin(w.kafka) as client:
+        await client.delete_records(
+            {TopicPartition(w.topics.requests, 0): RecordsToDelete(before_offset=-1)}
+        )
+    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings(), asyncio.Event())
+    with pytest.raises(OffsetsLost, match="expired before they were read"):
+        await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
+
+
+async def test_a_batch_closes_at_its_bytes(w: World, ledger: Ledger) -> None:
+    big = b"x" * 100_000
+    for _ in range(3):
+        await produce(w, [(b"a", big) for _ in range(15)])
+    async with consuming(w, ledger, max_batch_bytes=300_000):
+        await ledger.wait_for(45)
+    assert max(ledger.sizes) <= 3
