@@ -34,12 +34,14 @@ class NetPart(Part):
         topic_prefix: str,
         data_root: Path,
         capacity: int = 1,
+        bundle_origin: str = "",
     ) -> None:
         super().__init__(dir, ports)
         self._bootstrap = bootstrap
         self._prefix = topic_prefix
         self._data_root = data_root
         self._capacity = capacity
+        self._bundle_origin = bundle_origin
 
     @property
     def endpoint(self) -> str:
@@ -54,6 +56,8 @@ class NetPart(Part):
         self._data_root.mkdir(parents=True, exist_ok=True)
 
     def launch(self) -> Launch:
+        # An object store on this machine needs no permission, one elsewhere does.
+        origin = ("--bundle-origin", self._bundle_origin) if self._bundle_origin else ()
         return Launch(
             [
                 *(python(), "-m", "service", "fl-api", "embedded"),
@@ -62,6 +66,7 @@ class NetPart(Part):
                 *("--data-root", str(self._data_root)),
                 *("--kafka", self._bootstrap, "--topic-prefix", self._prefix),
                 *("--capacity", str(self._capacity)),
+                *origin,
             ],
             cwd=self.dir,
             # Started from a checkout, the package is found by the folder that it lies in.

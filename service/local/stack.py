@@ -328,6 +328,7 @@ class Stack:
             topic_prefix=self._environ.get("FL_KAFKA__TOPIC_PREFIX", ""),
             data_root=self.data_root,
             capacity=self._capacity,
+            bundle_origin=external.get("s3", ""),
         )
 
     def _status_of(self, name: str, state: State, external: Mapping[str, str]) -> PartStatus:

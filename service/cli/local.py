@@ -1,0 +1,251 @@
+"""`fl-jobs local`: the embedded stack on this machine, from nothing to ready in one command.
+
+Promises that after `up` every other command works with `--env-file <dir>/env`: the parts run, and
+topics, buckets, schema and registry are there. Progress goes to standard error, so that `--json`
+on standard output stays clean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Display
+from rich.table import Table
+
+from service.bundles import ensure_buckets
+from service.errors import ServiceError
+from service.kafka.topics import ensure_topics, raise_errors
+from service.local.part import Progress, Report
+from service.local.stack import PartStatus, Stack
+from service.settings import Settings, load
+from service.store.migrate import migrate
+from service.store.registry import apply_registry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The embedded stack: Kafka, PostgreSQL, S3 and one FL net on this machine.",
+)
+
+_MIB: Final = 2**20
+_DIR = typer.Option(help="Where the stack keeps its data, logs and settings.")
+_JSON = typer.Option("--json", help="Print one JSON document.")
+
+Dir = Annotated[Path, _DIR]
+Json = Annotated[bool, _JSON]
+
+
+@app.command(
+    epilog="Example: fl-jobs local up && fl-jobs run --env-file .local/env",
+)
+def up(
+    dir: Dir = Path(".local"),
+    data_root: Annotated[
+        Path | None,
+        typer.Option(help="Folder with one folder of data per site (default: <dir>/sites)."),
+    ] = None,
+    capacity: Annotated[
+        int, typer.Option(min=1, max=64, help="How many jobs the embedded net runs at once.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Start what isn't running, and make topics, buckets, schema and a demo registry.
+
+    A part is replaced by one of yours when its address is set: FL_KAFKA__BOOTSTRAP_SERVERS,
+    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. Running it again repairs what has died.
+    """
+    stack = Stack(dir, data_root, capacity=capacity)
+    with _one_line_errors(), _ends_on_terminate(), _display(quiet=as_json) as report:
+        info = stack.up(report)
+        os.environ.update(info.env)
+        asyncio.run(prepare(load(), report))
+    if as_json:
+        _print_json(stack, started=list(info.started))
+        return
+    console = Console()
+    console.print(_table(stack.status()))
+    console.print(f"Settings: {_short(info.env_file)}")
+    console.print(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
+
+
+@app.command()
+def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
+    """Show every part: state, address, memory, log. Exit code 1 when one isn't running."""
+    stack = Stack(dir)
+    parts = stack.status()
+    if as_json:
+        _print_json(stack)
+    else:
+        Console().print(_table(parts))
+        total = sum(part.pss or part.rss or 0 for part in parts)
+        if total:
+            Console().print(f"Together {total / _MIB:.0f} MiB")
+    if any(part.state not in ("running", "external") for part in parts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def down(
+    dir: Dir = Path(".local"),
+    wipe: Annotated[bool, typer.Option("--wipe", help="Delete all its data as well.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Stop every part. Data is kept for the next `up` unless --wipe is given."""
+    stack = Stack(dir)
+    with _one_line_errors(), _display(quiet=as_json) as report:
+        stopped = stack.down(report, wipe=wipe)
+    if as_json:
+        typer.echo(json.dumps({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}))
+    elif not stopped:
+        typer.echo(f"Nothing of {_short(stack.dir)} was running.")
+
+
+async def prepare(settings: Settings, report: Report) -> None:
+    """Make what the service needs in the parts: topics, buckets, schema, and the demo's registry.
+
+    Everything is idempotent. Raises the rooms' own errors.
+    """
+    topics, buckets, _ = await asyncio.gather(
+        ensure_topics(settings.kafka),
+        ensure_buckets(
+            bucket_names(settings),
+            endpoint_url=settings.s3.endpoint_url,
+            region=settings.s3.region,
+        ),
+        migrate(settings.database),
+    )
+    raise_errors(topics)
+    made = f"{len(topics.created)} topics, {len(buckets)} buckets made"
+    for warning in topics.warnings:
+        report(Progress("topics", warning, finished=True))
+    if settings.registry_file is not None:
+        await apply_registry(settings.database, settings.registry_file)
+    report(Progress("prepare", f"schema and registry in place, {made}", finished=True))
+
+
+def bucket_names(settings: Settings) -> list[str]:
+    """The buckets that the service uses, as its settings name them."""
+    s3 = settings.s3
+    return [
+        s3.model_files_bucket,
+        s3.app_base_bucket,
+        s3.app_destination_bucket,
+        s3.results_bucket,
+    ]
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as error:
+        typer.echo(f"error: {error.message}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what this command started is stopped", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _ends_on_terminate() -> Iterator[None]:
+    """TERM unwinds like Ctrl-C, so that parts started half way are stopped too."""
+
+    def unwind(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Lines:
+    """One line per part: a spinner while it works, a bar while it downloads, a mark when done."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, step: Progress) -> None:
+        task = self._tasks.get(step.part)
+        if task is None:
+            task = self._tasks[step.part] = self._display.add_task(step.part, total=None, say="")
+        if step.finished:
+            self._display.update(task, say=step.message, total=1, completed=1)
+            self._display.stop_task(task)
+        else:
+            total = step.total or None
+            self._display.update(task, say=step.message, total=total, completed=step.done)
+
+
+class _Plain:
+    """For logs and pipes: one line when a part's step changes, a line per quarter of a download."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, step: Progress) -> None:
+        quarter = 4 * step.done // step.total if step.total else 0
+        if self._last.get(step.part) == (step.message, quarter):
+            return
+        self._last[step.part] = (step.message, quarter)
+        share = f" {100 * step.done // step.total} %" if step.total else ""
+        typer.echo(f"{step.part}: {step.message}{share}", err=True)
+
+
+@contextmanager
+def _display(*, quiet: bool) -> Iterator[Report]:
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _Plain()
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[say]}"),
+        TimeElapsedColumn(),
+    )
+    with Display(*columns, console=console) as display:
+        yield _Lines(display)
+
+
+def _table(parts: list[PartStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("Part", "State", "Address", "Pid", "MiB", "Log"):
+        table.add_column(heading, justify="right" if heading in ("Pid", "MiB") else "left")
+    for part in parts:
+        memory = part.pss or part.rss
+        table.add_row(
+            part.name,
+            part.state,
+            part.endpoint,
+            str(part.pid or ""),
+            f"{memory / _MIB:.0f}" if memory else "",
+            str(_short(part.log)) if part.log else "",
+        )
+    return table
+
+
+def _print_json(stack: Stack, **more: Any) -> None:
+    parts = [asdict(part) | {"log": str(part.log) if part.log else None} for part in stack.status()]
+    document = {"dir": str(stack.dir), "env_file": str(stack.env_path), **more, "parts": parts}
+    typer.echo(json.dumps(document, indent=2))
+
+
+def _short(path: Path) -> Path:
+    """The path as seen from here, where that is shorter."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
