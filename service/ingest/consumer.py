@@ -34,6 +34,7 @@ from service.ingest.decode import Decoder
 from service.ingest.isolate import Applies, Isolator
 from service.ingest.line_stop import LineStop
 from service.ingest.status import IngestStatus
+from service.ingest.unreadable import read_singly
 from service.kafka.clients import consumer, discard_consumer, start_consumer, within
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
@@ -45,6 +46,8 @@ _POLL_MS = 500
 _SLICE = 200
 #: With an idle store a batch of this size starts although more is waiting to be decoded.
 _WORTHWHILE = 500
+#: What a record is counted as beside its key and value.
+_RECORD_BYTES = 200
 _PATIENCE = 1.0
 _COURTESY_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
@@ -204,6 +207,9 @@ class _Session:
         self._poll = None
         try:
             found = poll.result()
+        except UnicodeDecodeError:
+            await self._step_over()
+            return
         except NoOffsetForPartitionError:
             self._generation = -1
             return
@@ -226,20 +232,38 @@ class _Session:
         elif time.monotonic() - self._last_record > _IDLE_SECONDS:
             await self._pass_markers()
 
+    async def _step_over(self) -> None:
+        """Read on singly up to the record that can't be read, bury it, and go on behind it."""
+        await self._begin_again()
+        for topic, partition in sorted(self._next):
+            tp = TopicPartition(topic, partition)
+            records, bad = await read_singly(self._client, tp, self._options.max_batch_records)
+            if self._generation != self._rebalances.generation:
+                return
+            self._waiting.extend(records)
+            if bad is not None:
+                self._waiting.append(self._decoder.unreadable(topic, partition, bad))
+                self._client.seek(tp, bad + 1)
+                return
+
     async def _decode_some(self) -> None:
         """Decode what was read, in slices, so that the transaction under way is served in between."""
         while self._waiting and self._filling.room > 0:
             taken: dict[Place, list[bool]] = {}
             for _ in range(min(_SLICE, len(self._waiting))):
                 record = self._waiting[0]
-                size = len(record.value or b"") + len(record.key or b"") + 200
+                read = not isinstance(record, Item)
+                size = _RECORD_BYTES
+                if read:
+                    size += len(record.value or b"") + len(record.key or b"")
                 if not self._filling.fits(size):
                     self._filling.bytes = max(self._filling.bytes, self._filling.max_bytes)
                     break
                 self._waiting.popleft()
-                item = self._decoder.item(record)
+                item = self._decoder.item(record) if read else record
                 self._filling.add(item, size, self._next)
-                taken.setdefault((record.topic, record.partition), []).append(item.dead is not None)
+                place = (item.origin.topic, item.origin.partition)
+                taken.setdefault(place, []).append(item.dead is not None)
             for (topic, partition), bad in taken.items():
                 self._line_stop.see(topic, partition, bad)
                 self._status.dead_letters += sum(bad)

@@ -59,6 +59,12 @@ class Decoder:
             return Item(command, origin, None, None, None)
         return Item(command, origin, envelope.event_key(), envelope.content_hash()[:16], None)
 
+    @staticmethod
+    def unreadable(topic: str, partition: int, offset: int) -> Item:
+        """The item for a record that the client library could not read; see `unreadable`."""
+        message = "a header name is not UTF-8; the record itself stays in its topic at this offset"
+        return _dead(RecordRef(topic, partition, offset, 0, None, None, ()), UNDECODABLE, message)
+
 
 def dead_letter(kind: str, message: str) -> DeadLetter:
     """A dead letter's cause: storable, and no longer than a header should be."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 import asyncpg
+from aiokafka.record.util import calc_crc32c
 
 from service.domain.decision import Decision
 from service.errors import Transient
@@ -160,3 +161,25 @@ async def consuming(w: World, store: Ledger, **options: float) -> AsyncIterator[
     finally:
         stop.set()
         await asyncio.wait_for(task, 30)
+
+
+async def produce_with_a_broken_header(w: World, key: bytes, value: bytes) -> None:
+    """Publish a record to partition 0 whose header name is no UTF-8, as careless clients can."""
+    producer = Producer(w.kafka)
+    await producer.start()
+    try:
+        batch = producer.batch()
+        batch.append(key, value, [("AAAA", b"1"), *HEADERS])
+        build = batch.inner._build
+
+        def spoiled() -> bytearray:
+            data = bytearray(build())
+            at = data.index(b"AAAA")
+            data[at : at + 4] = b"\xff\xfe\xfd\xfc"
+            data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+            return data
+
+        batch.inner._build = spoiled
+        await producer.delivered([await producer.send(batch, w.topics.requests, 0)])
+    finally:
+        await producer.discard()

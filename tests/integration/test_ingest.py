@@ -15,7 +15,14 @@ from service.ingest.consumer import Consumer
 from service.ingest.line_stop import LineStopped
 from service.kafka.clients import admin
 from service.settings import IngestSettings
-from tests.integration.ingest_world import LEDGER, Ledger, consuming, produce, request
+from tests.integration.ingest_world import (
+    LEDGER,
+    Ledger,
+    consuming,
+    produce,
+    produce_with_a_broken_header,
+    request,
+)
 from tests.integration.relay_world import World, until, world
 
 
@@ -151,3 +158,14 @@ async def test_a_batch_closes_at_its_bytes(w: World, ledger: Ledger) -> None:
     async with consuming(w, ledger, max_batch_bytes=300_000):
         await ledger.wait_for(45)
     assert max(ledger.sizes) <= 3
+
+
+async def test_a_header_name_that_is_no_text_costs_its_record_alone(
+    w: World, ledger: Ledger
+) -> None:
+    await produce(w, [(b"a", request()) for _ in range(9)])
+    await produce_with_a_broken_header(w, b"k", b"v")
+    await produce(w, [(b"a", request()) for _ in range(9)])
+    async with consuming(w, ledger):
+        await ledger.wait_for(19)
+    assert await ledger.kinds() == {None: 18, "Undecodable": 1}
