@@ -152,14 +152,18 @@ class Bundles:
 
     async def problems(self) -> list[str]:
         """What is wrong with the store and its buckets, each with its fix; empty when all is well."""
-        found = []
-        for setting, bucket in self._buckets().items():
+
+        async def problem(setting: str) -> str | None:
+            bucket = self._buckets()[setting]
             try:
-                if not await self._store.has_bucket(bucket):
-                    found.append(f"bucket {bucket} is not there: make it, or correct {setting}")
+                if await self._store.has_bucket(bucket):
+                    return None
             except Transient as exc:
-                found.append(f"{setting}: {exc.message}")
-        return found
+                return f"{setting}: {exc.message}"
+            return f"bucket {bucket} is not there: make it, or correct {setting}"
+
+        found = await each(list(self._buckets()), problem, at_once=_AT_ONCE)
+        return [text for text in found if text is not None]
 
     def _buckets(self) -> dict[str, str]:
         return {

@@ -6,8 +6,8 @@ Promise: results in the items' order; the first error is raised after every othe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,3 +34,18 @@ async def each(items: Sequence[T], do: Callable[[T], Awaitable[R]], *, at_once: 
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return [results[index] for index in range(len(items))]
+
+
+async def both(one: Coroutine[Any, Any, T], other: Coroutine[Any, Any, R]) -> tuple[T, R]:
+    """Two things at once.
+
+    Raises:
+        Whatever either raised first; the other is cancelled and waited for.
+    """
+    first, second = asyncio.ensure_future(one), asyncio.ensure_future(other)
+    try:
+        return await asyncio.gather(first, second)
+    finally:
+        first.cancel()
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)

@@ -22,7 +22,7 @@ from service.bundles.embedded import EmbeddedLayout
 from service.bundles.frozen import Entry, Frozen, freeze, thaw
 from service.bundles.layout import Layout, Origin, Placed
 from service.bundles.names import Location, check_safe, source_from
-from service.bundles.parallel import each
+from service.bundles.parallel import both, each
 from service.bundles.s3 import Listed, NotThere, ObjectStore
 from service.bundles.templates import Template, Templates
 from service.contracts.fl import JobRequiredFiles
@@ -95,7 +95,7 @@ class Staging:
         """
         record = self._destination.key(f"{request.job_id}/{attempt}/{path_id}.bundle.json")
         place = self._place(request, net, attempt, path_id)
-        found, model = await asyncio.gather(self._known(record), self._model(request))
+        found, model = await both(self._known(record), self._model(request))
         if found is not None:
             return found.staged(place)
         config, job_type = await self._config(request, net, model, slots)

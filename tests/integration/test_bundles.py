@@ -1,0 +1,346 @@
+"""Bundles on the real object store: staged, presigned, immutable; results stored; S3 away."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import statistics
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from service.bundles import Bundles, Limits, ensure_buckets
+from service.bundles.s3 import ObjectStore
+from service.contracts.fl import ASSETS_DIR
+from service.domain.observed import Staged
+from service.domain.registry import Net
+from service.domain.values import Origin, Request
+from service.domain.vocabulary import FLBackend, Reason
+from service.errors import Permanent, Transient
+from tests.stack import RunningStack
+
+TRUST = UUID(int=1)
+NET = Net("net-1", uuid4(), FLBackend.EMBEDDED, "http://unused", {TRUST: "Trust_1"})
+TRAINER = b"def fit(): ...\n"
+FILES = {"config.json": b'{"GLOBAL_ROUNDS": 2, "lr": 0.1}', "trainer.py": TRAINER}
+
+
+class World:
+    """A set of buckets of this test's own, and the bundle store over them."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.name = f"t{uuid4().hex[:10]}"
+        self.endpoint = endpoint
+        self.store = ObjectStore(endpoint_url=endpoint)
+        self.bundles = self.make()
+
+    def make(self, **changed: Any) -> Bundles:
+        settings: dict[str, Any] = {
+            "endpoint_url": self.endpoint,
+            "region": "us-east-1",
+            "model_files_bucket": f"{self.name}-models",
+            "app_base_bucket": f"{self.name}-base",
+            "app_destination_bucket": f"{self.name}-apps",
+            "results_bucket": f"{self.name}-results",
+            "assets_dir": ASSETS_DIR,
+        }
+        return Bundles(**(settings | changed))
+
+    async def model(self, files: dict[str, bytes] = FILES) -> Request:
+        request = Request(uuid4(), uuid4(), "p", "q", (TRUST,), 1, b"", Origin("e", "s"))
+        for path, body in files.items():
+            await self.store.put(f"{self.name}-models", f"{request.model_id}/{path}", body)
+        return request
+
+    async def stage(self, request: Request, **changed: Any) -> Staged:
+        given: dict[str, Any] = {
+            "net": NET,
+            "attempt": 1,
+            "path_id": uuid4(),
+            "slots": {TRUST: "Trust_1"},
+        }
+        bundles = changed.pop("bundles", self.bundles)
+        staged = await bundles.stage(request, **(given | changed))
+        assert isinstance(staged, Staged)
+        return staged
+
+    async def apps(self) -> list[str]:
+        return [item.key for item in await self.store.list(f"{self.name}-apps", "", 100_000)]
+
+    async def refused(self, request: Request, **changed: Any) -> Permanent:
+        """The refusal of a staging that must leave nothing behind."""
+        with pytest.raises(Permanent) as refusal:
+            await self.stage(request, **changed)
+        assert not [key for key in await self.apps() if str(request.job_id) in key]
+        return refusal.value
+
+
+@pytest.fixture
+async def world(stack: RunningStack) -> AsyncIterator[World]:
+    one = World(stack.env["FL_S3__ENDPOINT_URL"])
+    names = [f"{one.name}-{use}" for use in ("models", "base", "apps", "results")]
+    assert await ensure_buckets(names, endpoint_url=one.endpoint) == sorted(names)
+    assert await ensure_buckets(names, endpoint_url=one.endpoint) == []
+    await one.bundles.open()
+    yield one
+    await one.bundles.close()
+    await one.store.close()
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        body = answer.read()
+    assert isinstance(body, bytes)
+    return body
+
+
+async def download(world: World, staged: Staged, segment: UUID) -> dict[str, bytes]:
+    """What an adapter gets: it takes the path after the segment as the relative path."""
+    urls = await world.bundles.presign(staged)
+    return {
+        url.split("?")[0].split(f"/{segment}/")[1]: await asyncio.to_thread(fetch, url)
+        for url in urls
+    }
+
+
+async def test_a_bundle_is_template_files_and_the_merged_config(world: World) -> None:
+    request = replace(
+        await world.model({**FILES, "lib/net.py": b"x = 1\n"}),
+        config={"GLOBAL_ROUNDS": 5, "AGGREGATION_WEIGHTS": {str(TRUST): 0.5}},
+        app_config={"lr": 0.5},
+    )
+    path_id = uuid4()
+    staged = await world.stage(request, path_id=path_id, attempt=3)
+    assert staged.prefix == f"s3://{world.name}-apps/{request.job_id}/3/{path_id}/"
+    assert staged.job_type == "standard"
+    got = await download(world, staged, path_id)
+    assert set(got) == {"engine.json", "app/trainer.py", "app/lib/net.py", "app/config.json"}
+    assert got["app/trainer.py"] == TRAINER
+    assert json.loads(got["engine.json"])["entrypoint"] == "app/trainer.py"
+    config = {"GLOBAL_ROUNDS": 5, "lr": 0.5, "AGGREGATION_WEIGHTS": {"Trust_1": 0.5}}
+    assert json.loads(got["app/config.json"]) == staged.config == config
+    entries = [
+        {"path": path, "sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
+        for path, body in sorted(got.items())
+    ]
+    listed = json.dumps(entries, separators=(",", ":"), sort_keys=True).encode()
+    assert staged.sha256 == hashlib.sha256(listed).hexdigest()
+
+
+async def test_staging_again_gives_the_same_bundle_whatever_became_of_the_files(
+    world: World,
+) -> None:
+    request, path_id = await world.model(), uuid4()
+    first = await world.stage(request, path_id=path_id)
+    await world.store.put(f"{world.name}-models", f"{request.model_id}/trainer.py", b"changed")
+    assert await world.stage(request, path_id=path_id) == first
+    assert (await download(world, first, path_id))["app/trainer.py"] == TRAINER
+    assert (await world.stage(request)).sha256 != first.sha256
+
+
+async def test_path_id_model_puts_the_model_s_id_before_the_relative_path(world: World) -> None:
+    request = await world.model()
+    net = replace(NET, path_id="model")
+    one, two = [await world.stage(request, net=net) for _ in range(2)]
+    assert one.prefix != two.prefix
+    assert "app/trainer.py" in await download(world, one, request.model_id)
+
+
+async def test_refusals_name_what_is_wrong_and_write_nothing(world: World) -> None:
+    missing = await world.refused(replace(await world.model(), model_id=uuid4()))
+    assert missing.code == Reason.MODEL_FILES_MISSING
+    incomplete = await world.refused(await world.model({"readme.md": b"x"}))
+    assert incomplete.code == Reason.REQUIRED_FILE_MISSING
+    assert "config.json, trainer.py" in incomplete.message
+    bad = await world.refused(await world.model({**FILES, "config.json": b"[]"}))
+    assert bad.code == Reason.BAD_MODEL_CONFIG
+    unknown = await world.refused(replace(await world.model(), job_type="no-such"))
+    assert unknown.code == Reason.UNKNOWN_JOB_TYPE
+    elsewhere = replace(await world.model(), model_files_uri=f"s3://{world.name}-results/x/")
+    assert (await world.refused(elsewhere)).code == Reason.UNSAFE_PATH
+    climbing = await world.refused(await world.model({**FILES, "a\x7fb.py": b"x"}))
+    assert climbing.code == Reason.UNSAFE_PATH
+
+
+async def test_digests_of_the_request_are_checked(world: World) -> None:
+    request = await world.model()
+    right = hashlib.sha256(TRAINER).hexdigest()
+    good = replace(request, model_files_sha256={"trainer.py": right.upper()})
+    assert (await world.stage(good)).keys
+    wrong = await world.refused(
+        replace(
+            request, job_id=uuid4(), model_files_sha256={"trainer.py": "0" * 64, "gone.py": right}
+        )
+    )
+    assert wrong.code == Reason.DIGEST_MISMATCH
+    assert "trainer.py, gone.py (not there)" in wrong.message
+
+
+async def test_limits_of_count_and_size(world: World) -> None:
+    many = await world.model({**FILES, "a": b"x", "b": b"x"})
+    few = world.make(limits=Limits(files=3))
+    assert (await world.refused(many, bundles=few)).code == Reason.BUNDLE_TOO_LARGE
+    small = world.make(limits=Limits(file_bytes=20))
+    large = await world.refused(many, bundles=small)
+    assert large.code == Reason.BUNDLE_TOO_LARGE
+    assert "config.json" in large.message
+    total = world.make(limits=Limits(total_bytes=40))
+    assert (await world.refused(many, bundles=total)).code == Reason.BUNDLE_TOO_LARGE
+    for bundles in (few, small, total):
+        await bundles.close()
+
+
+async def test_large_files_are_copied_by_the_store_and_hashed(world: World) -> None:
+    """Limits so low that every way of writing is taken: read and put, and copied."""
+    body = bytes(range(256)) * 2000
+    request = await world.model({**FILES, "weights.bin": body})
+    digest = hashlib.sha256(body).hexdigest()
+    request = replace(request, model_files_sha256={"weights.bin": digest})
+    bundles = world.make(limits=Limits(small_bytes=1000, eager_bytes=0))
+    path_id = uuid4()
+    staged = await world.stage(request, bundles=bundles, path_id=path_id)
+    assert (await download(world, staged, path_id))["app/weights.bin"] == body
+    changed = replace(request, job_id=uuid4(), model_files_sha256={"weights.bin": "1" * 64})
+    with pytest.raises(Permanent) as refused:
+        await world.stage(changed, bundles=bundles)
+    assert refused.value.code == Reason.DIGEST_MISMATCH
+    await bundles.close()
+
+
+async def test_more_than_a_page_of_objects(world: World) -> None:
+    request = await world.model()
+    keys = [f"{request.model_id}/data/{n:04}" for n in range(1005)]
+    for start in range(0, len(keys), 50):
+        await asyncio.gather(
+            *(world.store.put(f"{world.name}-models", k, b"x") for k in keys[start : start + 50])
+        )
+    listed = await world.store.list(f"{world.name}-models", f"{request.model_id}/", 10_000)
+    assert len(listed) == 1007
+    assert len(await world.store.list(f"{world.name}-models", f"{request.model_id}/", 3)) == 3
+    assert await world.store.delete_prefix(f"{world.name}-models", f"{request.model_id}/") == 1007
+
+
+async def test_the_bucket_s_template_rules_and_its_last_good_copy_is_kept(world: World) -> None:
+    base, key = f"{world.name}-base", "embedded/standard/"
+    await world.store.put(base, key + "engine.json", b'{"format": 1, "of": "bucket"}')
+    await world.store.put(base, key + "__pycache__/x.pyc", b"left out")
+    bundles = world.make(template_refresh_seconds=0.0)
+    request = await world.model()
+
+    async def engine() -> bytes:
+        path_id = uuid4()
+        staged = await world.stage(request, bundles=bundles, path_id=path_id)
+        return (await download(world, staged, path_id))["engine.json"]
+
+    assert b"bucket" in await engine()
+    await world.store.put(base, key + "engine.json", b'{"format": 1, "of": "newer"}')
+    for _ in range(50):
+        if b"newer" in await engine():
+            break
+    assert b"newer" in await engine()
+    await world.store.delete_prefix(base, "embedded/")
+    await engine()
+    assert b"newer" in await engine()
+    await bundles.close()
+
+
+async def test_results_are_stored_with_digest_and_size(world: World) -> None:
+    small, large = b"zip", b"0123456789abcdef" * 600_000
+
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1_000_000):
+            yield body[start : start + 1_000_000]
+
+    for body in (small, large, b""):
+        job_id = uuid4()
+        results = await world.bundles.store_results(job_id, 2, chunks(body))
+        assert results.uri == f"s3://{world.name}-results/{job_id}/2/results.zip"
+        assert (results.sha256, results.bytes) == (hashlib.sha256(body).hexdigest(), len(body))
+        key = f"{job_id}/2/results.zip"
+        assert await world.store.get(f"{world.name}-results", key, limit=2**30) == body
+
+
+async def test_a_stream_that_breaks_off_leaves_no_results(world: World) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x" * 9_000_000
+        raise Transient("the adapter went away")
+
+    job_id = uuid4()
+    with pytest.raises(Transient, match="went away"):
+        await world.bundles.store_results(job_id, 1, broken())
+    assert await world.store.list(f"{world.name}-results", f"{job_id}/", 10) == []
+    tight = world.make(max_results_bytes=10)
+    with pytest.raises(Permanent) as refused:
+        await tight.store_results(job_id, 1, broken())
+    assert refused.value.code == Reason.RESULTS_UPLOAD_FAILED
+    await tight.close()
+
+
+async def test_an_uploaded_folder_is_what_a_request_finds(world: World, tmp_path: Path) -> None:
+    for path, body in FILES.items():
+        (tmp_path / path).write_bytes(body)
+    request = await world.model({})
+    uri = await world.bundles.upload_model_files(request.model_id, tmp_path)
+    assert uri == f"s3://{world.name}-models/{request.model_id}/"
+    named = replace(request, model_files_uri=uri)
+    staged = await world.stage(named)
+    assert len(staged.keys) == 3
+    assert await world.bundles.remove(request.job_id) == 4
+    assert not await world.apps()
+
+
+async def test_presigned_urls_are_needed_and_expire(world: World) -> None:
+    staged = await world.stage(await world.model())
+    brief = world.make(presign_seconds=1)
+    (url, *_) = await brief.presign(staged)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        await asyncio.to_thread(fetch, url.split("?")[0])
+    await asyncio.sleep(2.1)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        await asyncio.to_thread(fetch, url)
+    await brief.close()
+
+
+async def test_a_store_that_is_away_is_transient_and_quick(world: World) -> None:
+    away = world.make(endpoint_url="http://127.0.0.1:9")
+    began = time.monotonic()
+    await away.open()
+    with pytest.raises(Transient, match="could not"):
+        await away.stage(
+            await world.model(), net=NET, attempt=1, path_id=uuid4(), slots={TRUST: "Trust_1"}
+        )
+    assert time.monotonic() - began < 15
+    assert any("FL_S3__RESULTS_BUCKET" in problem for problem in await away.problems())
+    await away.close()
+    assert await world.bundles.problems() == []
+    other = world.make(results_bucket="no-such-bucket-here")
+    (problem,) = await other.problems()
+    assert "no-such-bucket-here" in problem
+    await other.close()
+
+
+async def test_a_missing_bucket_is_for_the_operator_not_the_job(world: World) -> None:
+    other = world.make(app_destination_bucket="no-such-bucket-here")
+    with pytest.raises((Transient, Permanent)) as refused:
+        await world.stage(await world.model(), bundles=other)
+    assert isinstance(refused.value, Transient)
+    assert "make the bucket" in refused.value.message
+    await other.close()
+
+
+async def test_staging_is_quick(world: World) -> None:
+    request = await world.model()
+    seconds = []
+    for _ in range(15):
+        began = time.perf_counter()
+        await world.bundles.presign(await world.stage(replace(request, job_id=uuid4())))
+        seconds.append(time.perf_counter() - began)
+    assert statistics.median(seconds) < 0.3
