@@ -31,7 +31,7 @@ from service.local.part import Progress, Report
 from service.local.stack import PartStatus, Stack
 from service.settings import Settings, load
 from service.store.migrate import migrate
-from service.store.registry import apply_registry
+from service.store.registry import apply_registry_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -130,7 +130,7 @@ async def prepare(settings: Settings, report: Report) -> None:
     for warning in topics.warnings:
         report(Progress("topics", warning, finished=True))
     if settings.registry_file is not None:
-        await apply_registry(settings.database, settings.registry_file)
+        await apply_registry_file(settings.database, settings.registry_file)
     report(Progress("prepare", f"schema and registry in place, {made}", finished=True))
 
 

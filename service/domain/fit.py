@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from service.domain.facts import Facts
+from service.domain.group import Group
 from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Request
 from service.domain.vocabulary import COUNTS_ONLY, Waiting
@@ -38,7 +39,7 @@ def selects(net: Net, now: NetNow | None) -> bool:
     return now is not None and "selection" in now.extensions
 
 
-def misfit(net: Net, request: Request, now: NetNow | None) -> str | None:
+def misfit(net: Net, request: Request | Group, now: NetNow | None) -> str | None:
     """Why this net can never serve the request, in words; None: it can."""
     if request.fl_backend is not None and net.backend != request.fl_backend:
         return f"runs {net.backend}, not {request.fl_backend}"

@@ -67,6 +67,7 @@ CREATE TABLE job (
     waiting       text,
     content_hash  bytea NOT NULL,
     correlation_id text,
+    source        text,
     traceparent   text,
     cohort_query  text,
     request       text NOT NULL,

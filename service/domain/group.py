@@ -1,0 +1,47 @@
+"""What makes two jobs schedulable together or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
+
+from service.domain.values import Request, Resources
+from service.domain.vocabulary import FLBackend
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Everything a claim looks at in a request but for its priority and age. `trust_ids` is sorted."""
+
+    project_id: str
+    fl_backend: FLBackend | None
+    trust_ids: tuple[UUID, ...]
+    min_trusts: int
+    resources: Resources
+
+
+def group_of(request: Request) -> Group:
+    return Group(
+        request.project_id,
+        request.fl_backend,
+        tuple(sorted(request.trust_ids)),
+        request.min_trusts,
+        request.resources,
+    )
+
+
+@lru_cache(maxsize=65_536)
+def group_id(group: Group) -> UUID:
+    """The same id for the same group in every process: 16 bytes of a hash of its parts."""
+    parts = (
+        group.project_id,
+        group.fl_backend or "",
+        *(str(t) for t in group.trust_ids),
+        str(group.min_trusts),
+        str(group.resources.num_gpus),
+        str(group.resources.mem_per_gpu_gib),
+    )
+    text = "\x00".join(parts)
+    return UUID(bytes=hashlib.sha256(text.encode()).digest()[:16])

@@ -1,0 +1,339 @@
+"""The one write path: every change of a job is one transaction in this order.
+
+1. offsets, fenced   2. event ids   3. jobs, locked by id   4. facts   5. the fold, in memory
+6. jobs, parked records, dead letters   7. queue entries, slots, counters   8. heads and events   9. COMMIT
+
+What a transaction locks it locks in this order, sorted within each kind: so writers wait for each other,
+and never in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+import asyncpg
+
+from service.domain import commands as c
+from service.domain.decision import Decision, Outcome, refused
+from service.domain.fit import misfit
+from service.domain.group import Group
+from service.domain.job import Job
+from service.domain.values import Why
+from service.domain.vocabulary import JobState, Reason
+from service.errors import faultpoint
+from service.store import inbound, jobs
+from service.store.batch import BatchRefused, DeadLetter, Fence, Fenced, Item, RecordRef
+from service.store.database import Connection, Pool, transaction
+from service.store.event_log import EventLog
+from service.store.facts import FactReader
+from service.store.fold import Fold, job_ids
+from service.store.places import Groups, Places
+from service.store.statements import Q
+
+__all__ = ["Applier", "BatchRefused", "DeadLetter", "Fence", "Fenced", "Item", "RecordRef"]
+
+#: Chooses commands inside the transaction, its rows locked; None or nothing: roll back, do nothing.
+Choose = Callable[[Connection], Awaitable[Sequence[c.Command]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a committed transaction did, for whoever waits for it."""
+
+    decisions: list[Decision]
+    states: frozenset[JobState] = frozenset()
+    events: int = 0
+    ready: bool = False  #: a job became ready, or a place free
+
+
+@dataclass(slots=True)
+class _Work:
+    """One transaction's items and what comes of them beside the jobs."""
+
+    items: Sequence[Item]
+    group: str
+    decisions: list[Decision] = field(default_factory=list)
+    dead: list[tuple[RecordRef, DeadLetter]] = field(default_factory=list)
+    outcomes: dict[bytes, str] = field(default_factory=dict)
+    park: list[tuple[Item, UUID, bool]] = field(default_factory=list)
+    fed: list[int] = field(default_factory=list)
+    forget: list[bytes] = field(default_factory=list)
+
+
+class Applier:
+    """Owns nothing but caches: any number of them, in any number of processes, may work at once."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        facts: FactReader,
+        *,
+        partitions: int,
+        lease_seconds: float,
+        parked_seconds: float,
+    ) -> None:
+        self._pool = pool
+        self._facts = facts
+        self._partitions = partitions
+        self._lease_seconds = lease_seconds
+        self._parked_seconds = parked_seconds
+        self._groups = Groups()
+
+    async def records(self, items: Sequence[Item], fence: Fence | None) -> Committed:
+        """A batch of records. One decision each; a dead letter's is IGNORED.
+
+        Raises Fenced, BatchRefused, errors.Transient; then nothing of it is stored, or (a Transient at
+        COMMIT) all of it.
+        """
+        work = _Work(items, fence.consumer_group if fence else "")
+        async with transaction(self._pool) as connection:
+            if fence is not None:
+                await inbound.move_offsets(connection, fence)
+            repeated = await inbound.claim_ids(connection, items)
+            committed, keys = await self._write(connection, work, repeated)
+            faultpoint("apply.before_commit")
+        faultpoint("apply.committed")
+        self._groups.remember(keys)
+        return committed
+
+    async def commands(self, commands: Sequence[c.Command]) -> Committed:
+        """Commands of our own steps: one decision each."""
+        nothing = RecordRef("", 0, 0, 0, None, None, ())
+        items = [Item(command, nothing) for command in commands]
+        async with transaction(self._pool) as connection:
+            committed, keys = await self._write(connection, _Work(items, ""), {})
+            faultpoint("apply.before_commit")
+        faultpoint("apply.committed")
+        self._groups.remember(keys)
+        return committed
+
+    async def chosen(self, choose: Choose) -> tuple[Sequence[c.Command], Committed]:
+        """Commands that SQL chooses within the transaction (a claim, a lease)."""
+        nothing = RecordRef("", 0, 0, 0, None, None, ())
+        async with transaction(self._pool) as connection:
+            commands = await choose(connection)
+            if not commands:
+                return (), Committed([])
+            items = [Item(command, nothing) for command in commands]
+            committed, keys = await self._write(connection, _Work(items, ""), {})
+        self._groups.remember(keys)
+        return commands, committed
+
+    async def parked(self, limit: int) -> tuple[int, Committed]:
+        """Feed parked records whose job exists, end those whose time ran out."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(Q["parked_ripe"], limit)
+            if not rows:
+                return 0, Committed([])
+            work, expired = _unparked(rows)
+            committed, keys = await self._write(connection, work, {}, expired)
+            gone = await connection.fetch(Q["parked_drop"], work.fed)
+            if len(gone) != len(work.fed):
+                raise Fenced("another instance fed a parked record first")
+        self._groups.remember(keys)
+        return len(work.fed), committed
+
+    def forget_groups(self) -> None:
+        """A registry was applied: which nets serve a group must be judged anew."""
+        self._groups.forget()
+
+    # --- the transaction's middle -----------------------------------------------------------------
+
+    async def _write(
+        self,
+        connection: Connection,
+        work: _Work,
+        repeated: dict[int, Outcome],
+        expired: dict[int, asyncpg.Record] | None = None,
+    ) -> tuple[Committed, set[UUID]]:
+        fold = await self._load(connection, work, repeated)
+        await self._judge(connection, fold, work, repeated)
+        if expired is not None:
+            _end_expired(fold, work, expired)
+        new = fold.new_rows()
+        if new:
+            await jobs.insert(connection, new)
+        changed = fold.changed()
+        if changed:
+            await jobs.update(connection, changed, self._lease_seconds)
+        for item, job_id, is_stop in work.park:
+            await inbound.park(connection, work.group, item, job_id, is_stop, self._parked_seconds)
+        await inbound.bury(connection, work.group, work.dead)
+        await inbound.keep_outcomes(connection, work.outcomes)
+        if work.forget:
+            await connection.execute(Q["ids_forget"], work.forget)
+        keys = await self._groups.ensure(
+            connection, fold.new_requests(), lambda group: _serving(group, fold)
+        )
+        places = fold.places()
+        await places.write(connection)
+        await fold.log.write(connection)
+        return _committed(work, fold, places), keys
+
+    async def _load(
+        self, connection: Connection, work: _Work, repeated: dict[int, Outcome]
+    ) -> Fold:
+        wanted = [i.command for n, i in enumerate(work.items) if n not in repeated]
+        ids = job_ids(wanted)
+        before: dict[UUID, Job] = {}
+        places: dict[UUID, int] = {}
+        if ids:
+            before, places = await jobs.load(connection, ids)
+        firsts = [
+            command
+            for command in wanted
+            if isinstance(command, c.RequestTraining | c.RejectRequest)
+            and command.job_id not in before
+        ]
+        projects = {c_.request.project_id for c_ in firsts if isinstance(c_, c.RequestTraining)}
+        projects |= {
+            before[command.job_id].asked.project_id
+            for command in wanted
+            if isinstance(command, c.Claim) and command.job_id in before
+        }
+        facts = await self._facts.read(
+            connection,
+            projects=sorted(projects),
+            new_jobs=sorted({command.job_id for command in firsts}),
+        )
+        return Fold(facts, EventLog(self._partitions), before, places)
+
+    async def _judge(
+        self, connection: Connection, fold: Fold, work: _Work, repeated: dict[int, Outcome]
+    ) -> None:
+        await self._parked_stops(connection, fold, work)
+        for index, item in enumerate(work.items):
+            if item.dead is not None or item.command is None:
+                if item.dead is not None:
+                    work.dead.append((item.origin, item.dead))
+                work.decisions.append(Decision(outcome=Outcome.IGNORED))
+            elif index in repeated:
+                work.decisions.append(Decision(outcome=repeated[index]))
+                if repeated[index] is Outcome.CONFLICT:
+                    text = "this event id was used before with other content; choose a new one"
+                    work.dead.append((item.origin, DeadLetter("IdempotencyConflict", text)))
+            else:
+                decision = await self._one(connection, fold, item, index)
+                work.decisions.append(decision)
+                self._keep(work, item, decision)
+        new = [job_id for job_id in fold.jobs if job_id not in fold.before]
+        if new:
+            await self._waiting_records(connection, fold, work, new)
+
+    async def _one(self, connection: Connection, fold: Fold, item: Item, index: int) -> Decision:
+        command = item.command
+        if isinstance(command, c.StopModel):
+            return await _stop_model(connection, fold, command)
+        if isinstance(command, c.RefuseStop):
+            why = Why(Reason.INVALID_REQUEST, "the stop breaks its contract", command.errors)
+            fold.log.refuse(command.job_id, command.model_id, command.origin, why, fold.facts.now)
+            return refused(why)
+        assert isinstance(command, c.Command)
+        return fold.apply(command, index)
+
+    def _keep(self, work: _Work, item: Item, decision: Decision) -> None:
+        if decision.outcome is Outcome.PARKED and isinstance(item.command, c.Command):
+            is_stop = isinstance(item.command, c.RequestStop)
+            work.park.append((item, item.command.job_id, is_stop))
+        if item.event_key is not None and decision.outcome is not Outcome.APPLIED:
+            code = decision.why.code if decision.why is not None else ""
+            work.outcomes[item.event_key] = f"{decision.outcome}:{code}".rstrip(":")
+
+    async def _parked_stops(self, connection: Connection, fold: Fold, work: _Work) -> None:
+        """The transaction that enters `submitting` looks once more for stops that came first."""
+        opening = [i.command.job_id for i in work.items if isinstance(i.command, c.OpenSubmission)]
+        if opening:
+            rows = await connection.fetch(Q["parked_stops_of_jobs"], opening)
+            await self._feed(connection, fold, work, rows)
+
+    async def _waiting_records(
+        self, connection: Connection, fold: Fold, work: _Work, new: list[UUID]
+    ) -> None:
+        """Stops and reports that came before their request, in this batch or an earlier one."""
+        rows = await connection.fetch(Q["parked_of_jobs"], new)
+        await self._feed(connection, fold, work, rows)
+        still = []
+        for item, job_id, is_stop in work.park:
+            if job_id in fold.jobs and isinstance(item.command, c.Command):
+                decision = fold.apply(item.command)
+                if decision.outcome is not Outcome.PARKED:
+                    continue
+            still.append((item, job_id, is_stop))
+        work.park = still
+
+    async def _feed(
+        self, connection: Connection, fold: Fold, work: _Work, rows: list[asyncpg.Record]
+    ) -> None:
+        fed = []
+        for record in rows:
+            _, command = inbound.unpark(record)
+            if fold.apply(command).outcome is not Outcome.PARKED:
+                fed.append(record["id"])
+        if fed:
+            await connection.execute(Q["parked_drop"], fed)
+
+
+def _serving(group: Group, fold: Fold) -> list[str]:
+    nets = fold.facts.registry.nets.values()
+    return sorted(n.name for n in nets if misfit(n, group, fold.facts.nets.get(n.name)) is None)
+
+
+async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) -> Decision:
+    here = any(
+        job.request.model_id == command.model_id and not job.terminal for job in fold.jobs.values()
+    )
+    if not here and not await connection.fetchval(Q["model_has_jobs"], command.model_id):
+        why = Why(Reason.UNKNOWN_JOB, "this model has no unfinished job")
+        fold.log.refuse(None, command.model_id, command.origin, why, fold.facts.now)
+        return refused(why)
+    origin = command.origin
+    await connection.execute(
+        Q["model_stop_put"],
+        uuid5(command.model_id, f"stop:{origin.source}:{origin.event_id}"),
+        command.model_id,
+        command.reason,
+        command.requested_by,
+        origin.event_id,
+        origin.source,
+    )
+    return Decision()
+
+
+def _unparked(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
+    items, by_index = [], {}
+    for index, record in enumerate(rows):
+        ref, command = inbound.unpark(record)
+        items.append(Item(command, ref))
+        by_index[index] = record
+    return _Work(items, rows[0]["consumer_group"]), by_index
+
+
+def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> None:
+    """What still waits stays parked until its time runs out: then a report is a dead letter, a stop is
+    refused."""
+    work.park.clear()
+    for index, record in rows.items():
+        if work.decisions[index].outcome is not Outcome.PARKED:
+            work.fed.append(record["id"])
+        elif record["until"] <= fold.facts.now:
+            work.fed.append(record["id"])
+            command = work.items[index].command
+            if isinstance(command, c.RequestStop) and command.origin is not None:
+                why = Why(Reason.UNKNOWN_JOB, "no request with this job_id came in time")
+                fold.log.refuse(command.job_id, None, command.origin, why, fold.facts.now)
+            else:
+                text = "its job, or its job's run, did not become known in time"
+                work.dead.append((work.items[index].origin, DeadLetter("UnknownJob", text)))
+                if record["event_id"] is not None:
+                    work.forget.append(record["event_id"])
+
+
+def _committed(work: _Work, fold: Fold, places: Places) -> Committed:
+    return Committed(
+        work.decisions,
+        frozenset(fold.states()),
+        len(fold.log.rows),
+        bool(places.ready_in or places.slots_out),
+    )

@@ -1,0 +1,74 @@
+"""What is handed to the one write path: items, their origin, the offset fence; and how it says no."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.domain.commands import Command, RefuseStop, StopModel
+from service.errors import ServiceError
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRef:
+    """An inbound record as it came, for parking it and for its dead letter."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Why a record can't be used: a kind (the name of the error) and a text without input values."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One record's command, or its dead letter. `event_key` (16 bytes of source and id) and `content`
+    (16 bytes of type and data) are given for reports and stops, whose event id rules."""
+
+    command: Command | StopModel | RefuseStop | None
+    origin: RecordRef
+    event_key: bytes | None = None
+    content: bytes | None = None
+    dead: DeadLetter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Offsets that must stand where the reader thinks they stand: (topic, partition, old, new)."""
+
+    entries: Sequence[tuple[str, int, int, int]]
+    consumer_group: str
+
+
+class Fenced(ServiceError):
+    """Somebody else moved the offsets: read them again and seek."""
+
+    code = "fenced"
+
+
+class BatchRefused(ServiceError):
+    """The batch holds something that can't be judged or stored: isolate it. `sqlstate` where the database
+    said so; `index` of the item where it is known."""
+
+    code = "batch_refused"
+
+    def __init__(
+        self, message: str, *, sqlstate: str | None = None, index: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.index = index
+
+
+Row = tuple[Any, ...]

@@ -1,0 +1,109 @@
+"""The connection pool, and how the database's troubles become ours.
+
+A lost connection shows as many classes of exception; all mean "repeat the whole transaction". Serialization
+failures and deadlocks too. What the database refuses for its content (SQLSTATE 22, 23) is `BatchRefused`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import asyncpg
+import structlog
+
+from service.errors import Transient
+from service.settings import DatabaseSettings
+from service.store.batch import BatchRefused
+
+log = structlog.get_logger(__name__)
+
+Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Pool = asyncpg.Pool[asyncpg.Record]
+
+#: What asyncpg and the system raise when the database is away, restarting, or a connection died.
+AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.exceptions.CannotConnectNowError,
+    asyncpg.exceptions.AdminShutdownError,
+    asyncpg.exceptions.CrashShutdownError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.InsufficientResourcesError,
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.InvalidCachedStatementError,
+    asyncpg.exceptions.QueryCanceledError,
+    OSError,
+    TimeoutError,
+)
+_AGAIN: Final = (
+    asyncpg.exceptions.SerializationError,
+    asyncpg.exceptions.DeadlockDetectedError,
+    asyncpg.exceptions.LockNotAvailableError,
+)
+CLOSE_SECONDS: Final = 5.0
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raises errors.Transient (`database_away`, `database_busy`, `net_in_doubt`) or BatchRefused."""
+    try:
+        yield
+    except asyncpg.DataError as exc:
+        raise BatchRefused(f"not storable: {exc}", sqlstate=exc.sqlstate) from exc
+    except asyncpg.IntegrityConstraintViolationError as exc:
+        if exc.constraint_name == "slot_doubt":
+            raise Transient(
+                "another submission to this net has no known outcome yet", code="net_in_doubt"
+            ) from exc
+        raise BatchRefused(f"refused by a constraint: {exc}", sqlstate=exc.sqlstate) from exc
+    except _AGAIN as exc:
+        if isinstance(exc, asyncpg.exceptions.DeadlockDetectedError):
+            log.warning("deadlock")
+        raise Transient(f"the database asks to try again: {exc}", code="database_busy") from exc
+    except AWAY as exc:
+        raise Transient(f"the database is away: {exc!r}", code="database_away") from exc
+
+
+async def open_pool(settings: DatabaseSettings) -> Pool:
+    """A pool of connections that never sit in a transaction: a frozen writer would hold others back."""
+    with translated():
+        return await asyncpg.create_pool(
+            settings.dsn.get_secret_value(),
+            min_size=1,
+            max_size=settings.pool_size,
+            command_timeout=settings.command_timeout_seconds,
+            timeout=10,
+            server_settings={
+                "application_name": "fl-job-service",
+                "idle_in_transaction_session_timeout": "10000",
+                "timezone": "UTC",
+            },
+        )
+
+
+async def close_pool(pool: Pool) -> None:
+    """Close within a bound: a hung server must not hold up the end."""
+    try:
+        await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+    except (*AWAY, TimeoutError):
+        pool.terminate()
+
+
+@contextlib.asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One transaction, read committed; every trouble translated, the COMMIT's too."""
+    with translated():
+        async with pool.acquire(timeout=10) as connection, connection.transaction():
+            yield connection
+
+
+@contextlib.asynccontextmanager
+async def reading(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection for single statements."""
+    with translated():
+        async with pool.acquire(timeout=10) as connection:
+            yield connection

@@ -1,0 +1,120 @@
+"""The event table: append-only, audit trail and outbox. Positions are given here, under the heads' locks.
+
+The last thing a transaction does: so a position is never visible before a smaller one of its partition, and
+a rollback takes its positions back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from service.contracts import lifecycle, outbound
+from service.contracts.placement import partition_for
+from service.domain.events import Event
+from service.domain.job import Job
+from service.domain.values import Origin, Why
+from service.errors import Transient
+from service.store.database import Connection
+from service.store.statements import Q
+
+_COLUMNS: Final = (
+    "partition",
+    "position",
+    "event_id",
+    "job_id",
+    "sequence",
+    "type",
+    "subject",
+    "at",
+    "body",
+    "correlation_id",
+    "causation_id",
+    "traceparent",
+)
+_Row = tuple[
+    UUID, UUID | None, int | None, str, str, datetime, str, str | None, str | None, str | None
+]
+
+
+@dataclass(slots=True)
+class EventLog:
+    """Collects a transaction's events, bodies frozen, and writes them last. `partitions`: the lifecycle
+    topic's, fixed when it was made."""
+
+    partitions: int
+    rows: list[tuple[int, _Row]] = field(default_factory=list)
+
+    def place(self, key: UUID) -> int:
+        """The partition of the lifecycle topic on which everything about this key goes."""
+        return partition_for(str(key).encode(), self.partitions)
+
+    def tell(self, job: Job, event: Event, partition: int, cause: Origin | None) -> None:
+        """A published event; `job` is the job after it."""
+        request = job.request
+        first = getattr(request, "origin", None) or cause
+        job_id = request.job_id
+        self.rows.append(
+            (
+                partition,
+                (
+                    outbound.event_id(job_id, job.sequence),
+                    job_id,
+                    job.sequence,
+                    lifecycle.event_type(event),
+                    str(job_id),
+                    event.at,
+                    lifecycle.body(job, event),
+                    first.event_id if first else None,
+                    cause.event_id if cause else None,
+                    (cause.traceparent if cause else None)
+                    or (first.traceparent if first else None),
+                ),
+            )
+        )
+
+    def refuse(
+        self, job_id: UUID | None, model_id: UUID | None, origin: Origin, why: Why, at: datetime
+    ) -> None:
+        """An answer about a request that changed nothing."""
+        subject = job_id or model_id
+        if subject is None:
+            raise ValueError("a refusal needs a job or a model")
+        self.rows.append(
+            (
+                self.place(subject),
+                (
+                    outbound.refusal_id(subject, origin.source, origin.event_id),
+                    job_id,
+                    None,
+                    lifecycle.REFUSED,
+                    str(subject),
+                    at,
+                    lifecycle.refusal(job_id, model_id, origin.event_id, why),
+                    origin.event_id,
+                    origin.event_id,
+                    origin.traceparent,
+                ),
+            )
+        )
+
+    async def write(self, connection: Connection) -> None:
+        """Lock the heads, give positions in the order of telling, insert."""
+        if not self.rows:
+            return
+        counts = Counter(partition for partition, _ in self.rows)
+        touched = sorted(counts)
+        records = await connection.fetch(Q["heads_lock"], touched)
+        last = {r["partition"]: r["position"] for r in records}
+        if len(last) != len(touched):
+            raise Transient("the event log has no heads yet: is the relay's stream open?")
+        await connection.execute(Q["heads_move"], touched, [counts[p] for p in touched])
+        numbered: list[Sequence[object]] = []
+        for partition, row in self.rows:
+            last[partition] += 1
+            numbered.append((partition, last[partition], *row))
+        await connection.copy_records_to_table("event", records=numbered, columns=_COLUMNS)

@@ -1,0 +1,99 @@
+"""Reads what `decide` may know, at the time of the transaction. The registry is cached by its version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from service.contracts import registry_file
+from service.domain.facts import Facts, JobTypes, Limits
+from service.domain.registry import NetNow, Registry
+from service.domain.vocabulary import FLBackend
+from service.store.database import Connection
+from service.store.statements import Q
+
+#: Gives the manifests of all backends; None where one can't be read now.
+Manifests = Callable[[], Mapping[FLBackend, JobTypes]]
+
+
+class FactReader:
+    """One process's view: the registry is parsed anew when its version moved, the nets with their text."""
+
+    def __init__(self, limits: Limits, manifests: Manifests) -> None:
+        self.limits = limits
+        self._manifests = manifests
+        self._registry = Registry()
+        self._nets_text: str | None = None
+        self._nets: Mapping[str, NetNow] = {}
+
+    async def read(
+        self,
+        connection: Connection,
+        *,
+        projects: Sequence[str] = (),
+        new_jobs: Sequence[UUID] = (),
+    ) -> Facts:
+        """The facts for judging; running jobs of `projects` and past lives of `new_jobs` where asked."""
+        row = await connection.fetchrow(Q["facts"])
+        assert row is not None, "the registry row is made by the first migration"
+        if row["version"] != self._registry.version:
+            await self._reload(connection)
+        if row["nets"] != self._nets_text:
+            self._nets = read_nets(row["nets"])
+            self._nets_text = row["nets"]
+        running: dict[str, int] = {}
+        limited = [p for p in projects if self._is_limited(p)]
+        if limited:
+            records = await connection.fetch(Q["projects_running"], limited)
+            running = {r["project_id"]: r["running"] for r in records}
+        retired: dict[UUID, bytes] = {}
+        if new_jobs:
+            records = await connection.fetch(Q["retired"], new_jobs)
+            retired = {r["job_id"]: r["content_hash"] for r in records}
+        return Facts(
+            now=row["now"],
+            registry=self._registry,
+            nets=self._nets,
+            job_types=self._manifests(),
+            limits=self.limits,
+            project_running=running,
+            hub_paused=row["hub_paused"],
+            retired=retired,
+        )
+
+    async def registry(self, connection: Connection) -> Registry:
+        """The registry as it is now."""
+        if (await connection.fetchval("SELECT version FROM registry")) != self._registry.version:
+            await self._reload(connection)
+        return self._registry
+
+    def _is_limited(self, project_id: str) -> bool:
+        project = self._registry.projects.get(project_id)
+        return project is not None and project.max_running_jobs is not None
+
+    async def _reload(self, connection: Connection) -> None:
+        row = await connection.fetchrow(Q["registry_document"])
+        assert row is not None
+        file = registry_file.parse(json.loads(row["document"]))
+        self._registry = registry_file.to_registry(file, row["version"])
+
+
+def read_nets(text: str | None) -> dict[str, NetNow]:
+    """The nets of the `facts` statement's JSON."""
+    found = {}
+    for name, answering, online, occupied, paused, in_doubt, extensions, seen in json.loads(
+        text or "[]"
+    ):
+        found[name] = NetNow(
+            name=name,
+            answering=answering,
+            online=frozenset(UUID(t) for t in online),
+            occupied=occupied,
+            paused=paused,
+            in_doubt=in_doubt,
+            extensions=frozenset(extensions),
+            seen_at=None if seen is None else datetime.fromisoformat(seen),
+        )
+    return found

@@ -1,0 +1,124 @@
+"""A transaction's work in memory: commands folded over locked jobs, and everything that follows from it.
+
+Nothing here waits or writes; `service.store.apply` loads before and writes after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from service.domain.commands import Command
+from service.domain.decide import decide
+from service.domain.decision import Decision, Outcome
+from service.domain.facts import Facts
+from service.domain.job import Job, evolve
+from service.domain.values import Origin, Request
+from service.domain.vocabulary import JobState
+from service.store.batch import BatchRefused, Row
+from service.store.event_log import EventLog
+from service.store.jobs import row
+from service.store.places import Places, group_of_job
+
+
+@dataclass(slots=True)
+class Fold:
+    """`before`: what was loaded; `jobs`: what stands now; `places`: each job's partition."""
+
+    facts: Facts
+    log: EventLog
+    before: dict[UUID, Job]
+    partitions: dict[UUID, int]
+    jobs: dict[UUID, Job] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.jobs = dict(self.before)
+
+    def apply(self, command: Command, index: int | None = None) -> Decision:
+        """Judge one command and follow what was decided.
+
+        Raises BatchRefused when judging fails: a bug, or an input that nobody foresaw; it costs its own
+        record alone.
+        """
+        job = self.jobs.get(command.job_id)
+        try:
+            decision = decide(job, command, self.facts)
+            if decision.events:
+                self._follow(command, job, decision)
+        except Exception as exc:  # the isolating edge: whatever a rule raises
+            raise BatchRefused(
+                f"{type(command).__name__} could not be judged: {exc!r}", index=index
+            ) from exc
+        if decision.outcome is Outcome.REFUSED and decision.why is not None:
+            origin = origin_of(command)
+            if origin is not None:
+                model = job.request.model_id if job is not None else None
+                self.log.refuse(command.job_id, model, origin, decision.why, self.facts.now)
+        return decision
+
+    def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:
+        cause = origin_of(command)
+        partition = self.partitions.get(command.job_id)
+        if partition is None:
+            partition = self.partitions[command.job_id] = self.log.place(command.job_id)
+        told: list[tuple[Job, Any]] = []
+        for event in decision.events:
+            job = evolve(job, event)
+            if event.published:
+                told.append((job, event))
+        assert job is not None
+        for after, event in told:
+            self.log.tell(after, event, partition, cause)
+        self.jobs[command.job_id] = job
+
+    def new_rows(self) -> list[Row]:
+        """Rows of the jobs that this transaction makes."""
+        return [
+            row(job, group_of_job(job), self.partitions[job_id])
+            for job_id, job in self.jobs.items()
+            if job_id not in self.before
+        ]
+
+    def changed(self) -> list[Job]:
+        """Loaded jobs that are not what they were, in the order of their ids."""
+        return [
+            job
+            for job_id, job in sorted(self.jobs.items())
+            if (old := self.before.get(job_id)) is not None and old is not job
+        ]
+
+    def new_requests(self) -> list[Request]:
+        return [
+            job.request
+            for job_id, job in self.jobs.items()
+            if job_id not in self.before and isinstance(job.request, Request)
+        ]
+
+    def places(self) -> Places:
+        """What the step from `before` to `jobs` occupies and frees."""
+        places = Places()
+        for job_id, job in self.jobs.items():
+            old = self.before.get(job_id)
+            if old is not job:
+                places.moved(old, job)
+        return places
+
+    def states(self) -> set[JobState]:
+        """The states that some changed job is in now."""
+        return {
+            job.state for job_id, job in self.jobs.items() if self.before.get(job_id) is not job
+        }
+
+
+def origin_of(command: object) -> Origin | None:
+    """The event that a command came from; None for a step's."""
+    request = getattr(command, "request", None)
+    origin = request.origin if isinstance(request, Request) else getattr(command, "origin", None)
+    return origin if isinstance(origin, Origin) else None
+
+
+def job_ids(commands: Sequence[object]) -> list[UUID]:
+    """The jobs that commands are about, each once, in lock order."""
+    return sorted({c.job_id for c in commands if isinstance(c, Command)})

@@ -1,0 +1,154 @@
+"""What surrounds the jobs on the way in: offsets, event ids, parked records, dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from service.contracts import inbound
+from service.domain.commands import Command
+from service.domain.decision import Outcome
+from service.store.batch import DeadLetter, Fence, Fenced, Item, RecordRef
+from service.store.database import Connection
+from service.store.outbox import decode_headers, encode_headers
+from service.store.statements import Q
+
+Place = tuple[str, int]
+
+
+async def move_offsets(connection: Connection, fence: Fence) -> None:
+    """Raises Fenced when an offset is not where the reader thinks it is."""
+    entries = sorted(fence.entries)
+    topics, partitions = [e[0] for e in entries], [e[1] for e in entries]
+    records = await connection.fetch(Q["offsets_lock"], fence.consumer_group, topics, partitions)
+    stored = {(r["topic"], r["partition"]): r["next_offset"] for r in records}
+    for topic, partition, old, _ in entries:
+        if stored.get((topic, partition)) != old:
+            raise Fenced(
+                f"{topic}/{partition}: the stored offset is {stored.get((topic, partition))}, "
+                f"not {old}"
+            )
+    await connection.execute(
+        Q["offsets_move"], fence.consumer_group, topics, partitions, [e[3] for e in entries]
+    )
+
+
+async def offsets(connection: Connection, group: str, places: Sequence[Place]) -> dict[Place, int]:
+    """Stored next offsets, waiting for a commit under way."""
+    records = await connection.fetch(
+        Q["offsets_lock"], group, [p[0] for p in places], [p[1] for p in places]
+    )
+    return {(r["topic"], r["partition"]): r["next_offset"] for r in records}
+
+
+async def start_offsets(
+    connection: Connection, group: str, starts: Mapping[Place, int]
+) -> dict[Place, int]:
+    """Store where reading starts where nothing is stored; the offsets that hold now."""
+    for (topic, partition), offset in sorted(starts.items()):
+        await connection.execute(Q["offset_make"], group, topic, partition, offset)
+    return await offsets(connection, group, sorted(starts))
+
+
+async def claim_ids(connection: Connection, items: Sequence[Item]) -> dict[int, Outcome]:
+    """Keep the event ids of items that have one. {index: DUPLICATE or CONFLICT} of those seen before,
+    in the database or earlier in this batch."""
+    first: dict[bytes, bytes] = {}
+    repeated: dict[int, Outcome] = {}
+    owner: dict[bytes, int] = {}
+    for index, item in enumerate(items):
+        key, content = item.event_key, item.content
+        if key is None or content is None or item.dead is not None:
+            continue
+        if key in first:
+            same = first[key] == content
+            repeated[index] = Outcome.DUPLICATE if same else Outcome.CONFLICT
+        else:
+            first[key] = content
+            owner[key] = index
+    if not first:
+        return repeated
+    keys = sorted(first)
+    records = await connection.fetch(Q["ids_put"], keys, [first[k] for k in keys])
+    known = set(keys) - {r["id"] for r in records}
+    if known:
+        for r in await connection.fetch(Q["ids_known"], sorted(known)):
+            same = r["content"] == first[r["id"]]
+            repeated[owner[r["id"]]] = Outcome.DUPLICATE if same else Outcome.CONFLICT
+    return repeated
+
+
+async def keep_outcomes(connection: Connection, outcomes: Mapping[bytes, str]) -> None:
+    """Write beside their event ids what became of events that changed nothing."""
+    if outcomes:
+        keys = sorted(outcomes)
+        await connection.execute(Q["ids_outcome"], keys, [outcomes[k] for k in keys])
+
+
+async def bury(
+    connection: Connection, group: str, dead: Sequence[tuple[RecordRef, DeadLetter]]
+) -> None:
+    """Dead letters as rows; the relay's second lane publishes them."""
+    if not dead:
+        return
+    rows = [
+        (
+            ref.topic,
+            ref.partition,
+            ref.offset,
+            ref.timestamp_ms,
+            group,
+            ref.key,
+            ref.value,
+            encode_headers(ref.headers),
+            letter.kind,
+            letter.message,
+        )
+        for ref, letter in dead
+    ]
+    await connection.execute(Q["dead_letters_put"], *zip(*rows, strict=True))
+
+
+async def park(
+    connection: Connection, group: str, item: Item, job_id: UUID, is_stop: bool, seconds: float
+) -> None:
+    """Keep a record whose job is not known yet."""
+    ref = item.origin
+    await connection.execute(
+        Q["parked_put"],
+        job_id,
+        is_stop,
+        item.event_key,
+        ref.topic,
+        ref.partition,
+        ref.offset,
+        ref.timestamp_ms,
+        group,
+        ref.key,
+        ref.value,
+        encode_headers(ref.headers),
+        seconds,
+    )
+
+
+def unpark(record: asyncpg.Record) -> tuple[RecordRef, Any]:
+    """A parked record and its command, decoded again. Raises contracts' BadData after an upgrade only."""
+    ref = RecordRef(
+        record["topic"],
+        record["partition"],
+        record["offset"],
+        record["timestamp_ms"],
+        record["key"],
+        record["value"],
+        decode_headers(record["headers"]),
+    )
+    headers = [(name, value) for name, value in ref.headers if value is not None]
+    _, command = inbound.read(ref.key, ref.value, headers)
+    return ref, command
+
+
+def is_for_job(command: object, job_id: UUID) -> bool:
+    return isinstance(command, Command) and command.job_id == job_id

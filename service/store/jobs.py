@@ -1,0 +1,208 @@
+"""Jobs as rows: one column list makes COPY, the bulk UPDATE and the load.
+
+A row read back is the job that was written: `read(row(job)) == job` but for the lease's end, which the
+database sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from service.contracts import job_json
+from service.domain.job import Job, Rejection
+from service.domain.values import Lease, Origin
+from service.domain.vocabulary import JobState, ModelStatus
+from service.store.database import Connection
+from service.store.statements import Q
+
+#: (column, SQL type, does it ever change), in the order of a row.
+COLUMNS: Final[tuple[tuple[str, str, bool], ...]] = (
+    ("job_id", "uuid", False),
+    ("model_id", "uuid", False),
+    ("project_id", "text", False),
+    ("group_id", "uuid", False),
+    ("kafka_partition", "int4", False),
+    ("priority", "int2", False),
+    ("content_hash", "bytea", False),
+    ("correlation_id", "text", False),
+    ("source", "text", False),
+    ("traceparent", "text", False),
+    ("cohort_query", "text", False),
+    ("request", "text", False),
+    ("created_at", "timestamptz", False),
+    ("state", "text", True),
+    ("sequence", "int4", True),
+    ("model_status", "text", True),
+    ("eligible", "bool", True),
+    ("waiting", "text", True),
+    ("attempts", "text", True),
+    ("submissions", "text", True),
+    ("progress", "text", True),
+    ("stop", "text", True),
+    ("reason", "text", True),
+    ("results", "text", True),
+    ("lease_holder", "text", True),
+    ("lease_token", "int8", True),
+    ("token", "int8", True),
+    ("tries", "int4", True),
+    ("next_try_at", "timestamptz", True),
+    ("due_at", "timestamptz", True),
+    ("changed_at", "timestamptz", True),
+    ("finished_at", "timestamptz", True),
+)
+NAMES: Final = tuple(name for name, _, _ in COLUMNS)
+_FIXED: Final = sum(1 for _, _, changes in COLUMNS if not changes)
+_CHANGING: Final = COLUMNS[_FIXED:]
+SELECT: Final = f"SELECT {', '.join(NAMES)}, lease_until FROM job"
+
+_LOAD: Final = f"{SELECT} WHERE job_id = ANY($1) ORDER BY job_id FOR NO KEY UPDATE"
+_READ: Final = f"{SELECT} WHERE job_id = $1"
+# A lease's end is the database's: it starts anew with each new token, and goes with the lease.
+_UPDATE: Final = (
+    "UPDATE job SET "
+    + ", ".join(f"{name} = v.{name}" for name, _, _ in _CHANGING)
+    + ", lease_until = CASE WHEN v.lease_token IS NULL THEN NULL"
+    " WHEN v.lease_token IS DISTINCT FROM job.lease_token"
+    " THEN now() + make_interval(secs => $1) ELSE job.lease_until END"
+    " FROM unnest($2::uuid[], "
+    + ", ".join(f"${i}::{kind}[]" for i, (_, kind, _) in enumerate(_CHANGING, 3))
+    + ") AS v(job_id, "
+    + ", ".join(name for name, _, _ in _CHANGING)
+    + ") WHERE job.job_id = v.job_id"
+)
+
+
+def row(job: Job, group_id: UUID | None, partition: int) -> tuple[Any, ...]:
+    """The job as the values of `COLUMNS`."""
+    request = job.request
+    asked = None if isinstance(request, Rejection) else request
+    origin = asked.origin if asked else None
+    return (
+        request.job_id,
+        request.model_id,
+        request.project_id,
+        group_id,
+        partition,
+        asked.priority if asked else 5,
+        request.content_hash,
+        origin.event_id if origin else None,
+        origin.source if origin else None,
+        origin.traceparent if origin else None,
+        asked.cohort_query if asked else None,
+        job_json.write_request(request),
+        job.created_at,
+        *changing(job),
+    )
+
+
+def changing(job: Job) -> tuple[Any, ...]:
+    """The values of the columns that may change."""
+    lease = job.lease
+    return (
+        job.state,
+        job.sequence,
+        job.model_status,
+        job.eligible,
+        job.waiting,
+        job_json.write_attempts(job.attempts),
+        job_json.write_submissions(job.attempts),
+        job_json.write_progress(job.progress),
+        job_json.write_stop(job.stop),
+        job_json.write_why(job.reason),
+        job_json.write_results(job.results),
+        lease.holder if lease else None,
+        lease.token if lease else None,
+        job.token,
+        job.tries,
+        job.next_try_at,
+        job.due_at,
+        job.changed_at,
+        job.finished_at,
+    )
+
+
+def read(record: asyncpg.Record) -> Job:
+    """The job of a row that `SELECT` gave."""
+    lease = None
+    if record["lease_holder"] is not None:
+        lease = Lease(record["lease_holder"], record["lease_token"], record["lease_until"])
+    return Job(
+        request=_request(record),
+        state=JobState(record["state"]),
+        created_at=record["created_at"],
+        changed_at=record["changed_at"],
+        sequence=record["sequence"],
+        model_status=ModelStatus(record["model_status"]),
+        attempts=job_json.read_attempts(record["attempts"], record["submissions"]),
+        progress=job_json.read_progress(record["progress"]),
+        eligible=record["eligible"],
+        waiting=record["waiting"],
+        stop=job_json.read_stop(record["stop"]),
+        reason=job_json.read_why(record["reason"]),
+        results=job_json.read_results(record["results"]),
+        lease=lease,
+        token=record["token"],
+        tries=record["tries"],
+        next_try_at=record["next_try_at"],
+        due_at=record["due_at"],
+        finished_at=record["finished_at"],
+    )
+
+
+def _request(record: asyncpg.Record) -> Any:
+    if record["state"] == JobState.REJECTED:
+        return Rejection(
+            record["job_id"],
+            record["model_id"],
+            record["project_id"],
+            record["content_hash"],
+            job_json.read_requested_by(record["request"]),
+        )
+    return job_json.read_request(
+        record["request"],
+        job_id=record["job_id"],
+        model_id=record["model_id"],
+        project_id=record["project_id"],
+        cohort_query=record["cohort_query"],
+        content_hash=record["content_hash"],
+        origin=Origin(record["correlation_id"], record["source"], record["traceparent"]),
+    )
+
+
+async def load(
+    connection: Connection, job_ids: Sequence[UUID]
+) -> tuple[dict[UUID, Job], dict[UUID, int]]:
+    """Lock the jobs in the order of their ids, and their places on the lifecycle topic."""
+    records = await connection.fetch(_LOAD, job_ids)
+    jobs = {record["job_id"]: read(record) for record in records}
+    return jobs, {record["job_id"]: record["kafka_partition"] for record in records}
+
+
+async def peek(connection: Connection, job_id: UUID) -> Job | None:
+    """The job as it is now, unlocked."""
+    record = await connection.fetchrow(_READ, job_id)
+    return None if record is None else read(record)
+
+
+async def insert(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+    await connection.copy_records_to_table("job", records=rows, columns=NAMES)
+
+
+async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: float) -> None:
+    """Write what may change of jobs that `load` locked."""
+    values = list(zip(*(changing(job) for job in jobs), strict=True))
+    await connection.execute(_UPDATE, lease_seconds, [job.job_id for job in jobs], *values)
+
+
+async def renew(connection: Connection, leases: dict[UUID, int], seconds: float) -> set[UUID]:
+    """Prolong leases that still have their token; the others are lost."""
+    ordered = sorted(leases)
+    await connection.execute(Q["lock_jobs"], ordered)
+    records = await connection.fetch(
+        Q["renew_job_leases"], ordered, [leases[job_id] for job_id in ordered], seconds
+    )
+    return {record["job_id"] for record in records}

@@ -1,0 +1,39 @@
+"""What runs next, and where: chosen in SQL, its rows locked, judged afterwards like everything else.
+
+A claim starts from a net with a free place and looks at the head of each group that the net serves, so its
+cost does not grow with the queue, and a group that can't run hinders nobody. It waits for nothing that it
+chooses but a project; what another instance holds it skips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from service.domain import commands as c
+from service.store.database import Connection
+from service.store.statements import Q
+
+
+async def pick(connection: Connection, holder: str) -> list[c.Command]:
+    """The claim of the best job on the emptiest net; nothing where none can start."""
+    for net in await connection.fetch(Q["free_nets"]):
+        heads = await connection.fetch(Q["best_of_net"], net["name"], net["online"])
+        if not heads or await connection.fetchval(Q["net_take"], net["name"]) is None:
+            continue
+        for head in heads:
+            if await connection.fetchval(Q["job_take"], head["job_id"]) is None:
+                continue
+            if await connection.fetchval(Q["project_take"], head["project_id"]) is None:
+                continue
+            return [c.Claim(head["job_id"], net["name"], holder)]
+    return []
+
+
+async def free_work(
+    connection: Connection, states: Sequence[str], holder: str, limit: int
+) -> list[c.Command]:
+    """Leases on jobs in these states that nobody holds and that are due."""
+    rows = await connection.fetch(Q["free_work"], list(states), limit)
+    ids: list[UUID] = sorted(row["job_id"] for row in rows)
+    return [c.TakeLease(job_id, holder) for job_id in ids]

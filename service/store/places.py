@@ -1,0 +1,171 @@
+"""What a job occupies, and the tables that follow from it: the ready queue, slots, and counters.
+
+All of it is derived: occupancy after less occupancy before. Counters are locked sorted, each kind in a
+statement of its own before its bulk UPDATE, nets before projects before groups, as the last locks but the
+heads of the event log.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from service.domain.group import group_id, group_of
+from service.domain.job import Job
+from service.domain.values import Request
+from service.domain.vocabulary import ACTIVE, JobState, SlotState
+from service.store.database import Connection
+from service.store.statements import Q
+
+ReadyKey = tuple[UUID, int, Any, UUID]
+SlotKey = tuple[UUID, int]
+SlotValue = tuple[str, str, str | None, bool]
+
+
+def group_of_job(job: Job) -> UUID | None:
+    """None for a rejected one, which never queues."""
+    return group_id(group_of(job.request)) if isinstance(job.request, Request) else None
+
+
+def ready_key(job: Job | None) -> ReadyKey | None:
+    """The job's entry in the queue; None while it has none."""
+    if job is None or not job.eligible:
+        return None
+    return (group_id(group_of(job.asked)), 9 - job.asked.priority, job.created_at, job.job_id)
+
+
+def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
+    """(job, attempt): (net, state, run id, in doubt) of every place the job's attempts hold."""
+    if job is None:
+        return {}
+    return {
+        (job.job_id, a.number): (
+            a.net,
+            a.slot,
+            a.run_id,
+            a.submission is not None and a.run_id is None,
+        )
+        for a in job.attempts
+        if a.slot is not SlotState.FREE
+    }
+
+
+@dataclass(slots=True)
+class Places:
+    """The difference that a batch makes. Feed it every changed job once, then `write`."""
+
+    ready_in: list[ReadyKey] = field(default_factory=list)
+    ready_out: list[ReadyKey] = field(default_factory=list)
+    slots_put: dict[SlotKey, SlotValue] = field(default_factory=dict)
+    slots_out: list[SlotKey] = field(default_factory=list)
+    runs: set[tuple[str, str, UUID, int]] = field(default_factory=set)
+    nets: Counter[str] = field(default_factory=Counter)
+    projects: Counter[str] = field(default_factory=Counter)
+    groups: Counter[UUID] = field(default_factory=Counter)
+
+    def moved(self, before: Job | None, after: Job) -> None:
+        """Count one job's step from what the transaction loaded to what it leaves."""
+        was, now = ready_key(before), ready_key(after)
+        if was != now:
+            if was is not None:
+                self.ready_out.append(was)
+            if now is not None:
+                self.ready_in.append(now)
+        if after.attempts:
+            self._slots(slots(before), slots(after))
+            had = {(a.net, a.run_id) for a in before.attempts} if before is not None else set()
+            for a in after.attempts:
+                if a.run_id is not None and (a.net, a.run_id) not in had:
+                    self.runs.add((a.net, a.run_id, after.job_id, a.number))
+        self._count(before, -1)
+        self._count(after, 1)
+
+    def _slots(self, was: dict[SlotKey, SlotValue], now: dict[SlotKey, SlotValue]) -> None:
+        for key, value in now.items():
+            if was.get(key) != value:
+                self.slots_put[key] = value
+        self.slots_out += [key for key in was if key not in now]
+        self.nets.update(value[0] for value in now.values())
+        self.nets.subtract(value[0] for value in was.values())
+
+    def _count(self, job: Job | None, by: int) -> None:
+        if job is None:
+            return
+        if job.state is JobState.QUEUED:
+            self.groups[group_id(group_of(job.asked))] += by
+        elif job.state in ACTIVE:
+            self.projects[job.asked.project_id] += by
+
+    async def write(self, connection: Connection) -> None:
+        """Queue entries and slots, then the counters in their order."""
+        if self.ready_out:
+            keys = list(zip(*self.ready_out, strict=True))
+            await connection.execute(Q["ready_drop"], *keys)
+        if self.ready_in:
+            await connection.copy_records_to_table("ready", records=self.ready_in)
+        if self.slots_out:
+            await connection.execute(
+                Q["slots_drop"], [k[0] for k in self.slots_out], [k[1] for k in self.slots_out]
+            )
+        if self.slots_put:
+            rows = [(*key, *value) for key, value in self.slots_put.items()]
+            await connection.execute(Q["slots_put"], *zip(*rows, strict=True))
+        if self.runs:
+            await connection.execute(Q["runs_put"], *zip(*sorted(self.runs, key=str), strict=True))
+        for name, deltas in (
+            ("nets", self.nets),
+            ("projects", self.projects),
+            ("groups", self.groups),
+        ):
+            changed = sorted((key, n) for key, n in deltas.items() if n)
+            if changed:
+                ids = [key for key, _ in changed]
+                await connection.execute(Q[f"{name}_lock"], ids)
+                await connection.execute(Q[f"{name}_count"], ids, [n for _, n in changed])
+
+
+class Groups:
+    """Makes groups when they are first seen, and says which nets can serve them."""
+
+    def __init__(self) -> None:
+        self._known: set[UUID] = set()
+
+    async def ensure(
+        self, connection: Connection, requests: Iterable[Request], serving: Any
+    ) -> set[UUID]:
+        """Rows for the requests' groups; `serving(request)` names the nets that fit. Returns what this
+        transaction made or found: call `remember` with it after the commit."""
+        wanted = {group_id(g): g for g in {group_of(r) for r in requests}}
+        unknown = [key for key in wanted if key not in self._known]
+        if not unknown:
+            return set()
+        await connection.execute(Q["registry_share"])
+        records = await connection.fetch(Q["groups_known"], unknown)
+        there = {r["group_id"] for r in records}
+        for key in sorted(set(unknown) - there):
+            g = wanted[key]
+            await connection.execute(Q["project_make"], g.project_id)
+            await connection.execute(
+                Q["group_make"],
+                key,
+                g.project_id,
+                g.fl_backend,
+                list(g.trust_ids),
+                g.min_trusts,
+                g.resources.num_gpus,
+                g.resources.mem_per_gpu_gib,
+            )
+            for net in serving(g):
+                await connection.execute(Q["net_group_make"], net, key)
+        return set(unknown)
+
+    def remember(self, keys: set[UUID]) -> None:
+        if len(self._known) > 200_000:
+            self._known.clear()
+        self._known |= keys
+
+    def forget(self) -> None:
+        self._known.clear()

@@ -1,0 +1,53 @@
+-- name: named_lease
+INSERT INTO lease AS l (name, holder, token, until)
+VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (name) DO UPDATE
+SET holder = EXCLUDED.holder, token = l.token + 1, until = EXCLUDED.until
+WHERE l.until <= clock_timestamp() OR l.holder = EXCLUDED.holder
+RETURNING token
+
+-- name: old_jobs
+-- Finished long ago, every event of theirs published, and no place of theirs still taken.
+SELECT j.job_id FROM job j
+WHERE j.finished_at < now() - make_interval(days => $1)
+  AND NOT EXISTS (SELECT 1 FROM slot s WHERE s.job_id = j.job_id)
+  AND NOT EXISTS (SELECT 1 FROM tombstone t WHERE t.job_id = j.job_id)
+  AND NOT EXISTS (SELECT 1 FROM event e LEFT JOIN hint h ON h.partition = e.partition
+                  WHERE e.job_id = j.job_id AND e.position > coalesce(h.position, 0))
+ORDER BY j.finished_at LIMIT $2
+
+-- name: tombstones_make
+INSERT INTO tombstone (job_id, at) SELECT unnest($1::uuid[]), now() ON CONFLICT DO NOTHING
+
+-- name: buried_jobs
+SELECT t.job_id FROM tombstone t JOIN job j USING (job_id)
+WHERE t.published_at IS NOT NULL ORDER BY t.job_id LIMIT $1 FOR NO KEY UPDATE OF j
+
+-- name: retire
+INSERT INTO retired (job_id, content_hash, at)
+SELECT job_id, content_hash, now() FROM job WHERE job_id = ANY($1::uuid[]) ON CONFLICT DO NOTHING
+
+-- name: events_drop
+DELETE FROM event e USING hint h
+WHERE e.job_id = ANY($1::uuid[]) AND h.partition = e.partition AND e.position <= h.position
+
+-- name: runs_drop
+DELETE FROM run WHERE job_id = ANY($1::uuid[])
+
+-- name: jobs_drop
+DELETE FROM job WHERE job_id = ANY($1::uuid[])
+
+-- name: tombstones_drop
+DELETE FROM tombstone WHERE published_at IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM job WHERE job.job_id = tombstone.job_id)
+
+-- name: ids_drop
+DELETE FROM inbound_id WHERE id IN
+    (SELECT id FROM inbound_id WHERE at < now() - make_interval(days => $1) LIMIT $2)
+
+-- name: retired_drop
+DELETE FROM retired WHERE job_id IN
+    (SELECT job_id FROM retired WHERE at < now() - make_interval(days => $1) LIMIT $2)
+
+-- name: dead_letters_drop
+DELETE FROM dead_letter WHERE published_at < now() - make_interval(days => $1)

@@ -1,0 +1,16 @@
+-- name: facts
+SELECT now() AS now, r.version, r.hub_paused,
+    (SELECT json_agg(json_build_array(n.name, n.answering, n.online, n.occupied, n.paused,
+            EXISTS (SELECT 1 FROM slot s WHERE s.net = n.name AND s.in_doubt AND s.state = 'quarantined'),
+            n.extensions, n.seen_at) ORDER BY n.name)
+     FROM net n WHERE n.registered)::text AS nets
+FROM registry r
+
+-- name: projects_running
+SELECT project_id, running FROM project WHERE project_id = ANY($1::text[])
+
+-- name: registry_document
+SELECT version, document FROM registry
+
+-- name: retired
+SELECT job_id, content_hash FROM retired WHERE job_id = ANY($1::uuid[])

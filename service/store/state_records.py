@@ -1,0 +1,34 @@
+"""A job's current state as the record of the compacted state topic, spliced from its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from service.contracts import state
+from service.store.database import Pool, reading
+
+_SELECT: Final = f"SELECT {', '.join(state.COLUMNS)} FROM job WHERE job_id = ANY($1::uuid[])"
+
+#: (key, body, sequence of the last event in it).
+StateRecord = tuple[bytes, bytes, int]
+
+
+class StateRecords:
+    """Call it with job ids: {job id: record}; a job that is gone is missing in the answer."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __call__(self, job_ids: Sequence[UUID]) -> dict[UUID, StateRecord]:
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(_SELECT, list(job_ids))
+        return {
+            row["job_id"]: (
+                str(row["job_id"]).encode(),
+                state.assemble(**dict(row)).encode(),
+                row["sequence"],
+            )
+            for row in rows
+        }

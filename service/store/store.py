@@ -1,0 +1,277 @@
+"""`Store`: the steps' and the consumer's one door to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+import asyncpg
+
+from service.domain import commands as c
+from service.domain.decision import Decision
+from service.domain.events import LeaseTaken, Started
+from service.domain.fit import candidates, why_waiting
+from service.domain.job import Job
+from service.domain.observed import Handle, SlotRow
+from service.domain.registry import NetNow, Registry
+from service.domain.values import Origin
+from service.domain.vocabulary import ACTIVE, JobState, SlotState
+from service.settings import RetentionSettings
+from service.store import clean, inbound, jobs, registry
+from service.store.apply import Applier, Committed
+from service.store.batch import Fence, Fenced, Item
+from service.store.database import Pool, reading, transaction
+from service.store.facts import FactReader, read_nets
+from service.store.pick import free_work, pick
+from service.store.statements import Q
+
+
+@dataclass(slots=True)
+class Signals:
+    """Set after a commit that gives somebody work; whoever waits clears its own. Hints beside polling."""
+
+    events: asyncio.Event = field(default_factory=asyncio.Event)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    collecting: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def tell(self, committed: Committed) -> None:
+        if committed.events:
+            self.events.set()
+        if committed.ready:
+            self.ready.set()
+        if JobState.STOPPING in committed.states:
+            self.stopping.set()
+        if JobState.COLLECTING in committed.states:
+            self.collecting.set()
+
+
+class Store:
+    """See `service.steps.ports.Store` for what each method promises. Raises errors.Transient when the
+    database is away; `apply_batch` also Fenced and BatchRefused."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        facts: FactReader,
+        *,
+        partitions: int,
+        lease_seconds: float = 10.0,
+        parked_seconds: float = 86_400.0,
+        retention: RetentionSettings | None = None,
+    ) -> None:
+        self.pool = pool
+        self.signals = Signals()
+        self._facts = facts
+        self._retention = retention or RetentionSettings()
+        self._lease_seconds = lease_seconds
+        self._applier = Applier(
+            pool,
+            facts,
+            partitions=partitions,
+            lease_seconds=lease_seconds,
+            parked_seconds=parked_seconds,
+        )
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]:
+        """A batch of inbound records, with their offsets, in one transaction."""
+        return self._done(await self._applier.records(items, fence))
+
+    async def apply(self, commands: Iterable[c.Command]) -> list[Decision]:
+        wanted = list(commands)
+        return self._done(await self._applier.commands(wanted)) if wanted else []
+
+    async def claim(self, holder: str) -> Job | None:
+        commands, committed = await self._applier.chosen(lambda conn: pick(conn, holder))
+        decisions = self._done(committed)
+        if not commands or not any(isinstance(e, Started) for e in decisions[0].events):
+            return None
+        return await self.get(cast("c.Claim", commands[0]).job_id)
+
+    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
+        wanted = [str(s) for s in states if s in ACTIVE]
+        commands, committed = await self._applier.chosen(
+            lambda conn: free_work(conn, wanted, holder, limit)
+        )
+        taken: list[Job] = []
+        for command, decision in zip(commands, self._done(committed), strict=True):
+            if any(isinstance(event, LeaseTaken) for event in decision.events):
+                job = await self.get(command.job_id)
+                if job is not None and job.lease is not None and job.lease.holder == holder:
+                    taken.append(job)
+        return taken
+
+    async def renew(self, leases: Mapping[UUID, int]) -> set[UUID]:
+        if not leases:
+            return set()
+        async with transaction(self.pool) as connection:
+            return await jobs.renew(connection, dict(leases), self._lease_seconds)
+
+    async def feed_parked(self, limit: int) -> int:
+        try:
+            fed, committed = await self._applier.parked(limit)
+        except Fenced:
+            return 0
+        self._done(committed)
+        return fed
+
+    async def stop_models(self, limit: int) -> int:
+        async with reading(self.pool) as connection:
+            stops = await connection.fetch(Q["model_stops"])
+        stopped = 0
+        for stop in stops:
+            async with reading(self.pool) as connection:
+                rows = await connection.fetch(
+                    Q["model_stop_jobs"], stop["model_id"], stop["at"], limit
+                )
+            origin = Origin(stop["correlation_id"], stop["source"])
+            commands = [
+                c.RequestStop(row["job_id"], stop["reason"], stop["requested_by"], origin)
+                for row in rows
+            ]
+            stopped += len(commands)
+            await self.apply(commands)
+            if not rows:
+                async with transaction(self.pool) as connection:
+                    await connection.execute(Q["model_stop_done"], stop["id"])
+        return stopped
+
+    async def save_net(
+        self,
+        name: str,
+        *,
+        answering: bool,
+        online: frozenset[UUID],
+        extensions: frozenset[str],
+        strays: tuple[str, ...] | None,
+        body: bytes,
+    ) -> None:
+        async with transaction(self.pool) as connection:
+            known = await self._facts.registry(connection)
+            await registry.save_net(
+                connection,
+                known,
+                name,
+                answering=answering,
+                online=online,
+                extensions=extensions,
+                strays=strays,
+                body=body.decode(),
+            )
+        self.signals.ready.set()
+
+    async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
+        async with transaction(self.pool) as connection:
+            return (
+                await connection.fetchval(Q["named_lease"], name, holder, ttl_seconds) is not None
+            )
+
+    async def clean(self, limit: int) -> int:
+        return await clean.clean(self.pool, self._retention, limit)
+
+    # --- offsets ----------------------------------------------------------------------------------
+
+    async def offsets(
+        self, group: str, places: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], int]:
+        async with transaction(self.pool) as connection:
+            return await inbound.offsets(connection, group, places)
+
+    async def start_offsets(
+        self, group: str, starts: Mapping[tuple[str, int], int]
+    ) -> dict[tuple[str, int], int]:
+        async with transaction(self.pool) as connection:
+            return await inbound.start_offsets(connection, group, starts)
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    async def get(self, job_id: UUID) -> Job | None:
+        async with reading(self.pool) as connection:
+            return await jobs.peek(connection, job_id)
+
+    async def now(self) -> datetime:
+        async with reading(self.pool) as connection:
+            return cast("datetime", await connection.fetchval("SELECT clock_timestamp()"))
+
+    async def registry(self) -> Registry:
+        async with reading(self.pool) as connection:
+            return await self._facts.registry(connection)
+
+    async def net_now(self) -> Mapping[str, NetNow]:
+        async with reading(self.pool) as connection:
+            row = await connection.fetchrow(Q["facts"])
+        return read_nets(row["nets"] if row is not None else None)
+
+    async def slots(self, net: str) -> list[SlotRow]:
+        async with reading(self.pool) as connection:
+            rows = await connection.fetch(Q["slots_of_net"], net)
+            loaded = {
+                job_id: await jobs.peek(connection, job_id)
+                for job_id in sorted({row["job_id"] for row in rows})
+            }
+        return [slot_row(row, job) for row in rows if (job := loaded[row["job_id"]]) is not None]
+
+    async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
+        async with reading(self.pool) as connection:
+            rows = await connection.fetch(Q["runs_known"], net, list(run_ids))
+        return {row["run_id"] for row in rows}
+
+    async def due(self, limit: int) -> list[UUID]:
+        async with reading(self.pool) as connection:
+            return [row["job_id"] for row in await connection.fetch(Q["due_jobs"], limit)]
+
+    async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
+        async with reading(self.pool) as connection:
+            rows = await connection.fetch(Q["position_heads"], limit)
+            if not rows:
+                return []
+            found: list[tuple[UUID, str | None, int]] = []
+            codes: dict[UUID, str | None] = {}
+            for position, row in enumerate(rows, 1):
+                group = row["group_id"]
+                if group not in codes:
+                    job = await jobs.peek(connection, row["job_id"])
+                    if job is None:
+                        continue
+                    facts = await self._facts.read(connection, projects=[job.asked.project_id])
+                    codes[group] = why_waiting(job.asked, candidates(job.asked, facts), facts)
+                found.append((row["job_id"], codes[group], position))
+        return found
+
+    def _done(self, committed: Committed) -> list[Decision]:
+        self.signals.tell(committed)
+        return committed.decisions
+
+
+def slot_row(row: asyncpg.Record, job: Job) -> SlotRow:
+    """A place on a net together with what its job says of it."""
+    attempt = next(a for a in job.attempts if a.number == row["attempt"])
+    handed = attempt.submission
+    handle = None
+    if handed is not None:
+        handle = Handle(
+            job_id=job.job_id,
+            model_id=job.asked.model_id,
+            attempt=attempt.number,
+            path_id=handed.path_id,
+            key=handed.key,
+            known_runs=handed.known_runs,
+            earlier_paths=handed.earlier_paths,
+        )
+    return SlotRow(
+        job_id=job.job_id,
+        attempt=attempt.number,
+        net=row["net"],
+        state=SlotState(row["state"]),
+        job_state=job.state,
+        current=attempt is job.attempt and not job.terminal and job.state in ACTIVE,
+        run_id=attempt.run_id,
+        handle=handle,
+        changed_at=attempt.changed_at,
+    )
