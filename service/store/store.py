@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -30,28 +28,9 @@ from service.store.pick import free_work, pick
 from service.store.statements import Q
 
 
-@dataclass(slots=True)
-class Signals:
-    """Set after a commit that gives somebody work; whoever waits clears its own. Hints beside polling."""
-
-    events: asyncio.Event = field(default_factory=asyncio.Event)
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    collecting: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def tell(self, committed: Committed) -> None:
-        if committed.events:
-            self.events.set()
-        if committed.ready:
-            self.ready.set()
-        if JobState.STOPPING in committed.states:
-            self.stopping.set()
-        if JobState.COLLECTING in committed.states:
-            self.collecting.set()
-
-
 class Store:
-    """See `service.steps.ports.Store` for what each method promises. Raises errors.Transient when the
+    """See `service.steps.ports.Store` for what each method promises. `listeners` are told of every commit:
+    hints beside polling, for the relay and the steps of the same process. Raises errors.Transient when the
     database is away; `apply_batch` also Fenced and BatchRefused."""
 
     def __init__(
@@ -65,7 +44,7 @@ class Store:
         retention: RetentionSettings | None = None,
     ) -> None:
         self.pool = pool
-        self.signals = Signals()
+        self.listeners: list[Callable[[Committed], None]] = []
         self._facts = facts
         self._retention = retention or RetentionSettings()
         self._lease_seconds = lease_seconds
@@ -164,7 +143,7 @@ class Store:
                 strays=strays,
                 body=body.decode(),
             )
-        self.signals.ready.set()
+        self._done(Committed([], ready=True))
 
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
         async with transaction(self.pool) as connection:
@@ -245,7 +224,8 @@ class Store:
         return found
 
     def _done(self, committed: Committed) -> list[Decision]:
-        self.signals.tell(committed)
+        for listener in self.listeners:
+            listener(committed)
         return committed.decisions
 
 
