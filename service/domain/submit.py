@@ -59,6 +59,8 @@ def fail_attempt(job: Job | None, command: c.FailAttempt, facts: Facts) -> Decis
         if command.run_over and job.stop is not None:
             return happened(stopped(job.stop, slot, facts))
         return happened(e.Failed(at=facts.now, reason=command.why, slot=slot))
+    if job.state is JobState.COLLECTING:  # results that can never be stored
+        return happened(e.Failed(at=facts.now, reason=command.why, slot=slot))
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
         return ignored("too_late", f"the job is {job.state}")
     return happened(fail_or_retry(job, command.why, slot, facts))

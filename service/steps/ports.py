@@ -68,9 +68,7 @@ class NetClient(Protocol):
         """The tail of a run's log, None where the adapter has none."""
         ...
 
-    def results(
-        self, run_id: str
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
         """The results as a stream of chunks; None where there are none (404)."""
         ...
 
@@ -134,9 +132,7 @@ class Store(Protocol):
         """Pick the next (job, net), and claim it. None: nothing can start now."""
         ...
 
-    async def take(
-        self, states: Iterable[JobState], holder: str, limit: int
-    ) -> list[Job]:
+    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
         """Take over jobs in these states that nobody holds, or whose lease ran out, and that are due."""
         ...
 

@@ -1,0 +1,66 @@
+"""Fetching a finished run's results into our own store.
+
+Promise: the results are streamed, hashed on the way, and stand in the store before the job is complete.
+An adapter without the `results` extension, or without results, completes the job without them. A try that
+fails is repeated with a growing delay, and without training again.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from service.domain import commands as c
+from service.domain.job import Job
+from service.domain.values import Results
+from service.domain.vocabulary import Reason
+from service.errors import Permanent, Transient, faultpoint
+from service.steps.kit import Kit, why_of
+from service.steps.leases import Held
+from service.steps.prepare import attempt_of, look_at
+
+log = structlog.get_logger(__name__)
+
+#: The adapter's extension `GET /results/{id}`.
+RESULTS = "results"
+
+
+class Collect:
+    """The step; see the module."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    async def take(self, job: Job) -> None:
+        """Collect for a job that was taken for it. Raises LeaseLost; errors.Transient when the database is
+        away."""
+        with self._kit.leases.hold(job) as held:
+            try:
+                results = await self._fetch(held)
+            except Transient as exc:
+                why = why_of(exc, Reason.ADAPTER_UNAVAILABLE)
+                command = c.DelayTry(*held.names, why=why, retry_after=exc.retry_after)
+                await self._kit.apply(held, command)
+                log.info("results_delayed", job_id=str(held.job_id), told=exc.message)
+                return
+            except Permanent as exc:
+                why = why_of(exc, Reason.RESULTS_UPLOAD_FAILED)
+                await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+                return
+            faultpoint("collect.stored")
+            held.require()
+            await self._kit.apply(held, c.StoreResults(*held.names, results=results))
+            self._kit.bells.nudge(attempt_of(job).net)
+
+    async def _fetch(self, held: Held) -> Results | None:
+        attempt = attempt_of(held.job)
+        client = await self._kit.client(attempt.net)
+        look = await look_at(self._kit, client)
+        if look.health is None:
+            raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+        if RESULTS not in look.extensions or attempt.run_id is None:
+            return None
+        async with client.results(attempt.run_id) as chunks:
+            if chunks is None:
+                return None
+            held.require()
+            return await self._kit.bundles.store_results(held.job_id, attempt.number, chunks)

@@ -1,0 +1,179 @@
+"""Everything that must be there before a submission: clients, the runs known before, bundle, upload.
+
+Promise: nothing of it creates a run, so whatever fails here burns no attempt unless it can never succeed.
+Each submission has a path id and a bundle prefix of its own, also after a takeover: a worker that wakes
+late writes where nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+import structlog
+
+from service.domain.job import Job
+from service.domain.observed import Handle, Staged
+from service.domain.values import Attempt
+from service.domain.vocabulary import Reason
+from service.errors import Transient, faultpoint
+from service.steps.kit import Kit
+from service.steps.leases import Held, clock
+from service.steps.ports import NetClient
+from service.steps.seen import Look
+
+log = structlog.get_logger(__name__)
+
+#: The adapter's extension by which a submission is found again without any list.
+IDEMPOTENCY = "idempotency"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A submission that only has to be opened and sent."""
+
+    number: int
+    handle: Handle
+    staged: Staged
+    extensions: frozenset[str]
+
+
+def attempt_of(job: Job) -> Attempt:
+    """The attempt of a job on a net. TypeError without one: a bug of the caller."""
+    if job.attempt is None:
+        raise TypeError(f"job {job.job_id} has no attempt")
+    return job.attempt
+
+
+def key_of(job_id: UUID, attempt: int) -> str:
+    """The Idempotency-Key: one for all submissions of an attempt, so that they lead to one run."""
+    return f"{job_id}:{attempt}"
+
+
+def path_id_of(job_id: UUID, attempt: int, leases: int, reopened: int) -> UUID:
+    """A path id that no other submission has: the holder's lease is in the name, and the count of
+    submissions that this holder opened again."""
+    again = f".{reopened}" if reopened else ""
+    return uuid5(job_id, f"submission:{attempt}.{leases}{again}")
+
+
+def handle_of(job: Job) -> Handle:
+    """The handle of the attempt's last submission. TypeError without one: a bug of the caller."""
+    attempt = attempt_of(job)
+    if attempt.submission is None:
+        raise TypeError(f"job {job.job_id} has no submission")
+    return Handle(
+        job_id=job.job_id,
+        model_id=job.asked.model_id,
+        attempt=attempt.number,
+        path_id=attempt.submission.path_id,
+        key=attempt.submission.key,
+        known_runs=attempt.submission.known_runs,
+        earlier_paths=attempt.submission.earlier_paths,
+    )
+
+
+async def look_at(kit: Kit, client: NetClient) -> Look:
+    """The net as its poller saw it a moment ago, else as it answers now."""
+    look = kit.seen.last(client.net.name, kit.pace.idle_poll_seconds * 2)
+    return look if look is not None and look.answering else await kit.seen.look(client)
+
+
+class Prepare:
+    """The step; see the module."""
+
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+
+    async def prepare(self, held: Held, client: NetClient, reopened: int = 0) -> Ready:
+        """Make a submission ready for the attempt in hand.
+
+        Raises errors.Permanent where it can never succeed, with the reason's code; errors.Transient where
+        nothing was submitted and it may succeed later; LeaseLost.
+        """
+        job, attempt = held.job, attempt_of(held.job)
+        path_id = path_id_of(job.job_id, attempt.number, attempt.leases, reopened)
+        look, known, staged = await all_of(
+            self._clients_ready(job, client),
+            self._known_runs(client),
+            self._kit.bundles.stage(
+                job.asked,
+                net=client.net,
+                attempt=attempt.number,
+                path_id=path_id,
+                slots={p.trust_id: p.slot for p in attempt.participants},
+            ),
+        )
+        held.require()
+        faultpoint("prepare.staged")
+        before = attempt.submission
+        handle = Handle(
+            job_id=job.job_id,
+            model_id=job.asked.model_id,
+            attempt=attempt.number,
+            path_id=path_id,
+            key=key_of(job.job_id, attempt.number),
+            known_runs=known,
+            earlier_paths=() if before is None else (*before.earlier_paths, before.path_id),
+        )
+        await self._upload(held, client, handle, staged)
+        faultpoint("prepare.uploaded")
+        number = max(attempt.leases, before.number + 1 if before is not None else 1)
+        return Ready(number, handle, staged, look.extensions)
+
+    async def _clients_ready(self, job: Job, client: NetClient) -> Look:
+        """A look at the net in which all participants are online. An old look never counts against
+        them."""
+        slots = {p.slot for p in attempt_of(job).participants}
+        look = await look_at(self._kit, client)
+        if not slots <= look.online and look.at < clock():
+            look = await self._kit.seen.look(client)
+        if not look.answering:
+            raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+        gone = sorted(slots - look.online)
+        if gone:
+            told = f"clients not online on net {client.net.name}: {', '.join(gone[:20])}"
+            raise Transient(told, code=Reason.CLIENTS_UNAVAILABLE)
+        return look
+
+    async def _known_runs(self, client: NetClient) -> tuple[str, ...]:
+        """What the adapter lists now, where a lost answer would be looked for by difference."""
+        look = await look_at(self._kit, client)
+        if IDEMPOTENCY in look.extensions or not look.answering:
+            return ()
+        return tuple(run.run_id for run in (await client.runs()).runs)
+
+    async def _upload(self, held: Held, client: NetClient, handle: Handle, staged: Staged) -> None:
+        """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""
+        pace = self._kit.pace
+        pause, request = pace.retry_seconds, held.job.asked
+        for left in reversed(range(pace.call_tries)):
+            held.require()
+            urls = await self._kit.bundles.presign(staged)
+            try:
+                await client.upload(
+                    handle,
+                    project_id=request.project_id,
+                    cohort_query=request.cohort_query,
+                    slots=[p.slot for p in attempt_of(held.job).participants],
+                    urls=urls,
+                )
+                return
+            except Transient as exc:
+                if not left:
+                    raise
+                log.info("upload_repeated", job_id=str(held.job_id), error=exc.message)
+            await self._kit.pause(pause)
+            pause = min(pause * 2, pace.retry_most_seconds)
+
+
+async def all_of(*calls: Awaitable[Any]) -> list[Any]:
+    """All answers, or the first error once every call has ended: calls to an adapter are never cut off."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers

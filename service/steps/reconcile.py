@@ -1,0 +1,172 @@
+"""Comparing what an adapter lists with what we believe, one list for all jobs of a net.
+
+Promise: a list judges only runs whose id was committed before the call began, and says so by the database's
+time, so that a late answer can't undo what happened meanwhile. What it shows becomes the same commands that
+reports make. A live run of ours whose attempt is over is aborted until it ends; a live run that no attempt
+ever owned is counted, and aborted only where the registry says so. What breaks it: an adapter that lists
+other runtimes' runs as its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from service.domain import commands as c
+from service.domain.decision import Decision
+from service.domain.events import Published, SlotChanged
+from service.domain.observed import Run, RunList, SlotRow
+from service.domain.vocabulary import RUN_OVER
+from service.errors import Permanent, Transient
+from service.steps.kit import Kit
+from service.steps.leases import clock
+from service.steps.ports import NetClient
+
+log = structlog.get_logger(__name__)
+
+
+def poll_lease(net: str) -> str:
+    """The named lease of whoever looks at this net."""
+    return f"poll:{net}"
+
+
+@dataclass(slots=True)
+class _Again:
+    """When an abort of a run may be repeated."""
+
+    at: float
+    pause: float
+
+
+class Reconcile:
+    """The step of one net; see the module."""
+
+    def __init__(self, kit: Kit, net: str) -> None:
+        self._kit = kit
+        self._net = net
+        self._aborts: dict[str, _Again] = {}
+        self._unknown: dict[str, float] = {}  #: live runs of nobody: since when
+
+    async def step(self) -> float | None:
+        """One list, judged. Raises errors.Transient when adapter or database is away."""
+        kit, pace = self._kit, self._kit.pace
+        idle = kit.nets.client(self._net).net.poll_seconds or pace.idle_poll_seconds
+        ttl = max(pace.lease_seconds, idle * 2)
+        if not await kit.store.lease(poll_lease(self._net), kit.holder, ttl):
+            return None
+        client = kit.nets.client(self._net)
+        rows = await kit.store.slots(self._net)
+        began = await kit.store.now()
+        listed = await client.runs()
+        await self._judge(client, rows, listed, began)
+        await self._end_orphans(client, rows, listed)
+        return min(idle, pace.poll_seconds) if rows and client.net.poll_seconds is None else idle
+
+    async def _judge(
+        self, client: NetClient, rows: Sequence[SlotRow], listed: RunList, began: datetime
+    ) -> None:
+        runs = {run.run_id: run for run in listed.runs}
+        said: list[c.Command] = []
+        for row in rows:
+            if row.run_id is None:
+                continue
+            run = runs.get(row.run_id)
+            if run is not None:
+                settled = self._kit.seen.settled(client, run)
+                said.append(
+                    c.SeeRun(
+                        row.job_id,
+                        row.attempt,
+                        row.run_id,
+                        run.status,
+                        run.details,
+                        began,
+                        settled=settled,
+                    )
+                )
+            elif client.is_lost(listed, row.run_id):
+                said.append(c.MissRun(row.job_id, row.attempt, row.run_id, began))
+        self._kit.seen.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
+        if said:
+            self._ring(await self._kit.store.apply(said))
+
+    def _ring(self, decisions: Iterable[Decision]) -> None:
+        """A list that told news may have freed a place, or left results to fetch."""
+        events = [event for decision in decisions for event in decision.events]
+        if any(isinstance(event, (Published, SlotChanged)) for event in events):
+            self._kit.bells.news()
+            self._kit.bells.look(self._net)
+
+    # --- runs that should not be ------------------------------------------------------------------
+
+    async def _end_orphans(
+        self, client: NetClient, rows: Sequence[SlotRow], listed: RunList
+    ) -> None:
+        """Abort what lives although its attempt is over, second runs of one submission, and strays where
+        the registry says so."""
+        over = {row.run_id for row in rows if row.run_id is not None and not row.current}
+        unwanted = self._kit.seen.unwanted(self._net)
+        unwanted -= {run.run_id for run in listed.runs if run.status in RUN_OVER}
+        live = {run.run_id for run in listed.runs if _lives(run)}
+        wrong = live & (over | unwanted)
+        unowned = await self._unowned(rows, listed)
+        if unowned is None:
+            self._unknown.clear()
+        else:
+            freed, nobodys = unowned
+            strays = self._strays(nobodys)
+            wrong |= freed | (strays if client.net.strays == "abort" else set())
+        for gone in self._aborts.keys() - live:
+            del self._aborts[gone]
+        await self._abort(client, sorted(wrong))
+
+    async def _abort(self, client: NetClient, run_ids: Iterable[str]) -> None:
+        pace = self._kit.pace
+        for run_id in run_ids:
+            again = self._aborts.setdefault(run_id, _Again(clock(), pace.orphan_abort_seconds))
+            if clock() < again.at:
+                continue
+            again.at = clock() + again.pause
+            again.pause = min(again.pause * 2, pace.orphan_most_seconds)
+            log.warning("orphan_aborted", net=self._net, run=run_id)
+            try:
+                await client.abort(run_id)
+            except (Transient, Permanent) as exc:
+                log.info("abort_failed", net=self._net, run=run_id, error=exc.message)
+
+    def _strays(self, nobodys: set[str]) -> set[str]:
+        """Of the live runs of nobody, those that have been so for a while."""
+        self._unknown = {run: self._unknown.get(run, clock()) for run in nobodys}
+        ripe = clock() - self._kit.pace.stray_seconds
+        strays = {run for run, since in self._unknown.items() if since <= ripe}
+        if self._kit.seen.keep_strays(self._net, strays):
+            self._kit.bells.look(self._net)
+            if strays:
+                told = sorted(strays)[:20]
+                log.warning("strays_seen", net=self._net, runs=told, count=len(strays))
+        return strays
+
+    async def _unowned(
+        self, rows: Sequence[SlotRow], listed: RunList
+    ) -> tuple[set[str], set[str]] | None:
+        """Live runs that hold no place: those of attempts of ours, and those of nobody. None while a
+        submission has no answer yet: any of them may be its run."""
+        kit = self._kit
+        placed = {row.run_id for row in rows} | kit.seen.unwanted(self._net)
+        live = [run.run_id for run in listed.runs if _lives(run) and run.run_id not in placed]
+        if not live:
+            return set(), set()
+        known = await kit.store.known_runs(self._net, live)
+        now = await kit.store.slots(self._net)
+        if any(row.run_id is None and row.handle is not None for row in now):
+            return None
+        left = set(live) - {row.run_id for row in now}
+        return left & known, left - known
+
+
+def _lives(run: Run) -> bool:
+    """A status that nobody knows counts as life only where something else says so."""
+    return run.status is not None and run.status not in RUN_OVER

@@ -1,0 +1,43 @@
+"""Work whose holder went away, and work whose driver broke.
+
+A rescued job in `submitting` is looked for before anything is sent: its earlier holder may be in the middle
+of its call. One in `preparing` is prepared anew, under a path id of its own. A driver that broke on a bug
+ends what surely has no run, and leaves everything else to time limits: no job is driven round in circles.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import structlog
+
+from service.domain import commands as c
+from service.domain.job import Job
+from service.domain.values import Why
+from service.domain.vocabulary import JobState, Reason
+from service.steps.kit import Kit
+
+log = structlog.get_logger(__name__)
+
+#: What a claim's driver works on, whoever claimed it.
+DRIVEN = frozenset({JobState.PREPARING, JobState.SUBMITTING})
+
+
+async def broke(kit: Kit, taken: Job, exc: Exception) -> None:
+    """What follows a bug met while working on a job. Raises errors.Transient when the database is away."""
+    job = await kit.store.get(taken.job_id)
+    if job is None or job.lease is None or taken.lease is None or job.attempt is None:
+        return
+    if job.lease.token != taken.lease.token:
+        return
+    names = (job.job_id, job.attempt_number, taken.lease.token)
+    why = Why(Reason.INTERNAL_ERROR, f"the service met an error of its own: {type(exc).__name__}")
+    if job.state is JobState.PREPARING:
+        await kit.store.apply([c.FailAttempt(*names, why=why, run_over=True)])
+    elif job.state is JobState.SUBMITTING and job.attempt.submission is not None:
+        age = await kit.store.now() - job.attempt.submission.opened_at
+        if age >= timedelta(seconds=kit.pace.submit_unknown_seconds):
+            unknown = Why(Reason.SUBMIT_UNKNOWN, why.message)
+            await kit.store.apply([c.FailAttempt(*names, why=unknown, run_over=False)])
+    elif job.state in (JobState.STOPPING, JobState.COLLECTING):
+        await kit.store.apply([c.DelayTry(*names, why=why)])

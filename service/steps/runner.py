@@ -1,0 +1,176 @@
+"""What every loop needs: a pause that something can end early, patience with a world in the way, and an end.
+
+Promise: an error of one step ends neither its loop nor another one. Transient errors grow the pause, with
+jitter; anything else is logged with its trace, counted, and tried again, since a loop that ended would be
+a job that nobody drives. When the process is asked to end, each loop finishes the turn it is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from service.errors import Permanent, ServiceError, Transient
+from service.steps.leases import LeaseLost, clock
+
+log = structlog.get_logger(__name__)
+
+#: Called after every turn with the step's name, the outcome (ok, transient, error) and seconds.
+OnStep = Callable[[str, str, float], None]
+
+_LONGEST = 30.0
+
+
+def no_account(step: str, outcome: str, seconds: float) -> None:
+    """The `OnStep` of somebody who keeps no metrics."""
+
+
+async def wait(wake: asyncio.Event, seconds: float) -> None:
+    """Until `wake` is set, at most `seconds`."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+
+
+class Loop:
+    """Runs `step` again and again. The step answers how long to pause, None for the usual pause.
+
+    Setting `wake` ends a pause at once; while the step runs it is remembered.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], Awaitable[float | None]],
+        *,
+        pause: float,
+        wake: asyncio.Event | None = None,
+        most: float = _LONGEST,
+        on_step: OnStep = no_account,
+    ) -> None:
+        """`pause` and `most` in seconds: between two turns, and at most after errors."""
+        self.name = name
+        self.wake = wake or asyncio.Event()
+        self._step = step
+        self._pause = pause
+        self._on_step = on_step
+        self._most = most
+        self._failed = 0
+        self._ended = False
+
+    def end(self) -> None:
+        """Let the loop end after the turn it is in."""
+        self._ended = True
+        self.wake.set()
+
+    async def run(self, closing: asyncio.Event) -> None:
+        """Until `end` is called, or `closing` is set and `wake` with it."""
+        while not closing.is_set() and not self._ended:
+            self.wake.clear()
+            pause = await self._turn()
+            if pause > 0 and not closing.is_set() and not self._ended:
+                await wait(self.wake, pause)
+            else:
+                await asyncio.sleep(0)
+
+    async def _turn(self) -> float:
+        began, outcome = clock(), "ok"
+        try:
+            pause = await self._step()
+            self._failed = 0
+            return self._pause if pause is None else pause
+        except ServiceError as exc:
+            outcome = "transient" if isinstance(exc, Transient) else "error"
+            self._failed += 1
+            log.warning("step_failed", step=self.name, code=exc.code, error=exc.message)
+            return self._backoff(exc)
+        except Exception as exc:
+            outcome = "error"
+            self._failed += 1
+            log.exception("step_broke", step=self.name, error=type(exc).__name__)
+            return self._backoff(exc)
+        finally:
+            self._on_step(self.name, outcome, clock() - began)
+
+    def _backoff(self, exc: Exception) -> float:
+        most = min(self._most, max(self._pause, 0.2) * 2.0 ** min(self._failed, 16))
+        named = exc.retry_after if isinstance(exc, Transient) else None
+        return max(most * random.uniform(0.5, 1.0), named or 0.0)
+
+
+class Tasks:
+    """A bounded set of pieces of work under way, each isolated from the others."""
+
+    def __init__(self, name: str, limit: int, on_step: OnStep = no_account) -> None:
+        self._name = name
+        self._limit = limit
+        self._on_step = on_step
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    @property
+    def room(self) -> int:
+        return self._limit - len(self._running)
+
+    def start(
+        self,
+        work: Coroutine[Any, Any, None],
+        *,
+        broke: Callable[[Exception], Awaitable[None]] | None = None,
+        done: Callable[[], None] | None = None,
+        **about: str,
+    ) -> None:
+        """Begin `work`; `broke` is told of an error that is a bug, `done` of the end."""
+        task = asyncio.create_task(self._guarded(work, broke, about), name=self._name)
+        self._running.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            if done is not None:
+                done()
+
+        task.add_done_callback(ended)
+
+    async def _guarded(
+        self,
+        work: Coroutine[Any, Any, None],
+        broke: Callable[[Exception], Awaitable[None]] | None,
+        about: dict[str, str],
+    ) -> None:
+        began, outcome = clock(), "ok"
+        try:
+            await work
+        except LeaseLost:
+            log.info("work_put_down", step=self._name, **about)
+        except Transient as exc:
+            outcome = "transient"
+            log.warning(
+                "work_interrupted", step=self._name, code=exc.code, error=exc.message, **about
+            )
+        except Exception as exc:
+            outcome = "error"
+            log.exception("work_broke", step=self._name, error=type(exc).__name__, **about)
+            if broke is not None:
+                with contextlib.suppress(Transient, Permanent, LeaseLost):
+                    await broke(exc)
+        finally:
+            self._on_step(self._name, outcome, clock() - began)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait for what runs, at most `seconds`; then let go of the rest. Returns how many were let go:
+        their leases run out, and another instance goes on with them."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+        left = list(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.gather(*left, return_exceptions=True)
+        return len(left)
