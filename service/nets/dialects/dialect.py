@@ -14,8 +14,6 @@ Sleep = Callable[[float], Awaitable[None]]
 
 #: Seconds for which a worker that was stopped may still believe in its lease.
 LEASE_SECONDS: Final = 10.0
-#: Seconds between two lists that must agree after an adapter may have restarted.
-BETWEEN_LISTS_SECONDS: Final = 15.0
 
 real_sleep: Final[Sleep] = asyncio.sleep
 

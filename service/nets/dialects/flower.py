@@ -14,7 +14,6 @@ from service.domain.vocabulary import FLJobStatus, Reason
 from service.errors import Transient
 from service.nets.calls import Calls
 from service.nets.dialects.dialect import (
-    BETWEEN_LISTS_SECONDS,
     LEASE_SECONDS,
     Sleep,
     absent,
@@ -49,8 +48,8 @@ class FlowerDialect:
         return by_difference(await self._calls.runs(), handle)
 
     async def fence(self, handle: Handle) -> None:
-        """Empty the app, wait until nothing is in flight, and then so long that the next list can be
-        trusted also when the adapter was restarted in between.
+        """Empty the app, and wait until nothing is in flight. An adapter that was restarted meanwhile forgot
+        what was: whoever concludes from lists afterwards takes two, some seconds apart.
 
         Raises:
             Transient: a submit is in flight longer than one may take.
@@ -62,8 +61,6 @@ class FlowerDialect:
                 raise Transient(_IN_FLIGHT, code=Reason.ADAPTER_UNAVAILABLE)
             await self._sleep(_PROBE_SECONDS)
             waited += _PROBE_SECONDS
-        if by_difference(await self._calls.runs(), handle) == Found(None):
-            await self._sleep(BETWEEN_LISTS_SECONDS)
 
     async def _in_flight(self, handle: Handle) -> bool:
         scratch = uuid5(handle.path_id, "probe")
