@@ -74,8 +74,8 @@ class BatchStore(Applies, Offsets, Protocol):
 
 
 class Consumer:
-    """Reads both inbound topics in the service's group. `wake` is set after every stored batch;
-    `dead_letters` (the outbox) says what was undecodable before this process began."""
+    """Reads both inbound topics in the service's group. `dead_letters` (the outbox) says what was
+    undecodable before this process began."""
 
     def __init__(
         self,
@@ -83,14 +83,12 @@ class Consumer:
         dead_letters: DeadLetterCounts,
         connection: IngestConnection,
         options: IngestOptions,
-        wake: asyncio.Event,
         status: IngestStatus | None = None,
     ) -> None:
         self._store = store
         self._dead_letters = dead_letters
         self._connection = connection
         self._options = options
-        self._wake = wake
         self.status = status or IngestStatus()
         self._topics = Topics(connection.topic_prefix)
         self._decoder = Decoder(connection.topic_prefix)
@@ -151,7 +149,6 @@ class _Session:
         self._group = owner._connection.group_id
         self._options = owner._options
         self._decoder = owner._decoder
-        self._wake = owner._wake
         self._status = owner.status
         self._isolator = Isolator(owner._store, self._group, owner.status)
         self._line_stop = LineStop(owner._options.max_undecodable_ratio)
@@ -296,7 +293,6 @@ class _Session:
         self._status.batches += 1
         self._status.records += len(decisions)
         self._status.moved = time.monotonic()
-        self._wake.set()
         self._tell_kafka()
 
     async def _wait_for_store(self) -> None:

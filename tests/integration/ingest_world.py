@@ -154,7 +154,7 @@ async def produce(w: World, values: Iterable[tuple[bytes, bytes | None]]) -> Non
 async def consuming(w: World, store: Ledger, **options: float) -> AsyncIterator[Consumer]:
     """A consumer at work. Leaves when the block ends; what it raised comes out then."""
     stop = asyncio.Event()
-    made = Consumer(store, w.outbox, w.kafka, IngestSettings(**options), asyncio.Event())
+    made = Consumer(store, w.outbox, w.kafka, IngestSettings(**options))
     task = asyncio.create_task(made.run(stop))
     try:
         yield made

@@ -61,7 +61,7 @@ async def test_a_poisonous_record_is_buried_alone(w: World, ledger: Ledger) -> N
 
 async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> None:
     await produce(w, [(b"n", b"garbage")] * (1_200 * w.kafka.partitions))
-    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings(), asyncio.Event())
+    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings())
     with pytest.raises(LineStopped):
         await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
     assert consumer.status.stopped
@@ -146,7 +146,7 @@ async def test_a_lost_range_is_reported_not_skipped(w: World, ledger: Ledger) ->
         await client.delete_records(
             {TopicPartition(w.topics.requests, 0): RecordsToDelete(before_offset=-1)}
         )
-    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings(), asyncio.Event())
+    consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings())
     with pytest.raises(OffsetsLost, match="expired before they were read"):
         await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
 
