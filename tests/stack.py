@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import importlib
 import os
 import subprocess
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from service.errors import Missing
 from service.local.env_file import ADDRESS_OF
@@ -109,15 +109,17 @@ class RunningStack:
                 fresh = f"{name}_new"
                 self.psql(f"DROP DATABASE IF EXISTS {fresh} WITH (FORCE)")
                 self.psql(f"CREATE DATABASE {fresh}")
-                _migrate(self.env | {"FL_DATABASE__DSN": self.dsn(fresh)})
+                _migrate(self.dsn(fresh))
                 self.psql(f"ALTER DATABASE {fresh} RENAME TO {name}")
         return name
 
 
-def _migrate(env: dict[str, str]) -> None:
-    settings = importlib.import_module("service.settings")
-    migrate = importlib.import_module("service.store.migrate")
-    run_apart(lambda: migrate.migrate(settings.load(env).database))
+def _migrate(dsn: str) -> None:
+    # Imported late: tests that need no schema shall not fail with the store.
+    from service.settings import DatabaseSettings
+    from service.store.migrate import migrate
+
+    run_apart(lambda: migrate(DatabaseSettings(dsn=SecretStr(dsn))))
 
 
 def run_apart(work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
