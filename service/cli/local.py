@@ -73,15 +73,15 @@ def up(
     if as_json:
         _print_json(stack, started=list(info.started))
         return
-    console = Console()
-    console.print(_table(stack.status()))
-    console.print(f"Settings: {_short(info.env_file)}")
-    console.print(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
+    Console().print(_table(stack.status()))
+    typer.echo(f"Settings: {_short(info.env_file)}")
+    typer.echo(f"Logs:     {_short(stack.log_path('kafka').parent)}")
+    typer.echo(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
 
 
 @app.command()
 def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
-    """Show every part: state, address, memory, log. Exit code 1 when one isn't running."""
+    """Show every part: state, address, memory. Exit code 1 when one isn't running."""
     stack = Stack(dir)
     parts = stack.status()
     if as_json:
@@ -90,7 +90,7 @@ def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
         Console().print(_table(parts))
         total = sum(part.pss or part.rss or 0 for part in parts)
         if total:
-            Console().print(f"Together {total / _MIB:.0f} MiB")
+            typer.echo(f"Together {total / _MIB:.0f} MiB; logs in {stack.dir / 'logs'}")
     if any(part.state not in ("running", "external") for part in parts):
         raise typer.Exit(1)
 
@@ -224,8 +224,9 @@ def _display(*, quiet: bool) -> Iterator[Report]:
 
 def _table(parts: list[PartStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("Part", "State", "Address", "Pid", "MiB", "Log"):
-        table.add_column(heading, justify="right" if heading in ("Pid", "MiB") else "left")
+    for heading in ("Part", "State", "Address", "Pid", "MiB"):
+        right = heading in ("Pid", "MiB")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for part in parts:
         memory = part.pss or part.rss
         table.add_row(
@@ -234,7 +235,6 @@ def _table(parts: list[PartStatus]) -> Table:
             part.endpoint,
             str(part.pid or ""),
             f"{memory / _MIB:.0f}" if memory else "",
-            str(_short(part.log)) if part.log else "",
         )
     return table
 
