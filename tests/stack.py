@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -102,8 +103,10 @@ class RunningStack:
 
     def _template(self) -> str:
         """The migrated database that others are copied from, made by the first who asks."""
-        name = f"fl_template_{os.environ.get(_RUN_DIR, self.dir.name).rpartition('-')[2]}"
-        name = "".join(c if c.isalnum() else "_" for c in name)
+        from service.store.migrate import migrations
+
+        texts = "".join(migration.sha256 for migration in migrations())
+        name = f"fl_template_{hashlib.sha256(texts.encode()).hexdigest()[:12]}"
         with folder_lock(self.dir / "template.lock", lambda: None):
             if not self.psql(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
                 fresh = f"{name}_new"

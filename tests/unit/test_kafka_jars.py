@@ -1,0 +1,94 @@
+"""Kafka's jars: only the files on record are used, whatever an index serves."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.errors import Missing
+from service.local import jars
+from service.local.jars import Jar
+from service.local.part import Progress
+
+GOOD = b"what was recorded"
+JAR = Jar("org.example:thing:1.0", hashlib.sha256(GOOD).hexdigest(), len(GOOD))
+
+
+class Index:
+    """Stands in for the downloader: serves one file's bytes and counts how often."""
+
+    def __init__(self, served: bytes) -> None:
+        self.served = served
+        self.asked = 0
+
+    def context(self, staging: Path, meter: Any) -> Any:
+        index = self
+
+        class Artifact:
+            def project(self, *_: str) -> Artifact:
+                return self
+
+            def at_version(self, _: str) -> Artifact:
+                return self
+
+            def artifact(self) -> Artifact:
+                return self
+
+            def resolve(self) -> Path:
+                index.asked += 1
+                path = staging / "thing.jar"
+                path.write_bytes(index.served)
+                with meter.watch("thing.jar", len(index.served)) as add:
+                    add(len(index.served))
+                return path
+
+        return Artifact()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("KAFKA_HOME", raising=False)
+    monkeypatch.setattr(jars, "load_list", lambda: [JAR])
+    monkeypatch.setattr(jars, "cache_dir", lambda: tmp_path)
+    return tmp_path / f"kafka-{jars.KAFKA_VERSION}"
+
+
+def _serve(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Index:
+    index = Index(content)
+    monkeypatch.setattr(jars, "_context", index.context)
+    return index
+
+
+def test_a_jar_is_fetched_once_and_the_bytes_are_counted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = _serve(monkeypatch, GOOD)
+    steps: list[Progress] = []
+    assert jars.class_path(steps.append) == [cache / "thing-1.0.jar"]
+    assert (steps[-1].done, steps[-1].total) == (len(GOOD), len(GOOD))
+    jars.class_path(steps.append)
+    assert index.asked == 1
+    assert [path.name for path in cache.iterdir()] == ["thing-1.0.jar"]
+
+
+def test_a_damaged_jar_in_the_cache_is_fetched_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = _serve(monkeypatch, GOOD)
+    cache.mkdir()
+    (cache / "thing-1.0.jar").write_bytes(GOOD[:3])
+    jars.class_path(lambda step: None)
+    assert index.asked == 1
+    assert (cache / "thing-1.0.jar").read_bytes() == GOOD
+
+
+def test_another_file_under_the_same_name_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _serve(monkeypatch, b"something else")
+    with pytest.raises(Missing, match="SHA-256"):
+        jars.class_path(lambda step: None)
+    assert list(cache.iterdir()) == []
