@@ -141,6 +141,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     registry_file: Path | None = None
+    relay_accept_log: bool = False  #: go on from the log by the operator's word, once
     assets_dir: Path = Field(default_factory=lambda: shipped("assets"))
     secrets_dir: Path | None = None
 

@@ -1,0 +1,295 @@
+"""Builds the parts and runs the roles: the only file that knows every room.
+
+One process may run all roles or some; any number of processes may run the same ones side by side. A process
+ends when it is told to (its work under way gets a grace), or when a part meets something that only an
+operator can settle: then it ends with that error, so that its supervisor sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import structlog
+
+from service.bundles import Bundles
+from service.bundles.staging import Limits as BundleLimits
+from service.contracts import fl
+from service.domain.facts import JobTypes, Limits
+from service.domain.vocabulary import FLBackend
+from service.errors import Invalid, Transient
+from service.ingest.consumer import Consumer
+from service.ingest.status import IngestStatus
+from service.kafka.topics import ensure_topics, raise_errors
+from service.nets import Nets
+from service.relay.options import RelayOptions
+from service.relay.relay import Relay
+from service.relay.second_lane import SecondLane
+from service.relay.status import RelayStatus
+from service.settings import Settings
+from service.steps.crew import Crew
+from service.steps.pace import Pace
+from service.store import migrate
+from service.store.apply import Committed
+from service.store.database import Pool, close_pool, open_pool
+from service.store.facts import FactReader
+from service.store.outbox import Outbox
+from service.store.registry import apply_registry_file
+from service.store.state_records import StateRecords
+from service.store.store import Store
+from service.telemetry.metrics import INGEST, RELAY, Metrics
+
+log = structlog.get_logger(__name__)
+
+_MANIFEST_SECONDS: Final = 5.0
+_STALLED_SECONDS: Final = 60.0
+
+
+class Role(StrEnum):
+    ALL = "all"
+    INGEST = "ingest"
+    SCHEDULE = "schedule"
+    RELAY = "relay"
+    RECONCILE = "reconcile"
+    WEB = "web"
+
+
+class ManifestReader:
+    """The manifests of all backends, read again every few seconds: an operator may replace them."""
+
+    def __init__(self) -> None:
+        self._read_at = 0.0
+        self._found: dict[FLBackend, JobTypes] = {}
+
+    def __call__(self) -> Mapping[FLBackend, JobTypes]:
+        now = time.monotonic()
+        if not self._found or now - self._read_at > _MANIFEST_SECONDS:
+            self._read_at = now
+            self._found = {backend: self._one(backend) for backend in FLBackend}
+        return self._found
+
+    @staticmethod
+    def _one(backend: FLBackend) -> JobTypes:
+        types = fl.JobRequiredFiles.get_all_job_types_with_files(backend)
+        return {name: tuple(files) for name, files in types.items()} or None
+
+
+@dataclass(slots=True)
+class App:
+    """The parts of one process. `stop` ends it; `ingest` and `relay` are None where they don't run."""
+
+    settings: Settings
+    roles: frozenset[Role]
+    pool: Pool
+    store: Store
+    metrics: Metrics
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    bundles: Bundles | None = None
+    nets: Nets | None = None
+    crew: Crew | None = None
+    consumer: Consumer | None = None
+    relay: Relay | None = None
+    second_lane: SecondLane | None = None
+    failed: BaseException | None = None
+
+    def has(self, *roles: Role) -> bool:
+        return Role.ALL in self.roles or any(role in self.roles for role in roles)
+
+    def alive(self) -> bool:
+        """The event loop turns, and so do the consumer's and the relay's loops."""
+        beats = [part.status.beat for part in (self.consumer, self.relay) if part is not None]
+        return all(time.monotonic() - beat < _STALLED_SECONDS for beat in beats)
+
+    async def ready(self) -> str | None:
+        """None, or what is missing: the database, or the consumer's place in its group."""
+        try:
+            await self.store.now()
+        except Transient as exc:
+            return exc.message
+        status = self.consumer.status if self.consumer is not None else None
+        if status is not None and status.stopped is not None:
+            return status.stopped
+        return "the consumer group is not joined yet" if status and not status.joined else None
+
+
+def _store(settings: Settings, pool: Pool, partitions: int) -> Store:
+    limits = Limits(**settings.limits.model_dump())
+    return Store(
+        pool,
+        FactReader(limits, ManifestReader()),
+        partitions=partitions,
+        lease_seconds=settings.steps.lease_seconds,
+        parked_seconds=settings.ingest.parked_seconds,
+        retention=settings.retention,
+    )
+
+
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        **settings.steps.model_dump(),
+        submit_unknown_seconds=settings.limits.submit_unknown_seconds,
+    )
+
+
+def make_bundles(settings: Settings) -> Bundles:
+    """The bundle store of these settings, not opened yet."""
+    s3 = settings.s3
+    return Bundles(
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        model_files_bucket=s3.model_files_bucket,
+        app_base_bucket=s3.app_base_bucket,
+        app_destination_bucket=s3.app_destination_bucket,
+        results_bucket=s3.results_bucket,
+        assets_dir=settings.assets_dir,
+        presign_seconds=s3.presigned_seconds,
+        limits=BundleLimits(files=s3.max_bundle_files, total_bytes=s3.max_bundle_bytes),
+    )
+
+
+def make_nets(settings: Settings, metrics: Metrics | None = None) -> Nets:
+    """The clients of these settings; they follow a registry when they are given one."""
+    key = settings.encryption.aes_key_base64
+    return Nets(
+        aes_key_base64=None if key is None else key.get_secret_value(),
+        on_call=None if metrics is None else metrics.on_call,
+    )
+
+
+async def check_parts(settings: Settings) -> int:
+    """What must be right before anything starts: schema and topics. Returns the lifecycle topic's
+    partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is away."""
+    missing = await migrate.missing(settings.database)
+    if missing:
+        raise Invalid(
+            f"the database lacks {len(missing)} migration(s) ({missing[0]}, ...): "
+            "run `fl-jobs migrate` first"
+        )
+    report = await ensure_topics(settings.kafka)
+    raise_errors(report)
+    name = f"{settings.kafka.topic_prefix}fl.job-lifecycle.v1"
+    return report.partitions[name]
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings, roles: Iterable[Role]) -> AsyncIterator[App]:
+    """The parts that these roles need, started nowhere yet, closed at the end."""
+    fl.ASSETS_DIR = settings.assets_dir
+    partitions = await check_parts(settings)
+    if settings.registry_file is not None:
+        await apply_registry_file(settings.database, settings.registry_file)
+    pool = await open_pool(settings.database)
+    try:
+        name = f"{settings.kafka.topic_prefix}fl.job-lifecycle.v1"
+        await Outbox(pool).open_stream(name, partitions)
+        store = _store(settings, pool, partitions)
+        app = App(settings, frozenset(roles) or frozenset({Role.ALL}), pool, store, Metrics())
+        _build(app)
+        try:
+            if app.bundles is not None:
+                await app.bundles.open()
+            yield app
+        finally:
+            if app.nets is not None:
+                await app.nets.close()
+            if app.bundles is not None:
+                await app.bundles.close()
+    finally:
+        await close_pool(pool)
+
+
+def _build(app: App) -> None:
+    settings = app.settings
+    events = asyncio.Event()
+    outbox = Outbox(app.pool)
+    if app.has(Role.RELAY):
+        options, status = RelayOptions(accept_log=settings.relay_accept_log), RelayStatus()
+        states = StateRecords(app.pool)
+        app.relay = Relay(outbox, settings.kafka, states, events, options, status)
+        app.second_lane = SecondLane(outbox, settings.kafka, options, status)
+        app.metrics.follow("relay", lambda: status, RELAY)
+    if app.has(Role.SCHEDULE, Role.RECONCILE):
+        app.bundles = make_bundles(settings)
+        app.nets = make_nets(settings, app.metrics)
+        app.crew = Crew(
+            app.store,
+            app.nets,
+            app.bundles,
+            _pace(settings),
+            holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            on_step=app.metrics.on_step,
+            schedule=app.has(Role.SCHEDULE),
+            reconcile=app.has(Role.RECONCILE),
+        )
+    if app.has(Role.INGEST):
+        ingest = IngestStatus()
+        app.consumer = Consumer(
+            app.store, outbox, settings.kafka, settings.ingest, ingest
+        )
+        app.metrics.follow("ingest", lambda: ingest, INGEST)
+    app.store.listeners.append(_listener(app, events))
+
+
+def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
+    def heard(committed: Committed) -> None:
+        for decision in committed.decisions:
+            app.metrics.decisions.labels(decision.outcome).inc()
+        if committed.events:
+            events.set()
+        if app.crew is not None and (committed.ready or committed.states):
+            app.crew.kit.bells.news()
+
+    return heard
+
+
+async def run(
+    settings: Settings,
+    roles: Iterable[Role] = (Role.ALL,),
+    *,
+    started: Callable[[App], None] | None = None,
+) -> None:
+    """Run the roles until SIGTERM or SIGINT. Raises the error of a part that gave up for good."""
+    async with opened(settings, roles) as app:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, app.stop.set)
+        if started is not None:
+            started(app)
+        await run_parts(app)
+    if app.failed is not None:
+        raise app.failed
+
+
+async def run_parts(app: App) -> None:
+    """Every part as a task; the first that fails stops the others."""
+    parts: dict[str, Coroutine[Any, Any, object]] = {"stop": app.stop.wait()}
+    if app.relay is not None and app.second_lane is not None:
+        parts["relay"] = app.relay.run(app.stop)
+        parts["second lane"] = app.second_lane.run(app.stop)
+    if app.crew is not None:
+        parts["steps"] = app.crew.run(app.stop)
+    if app.consumer is not None:
+        parts["ingest"] = app.consumer.run(app.stop)
+    tasks = {asyncio.create_task(part, name=name): name for name, part in parts.items()}
+    log.info("service_started", roles=sorted(app.roles), parts=sorted(parts))
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        if task.exception() is not None:
+            app.failed = task.exception()
+            log.error("part_gave_up", part=tasks[task], error=str(app.failed))
+    app.stop.set()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if app.failed is None and not task.cancelled() and task.exception() is not None:
+            app.failed = task.exception()
+    log.info("service_stopped")
+
