@@ -58,7 +58,7 @@ SELECT EXISTS (SELECT 1 FROM job WHERE model_id = $1 AND finished_at IS NULL)
 
 -- name: model_stop_put
 INSERT INTO model_stop (id, model_id, reason, requested_by, correlation_id, source, at)
-VALUES ($1, $2, $3, $4, $5, $6, now()) ON CONFLICT DO NOTHING
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp()) ON CONFLICT DO NOTHING
 
 -- name: model_stops
 SELECT * FROM model_stop ORDER BY at LIMIT 20
