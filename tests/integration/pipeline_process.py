@@ -1,0 +1,45 @@
+"""Consumer, store and relay as one program, to be killed by tests."""
+
+from __future__ import annotations
+
+import asyncio
+
+from service.domain.facts import Limits
+from service.domain.vocabulary import FLBackend
+from service.ingest.consumer import Consumer
+from service.kafka.topics import Topics
+from service.relay.relay import Relay
+from service.relay.second_lane import SecondLane
+from service.settings import Settings, load
+from service.store.database import close_pool, open_pool
+from service.store.facts import FactReader
+from service.store.outbox import Outbox
+from service.store.state_records import StateRecords
+from service.store.store import Store
+
+MANIFESTS = {FLBackend.EMBEDDED: {"standard": ("trainer.py",)}}
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Events in, effects, events out, until `stop`."""
+    pool = await open_pool(settings.database)
+    outbox = Outbox(pool)
+    await outbox.open_stream(
+        Topics(settings.kafka.topic_prefix).lifecycle, settings.kafka.partitions
+    )
+    store = Store(
+        pool, FactReader(Limits(), lambda: MANIFESTS), partitions=settings.kafka.partitions
+    )
+    wake = asyncio.Event()
+    store.listeners.append(lambda committed: wake.set())
+    consumer = Consumer(store, outbox, settings.kafka, settings.ingest)
+    relay = Relay(outbox, settings.kafka, StateRecords(pool), wake)
+    lane = SecondLane(outbox, settings.kafka)
+    try:
+        await asyncio.gather(consumer.run(stop), relay.run(stop), lane.run(stop))
+    finally:
+        await close_pool(pool)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(load(), asyncio.Event()))
