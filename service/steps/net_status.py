@@ -42,6 +42,7 @@ class NetStatus:
             log.info("net_seen", net=self._net, answering=look.answering, told=look.trouble)
             self._answered = look.answering
             kit.bells.claim.set()
+            kit.bells.nudge(self._net)
         pause = usual if look.answering else min(usual, pace.down_poll_seconds)
         return pause * random.uniform(0.9, 1.1)
 

@@ -98,7 +98,8 @@ class Loop:
             self._on_step(self.name, outcome, clock() - began)
 
     def _backoff(self, exc: Exception) -> float:
-        most = min(self._most, max(self._pause, 0.2) * 2.0 ** min(self._failed, 16))
+        first = min(max(self._pause, 0.2), 1.0)
+        most = min(self._most, first * 2.0 ** min(self._failed - 1, 16))
         named = exc.retry_after if isinstance(exc, Transient) else None
         return max(most * random.uniform(0.5, 1.0), named or 0.0)
 
