@@ -165,7 +165,7 @@ class Applier:
         if work.forget:
             await connection.execute(Q["ids_forget"], work.forget)
         keys = await self._groups.ensure(
-            connection, fold.new_requests(), lambda group: _serving(group, fold)
+            connection, fold.new_groups(), lambda group: _serving(group, fold)
         )
         places = fold.places()
         await places.write(connection)
@@ -196,7 +196,7 @@ class Applier:
         facts = await self._facts.read(
             connection,
             projects=sorted(projects),
-            new_jobs=sorted({command.job_id for command in firsts}),
+            new_jobs=job_ids(firsts),
         )
         return Fold(facts, EventLog(self._partitions), before, places)
 

@@ -8,7 +8,7 @@ heads of the event log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -30,11 +30,11 @@ def group_of_job(job: Job) -> UUID | None:
     return group_id(group_of(job.request)) if isinstance(job.request, Request) else None
 
 
-def ready_key(job: Job | None) -> ReadyKey | None:
-    """The job's entry in the queue; None while it has none."""
-    if job is None or not job.eligible:
+def ready_key(job: Job | None, group: UUID | None) -> ReadyKey | None:
+    """The job's entry in its group's queue; None while it has none."""
+    if job is None or group is None or not job.eligible:
         return None
-    return (group_id(group_of(job.asked)), 9 - job.asked.priority, job.created_at, job.job_id)
+    return (group, 9 - job.asked.priority, job.created_at, job.job_id)
 
 
 def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
@@ -66,9 +66,9 @@ class Places:
     projects: Counter[str] = field(default_factory=Counter)
     groups: Counter[UUID] = field(default_factory=Counter)
 
-    def moved(self, before: Job | None, after: Job) -> None:
+    def moved(self, before: Job | None, after: Job, group: UUID | None) -> None:
         """Count one job's step from what the transaction loaded to what it leaves."""
-        was, now = ready_key(before), ready_key(after)
+        was, now = ready_key(before, group), ready_key(after, group)
         if was != now:
             if was is not None:
                 self.ready_out.append(was)
@@ -80,8 +80,9 @@ class Places:
             for a in after.attempts:
                 if a.run_id is not None and (a.net, a.run_id) not in had:
                     self.runs.add((a.net, a.run_id, after.job_id, a.number))
-        self._count(before, -1)
-        self._count(after, 1)
+        if before is not None:
+            self._count(before, -1, group)
+        self._count(after, 1, group)
 
     def _slots(self, was: dict[SlotKey, SlotValue], now: dict[SlotKey, SlotValue]) -> None:
         for key, value in now.items():
@@ -91,11 +92,9 @@ class Places:
         self.nets.update(value[0] for value in now.values())
         self.nets.subtract(value[0] for value in was.values())
 
-    def _count(self, job: Job | None, by: int) -> None:
-        if job is None:
-            return
-        if job.state is JobState.QUEUED:
-            self.groups[group_id(group_of(job.asked))] += by
+    def _count(self, job: Job, by: int, group: UUID | None) -> None:
+        if job.state is JobState.QUEUED and group is not None:
+            self.groups[group] += by
         elif job.state in ACTIVE:
             self.projects[job.asked.project_id] += by
 
@@ -134,12 +133,12 @@ class Groups:
         self._known: set[UUID] = set()
 
     async def ensure(
-        self, connection: Connection, requests: Iterable[Request], serving: Any
+        self, connection: Connection, requests: Mapping[UUID, Request], serving: Any
     ) -> set[UUID]:
-        """Rows for the requests' groups; `serving(request)` names the nets that fit. Returns what this
-        transaction made or found: call `remember` with it after the commit."""
-        wanted = {group_id(g): g for g in {group_of(r) for r in requests}}
-        unknown = [key for key in wanted if key not in self._known]
+        """Rows for groups, each given with one of its requests; `serving(group)` names the nets that fit.
+        Returns what this transaction made or found: call `remember` with it after the commit."""
+        wanted = {key: group_of(r) for key, r in requests.items() if key not in self._known}
+        unknown = list(wanted)
         if not unknown:
             return set()
         await connection.execute(Q["registry_share"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ async def apply_registry_file(database: DatabaseSettings, path: Path) -> tuple[i
     Raises Invalid when the file can't be read, contracts' BadData when it breaks a rule.
     """
     try:
-        content = path.read_bytes()
+        content = await asyncio.to_thread(path.read_bytes)
     except OSError as exc:
         raise Invalid(f"the registry file {path} can't be read: {exc.strerror}") from exc
     pool = await open_pool(database)
