@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,7 @@ class FakeNet:
     uploads: dict[UUID, Sequence[str]] = field(default_factory=dict)
     fenced: set[UUID] = field(default_factory=set)
     in_flight: int = 0
+    on_create: Callable[[FakeNet, RealRun], None] | None = None
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _later: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -205,7 +206,10 @@ class FakeNet:
             if handle.path_id in self.fenced or handle.path_id not in self.uploads:
                 return None
         run_id = f"{self.net.name}-{next(self._ids)}"
-        self.real.append(RealRun(run_id, handle, self.now(), self.train_seconds))
+        run = RealRun(run_id, handle, self.now(), self.train_seconds)
+        self.real.append(run)
+        if self.on_create is not None:
+            self.on_create(self, run)
         return run_id
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -130,7 +130,8 @@ class FakeStore:
         return None
 
     async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
-        lost, taken, wanted = await self._trip(), [], set(states)
+        lost, wanted = await self._trip(), set(states)
+        taken: list[Job] = []
         for job in list(self.jobs.values()):
             if job.state in wanted and len(taken) < limit:
                 decision = self.do(c.TakeLease(job.job_id, holder))

@@ -4,6 +4,7 @@ would: none of its calls goes out or comes back until it is opened again."""
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from service.domain.vocabulary import FLBackend, JobState, ModelStatus
 from service.errors import Transient
 from service.steps.crew import Crew
 from service.steps.kit import Kit
+from service.steps.net_status import NetStatus
 from service.steps.pace import Pace
 from service.steps.ports import Bundles, NetClient, Store
 from tests.unit.sim.fake_bundles import FakeBundles
@@ -59,6 +61,7 @@ class Gate:
     def __init__(self) -> None:
         self._open = asyncio.Event()
         self._open.set()
+        self._buried = False
 
     def close(self) -> None:
         self._open.clear()
@@ -69,8 +72,19 @@ class Gate:
     def guard(self, part: object) -> Any:
         return _Guarded(part, self)
 
+    @property
+    def closed(self) -> bool:
+        return not self._open.is_set()
+
+    def bury(self) -> None:
+        """The process is gone for good: let its tasks end, without any effect."""
+        self._buried = True
+        self._open.set()
+
     async def pass_(self) -> None:
         await self._open.wait()
+        if self._buried:
+            raise Transient("this process was killed")
 
 
 class _Guarded:
@@ -79,7 +93,7 @@ class _Guarded:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._part, name)
-        if not asyncio.iscoroutinefunction(found):
+        if not inspect.iscoroutinefunction(found):
             return found
 
         async def call(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +165,7 @@ class World:
         nets = FakeNets(self.adapters, Gate())
         return Kit(cast("Store", self.store), nets, self.bundles, self.pace, holder=holder)
 
-    def start(self, **roles: bool) -> Crew:
+    def start(self, *, schedule: bool = True, reconcile: bool = True) -> Crew:
         """Another process of the service."""
         gate, stop = Gate(), asyncio.Event()
         crew = Crew(
@@ -160,7 +174,8 @@ class World:
             cast("Bundles", gate.guard(self.bundles)),
             self.pace,
             holder=f"process-{len(self.crews)}",
-            **roles,
+            schedule=schedule,
+            reconcile=reconcile,
         )
         task = asyncio.create_task(crew.run(stop))
         self.crews.append((crew, gate, stop, task))
@@ -174,11 +189,13 @@ class World:
         self.crews[number][1].open()
 
     async def end(self) -> None:
-        """Ask every living process to end, and wait for it."""
-        for _, gate, stop, _ in self.crews:
-            if gate._open.is_set():
-                stop.set()
-        await asyncio.gather(*(t for _, g, _, t in self.crews if g._open.is_set()))
+        """Ask every living process to end, wait for it, and bury the killed ones."""
+        for _, gate, stop, task in self.crews:
+            if gate.closed:
+                gate.bury()
+                task.cancel()
+            stop.set()
+        await asyncio.gather(*(task for *_, task in self.crews), return_exceptions=True)
 
     # --- the outside ------------------------------------------------------------------------------
 
@@ -203,6 +220,11 @@ class World:
 
     def state(self, job_id: UUID) -> JobState:
         return self.job(job_id).state
+
+    def code(self, job_id: UUID) -> str | None:
+        """The code of what ended the job, or queued it again."""
+        reason = self.job(job_id).reason
+        return None if reason is None else reason.code
 
     def words(self, job_id: UUID) -> list[str]:
         """The names of a job's events."""
@@ -237,6 +259,16 @@ class World:
         nets[name] = self.adapters[name].net = replace(nets[name], **changes)
         self.registry = replace(self.registry, version=self.registry.version + 1, nets=nets)
         self.store.known = self.registry
+
+    def drop_net(self, name: str) -> None:
+        """The operator applies a registry without this net."""
+        nets = {key: net for key, net in self.registry.nets.items() if key != name}
+        self.registry = replace(self.registry, version=self.registry.version + 1, nets=nets)
+        self.store.known = self.registry
+
+    async def kit_look(self) -> None:
+        """Save what a poller would, once, for a world without one."""
+        await NetStatus(self.kit("other"), "net-1").step()
 
 
 def seeds(count: int) -> Iterator[int]:

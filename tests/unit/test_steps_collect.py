@@ -1,0 +1,116 @@
+"""Collecting: results streamed before the job is complete, tried again without training again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from service.domain.facts import Limits
+from service.domain.vocabulary import JobState, Reason
+from service.errors import Permanent, Transient
+from tests.unit.sim.virtual_time import run
+from tests.unit.sim.world import World
+
+
+@pytest.mark.parametrize("kind", ["keyed", "named"])
+def test_an_adapter_without_results_completes_the_job_without_them(kind: str) -> None:
+    async def story() -> None:
+        world = World(kind)
+        world.net.results_of = None
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.COMPLETED)
+        assert world.job(job_id).results is None
+        assert world.net.count("results") == (1 if kind == "keyed" else 0)
+        await world.end()
+
+    run(story())
+
+
+def test_results_that_could_not_be_had_are_asked_for_again() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.script["results"] = ["away"] * 2
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.COMPLETED)
+        assert world.words(job_id).count("TryDelayed") == 2
+        assert world.bundles.stored[job_id, 1] == b"zip"
+        assert len(world.net.real) == 1
+        await world.end()
+
+    run(story())
+
+
+def test_results_that_never_come_end_the_job() -> None:
+    async def story() -> None:
+        world = World(limits=Limits(collect_tries=3))
+        world.net.script["results"] = ["away"] * 50
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.FAILED, 300)
+        assert world.code(job_id) == Reason.RESULTS_UPLOAD_FAILED
+        await world.end()
+
+    run(story())
+
+
+def test_results_that_can_not_be_stored_end_the_job_at_once() -> None:
+    async def story() -> None:
+        world = World()
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.RUNNING)
+        world.bundles.errors = [Permanent("too large", code="results_upload_failed")]
+        await world.until_state(job_id, JobState.FAILED, 60)
+        assert world.code(job_id) == Reason.RESULTS_UPLOAD_FAILED
+        assert world.net.count("results") == 1
+        await world.end()
+
+    run(story())
+
+
+def test_a_store_that_is_away_delays_the_results() -> None:
+    async def story() -> None:
+        world = World()
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.RUNNING)
+        world.bundles.errors = [Transient("S3 is away")]
+        await world.until_state(job_id, JobState.COMPLETED, 60)
+        assert world.net.count("results") == 2
+        await world.end()
+
+    run(story())
+
+
+def test_a_stop_while_collecting_wins() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.script["results"] = ["away"]
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.COLLECTING, 60)
+        world.stop_job(job_id)
+        await asyncio.sleep(60)
+        assert world.state(job_id) is JobState.STOPPED
+        await world.end()
+
+    run(story())
+
+
+def test_a_collector_that_died_is_followed_by_another() -> None:
+    async def story() -> None:
+        world = World()
+        world.start()
+        job_id = world.ask()
+        await world.until(lambda: world.net.count("results") == 1)
+        world.kill(0)
+        await asyncio.sleep(1)
+        world.start()
+        await world.until_state(job_id, JobState.COMPLETED, 60)
+        assert world.words(job_id).count("Completed") == 1
+        await world.end()
+
+    run(story())

@@ -1,0 +1,250 @@
+"""Sweeps, cleaning, leases and the loop runner."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.vocabulary import JobState, Reason
+from service.errors import Transient
+from service.steps.clean import clean
+from service.steps.leases import LeaseLost
+from service.steps.ports import Store
+from service.steps.runner import Loop, Tasks
+from service.steps.sweep import Sweep
+from tests.unit.sim.virtual_time import run
+from tests.unit.sim.world import World, request
+
+
+def test_a_stop_that_came_before_its_request_is_joined_with_it() -> None:
+    async def story() -> None:
+        world = World()
+        wanted = request(1)
+        world.store.do(c.RequestStop(wanted.job_id, "never mind", None))
+        world.start()
+        await asyncio.sleep(5)
+        world.ask(1)
+        await world.until_state(wanted.job_id, JobState.STOPPED, 5)
+        assert world.net.real == []
+        await world.end()
+
+    run(story())
+
+
+def test_a_start_time_and_a_deadline_are_kept() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.train_seconds = 10_000
+        world.start()
+        soon = world.store.time() + timedelta(seconds=30)
+        end = world.store.time() + timedelta(seconds=60)
+        job_id = world.ask(not_before=soon, deadline=end)
+        took = await world.until_state(job_id, JobState.RUNNING, 40)
+        assert 30 <= took < 33
+        await world.until_state(job_id, JobState.FAILED, 40)
+        assert world.code(job_id) == Reason.DEADLINE_EXCEEDED
+        await world.until(lambda: not world.net.alive(), 10)
+        await world.end()
+
+    run(story())
+
+
+def test_a_hung_run_ends_within_its_limit() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.train_seconds = 10_000
+        world.start()
+        job_id = world.ask(max_stall_seconds=60)
+        await world.until_state(job_id, JobState.FAILED, 80)
+        assert world.code(job_id) == Reason.NO_PROGRESS
+        await world.end()
+
+    run(story())
+
+
+def test_a_waiting_job_says_why_once() -> None:
+    async def story() -> None:
+        world = World()
+        world.start()
+        await world.until(lambda: bool(world.store.nets))
+        world.ask(1)
+        second = world.ask(2)
+        await asyncio.sleep(15)
+        assert world.job(second).waiting == "waiting_for_capacity"
+        assert world.words(second).count("WaitingTold") <= 1
+        await world.end()
+
+    run(story())
+
+
+def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
+    class Full:
+        async def feed_parked(self, limit: int) -> int:
+            return limit
+
+        async def due(self, limit: int) -> list[UUID]:
+            return []
+
+        async def stop_models(self, limit: int) -> int:
+            return 1
+
+        async def clean(self, limit: int) -> int:
+            return limit
+
+    async def story() -> None:
+        kit = World().kit()
+        kit.store = cast("Store", Full())
+        sweep = Sweep(kit)
+        assert await sweep.feed_parked() == 0.0
+        assert await sweep.review_due() is None
+        assert await sweep.stop_models() is None
+        assert kit.bells.stop.is_set()
+        assert 0 < (await clean(kit) or 0) < kit.pace.clean_seconds
+
+    run(story())
+
+
+# --- leases ---------------------------------------------------------------------------------------
+
+
+def test_a_lease_that_somebody_else_took_is_noticed() -> None:
+    async def story() -> None:
+        world = World()
+        kit = world.kit()
+        await world.kit_look()
+        world.ask()
+        job = await world.store.claim("a")
+        assert job is not None
+        with kit.leases.hold(job) as held:
+            await kit.leases.renew()
+            held.require()
+            await asyncio.sleep(9)
+            held.require()
+            await asyncio.sleep(2)
+            await world.store.take({JobState.PREPARING}, "b", 1)
+            await kit.leases.renew()
+            with pytest.raises(LeaseLost):
+                held.require()
+            with pytest.raises(LeaseLost):
+                await kit.apply(held, c.NothingRuns(*held.names))
+        assert len(kit.leases) == 0
+
+    run(story())
+
+
+def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost() -> None:
+    async def story() -> None:
+        world = World()
+        kit = world.kit()
+        await world.kit_look()
+        world.ask()
+        job = await world.store.claim("a")
+        assert job is not None
+        with kit.leases.hold(job) as held:
+            await asyncio.sleep(kit.pace.lease_seconds)
+            with pytest.raises(LeaseLost):
+                held.require()
+
+    run(story())
+
+
+# --- the runner -----------------------------------------------------------------------------------
+
+
+def test_a_loop_backs_off_from_trouble_and_comes_back() -> None:
+    async def story() -> None:
+        at: list[float] = []
+        told: list[str] = []
+
+        async def step() -> float | None:
+            at.append(asyncio.get_running_loop().time())
+            if len(at) <= 4:
+                raise Transient("away") if len(at) % 2 else ZeroDivisionError("a bug")
+            return None
+
+        def on_step(name: str, outcome: str, seconds: float) -> None:
+            told.append(outcome)
+
+        loop = Loop("x", step, pause=1.0, on_step=on_step)
+        closing = asyncio.Event()
+        task = asyncio.create_task(loop.run(closing))
+        await asyncio.sleep(60)
+        gaps = [b - a for a, b in itertools.pairwise(at)]
+        assert 0.5 <= gaps[0] <= 1.0
+        assert 4.0 <= gaps[3] <= 8.0
+        assert gaps[4] == pytest.approx(1.0)
+        assert told[:5] == ["transient", "error", "transient", "error", "ok"]
+        closing.set()
+        loop.wake.set()
+        await asyncio.wait_for(task, 0.01)
+
+    run(story())
+
+
+def test_a_time_named_by_the_other_side_is_kept() -> None:
+    async def story() -> None:
+        at: list[float] = []
+
+        async def step() -> float | None:
+            at.append(asyncio.get_running_loop().time())
+            raise Transient("429", retry_after=20.0)
+
+        task = asyncio.create_task(Loop("x", step, pause=1.0).run(asyncio.Event()))
+        await asyncio.sleep(30)
+        assert at[1] - at[0] == pytest.approx(20.0)
+        task.cancel()
+
+    run(story())
+
+
+def test_a_bell_during_a_turn_is_remembered() -> None:
+    async def story() -> None:
+        turns = 0
+        loop: Any = None
+
+        async def step() -> float | None:
+            nonlocal turns
+            turns += 1
+            if turns == 1:
+                loop.wake.set()
+            return None
+
+        loop = Loop("x", step, pause=1_000.0)
+        task = asyncio.create_task(loop.run(asyncio.Event()))
+        await asyncio.sleep(1)
+        assert turns == 2
+        task.cancel()
+
+    run(story())
+
+
+def test_work_is_bounded_isolated_and_let_go_after_its_grace() -> None:
+    async def story() -> None:
+        tasks = Tasks("x", 3)
+        broke: list[str] = []
+
+        async def breaks() -> None:
+            raise ZeroDivisionError
+
+        async def lasts() -> None:
+            await asyncio.sleep(1_000)
+
+        async def on_broke(exc: Exception) -> None:
+            broke.append(type(exc).__name__)
+
+        tasks.start(breaks(), broke=on_broke)
+        tasks.start(lasts())
+        assert tasks.room == 1
+        await asyncio.sleep(1)
+        assert broke == ["ZeroDivisionError"]
+        assert len(tasks) == 1
+        assert await tasks.drain(5.0) == 1
+        assert len(tasks) == 0
+
+    run(story())
