@@ -105,8 +105,15 @@ class Producer:
         )
 
     async def start(self) -> None:
-        """Connect; with a transactional id also end or abort what its predecessor left, and fence it."""
-        await within(self._deadline, "starting a producer", self._inner.start())
+        """Connect; with a transactional id also end or abort what its predecessor left, and fence it.
+
+        After an error it has been discarded.
+        """
+        try:
+            await within(self._deadline, "starting a producer", self._inner.start())
+        except BaseException:
+            await self.discard()
+            raise
 
     def batch(self) -> Batch:
         return Batch(self._inner.create_batch())

@@ -108,12 +108,13 @@ class Relay:
                 faultpoint("relay_after_init")
                 stream = await self._stream(producer)
                 partitions = self._options.owned(stream.partitions)
+                accept = self._accept
                 found = await recover(
                     session,
                     self._connection,
                     stream,
                     partitions,
-                    accept=self._accept,
+                    accept=accept,
                     deadline=self._options.scan_deadline,
                     progress=held.progress,
                 )
@@ -123,7 +124,9 @@ class Relay:
                 self.status.leading = True
                 log.info("relay_leads", shard=self._options.shard, partitions=len(partitions))
                 publisher = Publisher(producer, stream, self._topics.job_state, self._states)
-                turn = _Turn(session, publisher, found.published, self._options, self.status)
+                turn = _Turn(
+                    session, publisher, found.published, self._options, self.status, accept
+                )
                 async with self._watching(stream, partitions):
                     await self._publish(turn, _job_ids(found.subjects), held, stop)
         finally:
@@ -199,6 +202,7 @@ class _Turn:
         published: dict[int, int],
         options: RelayOptions,
         status: RelayStatus,
+        accept: bool,
     ) -> None:
         self._session = session
         self._publisher = publisher
@@ -206,6 +210,8 @@ class _Turn:
         self._options = options
         self._status = status
         self._more = False
+        #: Partitions whose first events may lie above a hole, by the operator's word.
+        self._pardoned = set(published) if accept else set()
 
     async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> Prepared:
         return await self._publisher.prepare(rows, again)
@@ -234,13 +240,14 @@ class _Turn:
     def _take(self, row: EventRow) -> None:
         last = self._taken[row.partition]
         if row.position != last + 1:
-            if not self._options.accept_log:
+            if row.partition not in self._pardoned:
                 raise OperatorStop(
                     f"partition {row.partition}: after position {last} the event table goes on with "
                     f"{row.position}; events are missing in the database",
                     code="relay_table_gap",
                 )
             log.warning("table_gap", partition=row.partition, after=last, found=row.position)
+        self._pardoned.discard(row.partition)
         self._taken[row.partition] = row.position
 
     def _turn_around(self, served: int) -> None:

@@ -45,10 +45,13 @@ async def w(migrated_env: dict[str, str]) -> AsyncIterator[World]:
         yield made
 
 
-def process(w: World, faultpoint: str = "") -> subprocess.Popen[bytes]:
+def process(
+    w: World, faultpoint: str = "", instance: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     env = os.environ | w.env | {"FL_FAULTPOINT": faultpoint}
     env |= {"FL_KAFKA__PARTITIONS": str(w.kafka.partitions)}
     env |= {"FL_KAFKA__GROUP_INSTANCE_ID": "one", "FL_KAFKA__SESSION_TIMEOUT_MS": "6000"}
+    env |= instance or {}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.integration.pipeline_process"],
         env=env,
