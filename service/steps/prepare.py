@@ -21,7 +21,7 @@ from service.domain.values import Attempt
 from service.domain.vocabulary import Reason
 from service.errors import Transient, faultpoint
 from service.steps.kit import Kit
-from service.steps.leases import Held, clock
+from service.steps.leases import Held
 from service.steps.ports import NetClient
 from service.steps.seen import Look
 
@@ -96,9 +96,8 @@ class Prepare:
         """
         job, attempt = held.job, attempt_of(held.job)
         path_id = path_id_of(job.job_id, attempt.number, attempt.leases, reopened)
-        look, known, staged = await all_of(
-            self._clients_ready(job, client),
-            self._known_runs(client),
+        (look, known), staged = await all_of(
+            self._net_ready(job, client),
             self._kit.bundles.stage(
                 job.asked,
                 net=client.net,
@@ -124,12 +123,12 @@ class Prepare:
         number = max(attempt.leases, before.number + 1 if before is not None else 1)
         return Ready(number, handle, staged, look.extensions)
 
-    async def _clients_ready(self, job: Job, client: NetClient) -> Look:
-        """A look at the net in which all participants are online. An old look never counts against
-        them."""
+    async def _net_ready(self, job: Job, client: NetClient) -> tuple[Look, tuple[str, ...]]:
+        """A look at the net in which all participants are online, and the runs that it lists now, where a
+        lost answer would be looked for among them. An old look never counts against a client."""
         slots = {p.slot for p in attempt_of(job).participants}
-        look = await look_at(self._kit, client)
-        if not slots <= look.online and look.at < clock():
+        look = self._kit.seen.last(client.net.name, self._kit.pace.idle_poll_seconds * 2)
+        if look is None or not slots <= look.online:
             look = await self._kit.seen.look(client)
         if not look.answering:
             raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
@@ -137,14 +136,9 @@ class Prepare:
         if gone:
             told = f"clients not online on net {client.net.name}: {', '.join(gone[:20])}"
             raise Transient(told, code=Reason.CLIENTS_UNAVAILABLE)
-        return look
-
-    async def _known_runs(self, client: NetClient) -> tuple[str, ...]:
-        """What the adapter lists now, where a lost answer would be looked for by difference."""
-        look = await look_at(self._kit, client)
-        if IDEMPOTENCY in look.extensions or not look.answering:
-            return ()
-        return tuple(run.run_id for run in (await client.runs()).runs)
+        if IDEMPOTENCY in look.extensions:
+            return look, ()
+        return look, tuple(run.run_id for run in (await client.runs()).runs)
 
     async def _upload(self, held: Held, client: NetClient, handle: Handle, staged: Staged) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""

@@ -296,14 +296,14 @@ def test_clients_that_went_away_give_the_net_back() -> None:
 def test_an_old_look_never_counts_against_a_client() -> None:
     async def story() -> None:
         world = World()
+        crew = world.start(reconcile=False)
+        await world.kit_look()
         world.net.offline.add("net-1-slot-1")
-        kit = world.kit()
-        await kit.seen.look(world.net)
+        await crew.kit.seen.look(world.net)
         world.net.offline.clear()
-        world.start()
-        world.crews[0][0].kit.seen = kit.seen
         job_id = world.ask()
-        await world.until_state(job_id, JobState.RUNNING, 30)
+        await world.until_state(job_id, JobState.RUNNING, 8)
+        assert "RetryScheduled" not in world.words(job_id)
         await world.end()
 
     run(story())
