@@ -77,7 +77,7 @@ def class_path(report: Report) -> list[Path]:
     """The broker's jars, fetched first where needed. Raises Missing when they can't be had."""
     home = os.environ.get("KAFKA_HOME")
     if home:
-        return _unpacked(Path(home))
+        return unpacked(Path(home))
     wanted = load_list()
     folder = cache_dir() / f"kafka-{KAFKA_VERSION}"
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -88,7 +88,8 @@ def class_path(report: Report) -> list[Path]:
     return [folder / jar.filename for jar in wanted]
 
 
-def _unpacked(home: Path) -> list[Path]:
+def unpacked(home: Path) -> list[Path]:
+    """The jars of an unpacked distribution. Raises Missing when it isn't one."""
     jars = sorted((home / "libs").glob("*.jar"))
     if not any(jar.name.startswith("kafka_2.13-") for jar in jars):
         raise Missing(

