@@ -25,7 +25,7 @@ class NetStatus:
     def __init__(self, kit: Kit, net: str) -> None:
         self._kit = kit
         self._net = net
-        self._answered: bool | None = None
+        self._told: tuple[bool, frozenset[str]] | None = None
 
     async def step(self) -> float | None:
         """One look. Raises errors.Transient when the net left the registry or the database is away."""
@@ -38,9 +38,15 @@ class NetStatus:
             return usual
         look = await kit.seen.look(client)
         await self._save(client.net, look)
-        if look.answering != self._answered:
-            log.info("net_seen", net=self._net, answering=look.answering, told=look.trouble)
-            self._answered = look.answering
+        if (look.answering, look.online) != self._told:
+            log.info(
+                "net_seen",
+                net=self._net,
+                answering=look.answering,
+                online=sorted(look.online),
+                told=look.trouble,
+            )
+            self._told = (look.answering, look.online)
             kit.bells.claim.set()
             kit.bells.nudge(self._net)
         pause = usual if look.answering else min(usual, pace.down_poll_seconds)

@@ -27,7 +27,8 @@ class Pace:
     retry_most_seconds: float = 5.0
     call_tries: int = 4  #: of an upload, or of a submit that surely was not taken
     doubt_patience_seconds: float = 30.0  #: wait for a net whose last submission is open
-    most_submissions: int = 6  #: of one attempt, before its outcome is given up as unknown
+    most_submissions: int = 14  #: of one attempt, before its outcome is given up as unknown
+    reopen_most_seconds: float = 30.0  #: between a submission that led to nothing and the next one
     abort_look_seconds: float = 0.3  #: between two lists after an abort
     abort_watch_seconds: float = 5.0  #: how long one try at an abort watches the list
     orphan_abort_seconds: float = 2.0  #: first pause between two aborts of an orphan; doubles

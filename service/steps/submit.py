@@ -105,6 +105,9 @@ class Submit:
             return False
         if verdict.nothing and sent < self._kit.pace.most_submissions:
             trail.reopened += 1
+            await self._kit.pause(
+                min(0.25 * 2.0**trail.reopened, self._kit.pace.reopen_most_seconds)
+            )
             return True
         if verdict.nothing and not trail.keyed:
             told = f"{sent} submissions led to no run"

@@ -58,6 +58,38 @@ def test_a_submit_that_created_nothing_is_sent_again_under_a_new_path(kind: str)
     run(story())
 
 
+def test_an_adapter_that_fails_for_minutes_costs_no_job() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.script["submit"] = ["lost_before"] * 9
+        world.start()
+        job_id = world.ask()
+        took = await world.until_state(job_id, JobState.RUNNING, 300)
+        assert took > 60
+        assert world.job(job_id).attempt_number == 1
+        await world.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["keyed", "named"])
+def test_submissions_of_an_attempt_are_bounded(kind: str) -> None:
+    async def story() -> None:
+        world = World(kind, pace=Pace(most_submissions=3))
+        world.net.script["submit"] = ["lost_before"] * 3
+        world.start()
+        job_id = world.ask()
+        words = ("Failed", "RetryScheduled")
+        await world.until(lambda: any(w in world.words(job_id) for w in words), 300)
+        assert world.net.count("submit") == 3
+        keyed = kind == "keyed"
+        unknown, busy = Reason.SUBMIT_UNKNOWN, Reason.ADAPTER_UNAVAILABLE
+        assert world.code(job_id) == (unknown if keyed else busy)
+        await world.end()
+
+    run(story())
+
+
 def test_a_late_first_submit_is_fenced_where_no_key_holds_it() -> None:
     """A worker stopped just before its POST wakes after another one submitted again."""
 
