@@ -228,6 +228,7 @@ def test_a_run_of_another_job_of_ours_is_never_adopted_by_difference() -> None:
 
     async def story() -> None:
         world = World("plain", capacity=2)
+        world.net.train_seconds = 100
         world.net.script["submit"] = ["", "lost_before"]
         world.start()
         jobs = [world.ask(1), world.ask(2)]
