@@ -227,6 +227,7 @@ def test_addresses_handed_out_before_are_still_ours(private_stack: Make) -> None
     before = own.up().env["FL_DATABASE__DSN"]
     own.down()
     with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         squatter.bind((ports.HOST, int(urlsplit(before).port or 0)))
         squatter.listen()
         again = Stack(own.dir, parts={"postgres"}, environ={"FL_DATABASE__DSN": before}).up()
