@@ -31,11 +31,12 @@ from service.ingest.assignment import (
 )
 from service.ingest.batch import Filling
 from service.ingest.decode import Decoder
+from service.ingest.idle import IdleLook
 from service.ingest.isolate import Applies, Isolator
 from service.ingest.line_stop import LineStop
 from service.ingest.status import IngestStatus
 from service.ingest.unreadable import read_singly
-from service.kafka.clients import consumer, discard_consumer, start_consumer, within
+from service.kafka.clients import consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
 from service.store.batch import Fenced, Item
@@ -98,6 +99,7 @@ class Consumer:
         passes. Raises LineStopped, OffsetsLost: an operator must decide."""
         wait = 0.2
         while not stop.is_set():
+            self.status.turn()
             began = time.monotonic()
             try:
                 await self._session(stop)
@@ -129,7 +131,8 @@ class Consumer:
         )
         rebalances = Rebalances()
         client.subscribe(list(self._topics.inbound), listener=rebalances)
-        await start_consumer(client, 30.0)
+        await start_consumer(client, 20.0)
+        self.status.turn()
         session = _Session(self, client, rebalances)
         try:
             await session.loop(stop)
@@ -163,6 +166,7 @@ class _Session:
         self._courtesy: asyncio.Task[None] | None = None
         self._told = 0.0
         self._last_record = time.monotonic()
+        self._idle_look = IdleLook()
 
     def _empty(self) -> Filling:
         return Filling(self._options.max_batch_records, self._options.max_batch_bytes)
@@ -227,7 +231,7 @@ class _Session:
         if found:
             self._last_record = time.monotonic()
         elif time.monotonic() - self._last_record > _IDLE_SECONDS:
-            await self._pass_markers()
+            await self._idle()
 
     async def _step_over(self) -> None:
         """Read on singly up to the record that can't be read, bury it, and go on behind it."""
@@ -341,20 +345,14 @@ class _Session:
             with contextlib.suppress(Transient, Fenced):
                 self._finish()
 
-    async def _pass_markers(self) -> None:
+    async def _idle(self) -> None:
         """Move the offsets over what is no record: markers and aborted transactions. Else a quiet
         partition whose records expire would look as if some had been lost."""
         self._last_record = time.monotonic()
-        old: dict[Place, int] = {}
-        new: dict[Place, int] = {}
-        for place, at in self._next.items():
-            tp = TopicPartition(*place)
-            if tp in self._client.assignment():
-                position = await within(5, "reading a position", self._client.position(tp))
-                if position > at:
-                    old[place], new[place] = at, position
+        at = await self._idle_look.look(self._client, self._next)
+        new = {place: position for place, position in at.items() if position > self._next[place]}
         if new and self._under_way is None and self._generation == self._rebalances.generation:
-            self._launch([], old, new)
+            self._launch([], {place: self._next[place] for place in new}, new)
 
     # --- courtesy ------------------------------------------------------------------------------
 

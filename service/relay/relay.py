@@ -74,15 +74,15 @@ class Relay:
         until an operator has decided.
         """
         while not stop.is_set():
+            self.status.turn()
             pause = self._options.lease_seconds / 3
             try:
                 async with self._lease.held() as held:
-                    self.status.turn()
                     if held is not None:
                         await self._lead(held, stop)
                         pause = 0.0
             except OperatorStop as exc:
-                self.status.last_error = exc.message
+                self.status.last_error = self.status.stopped = exc.message
                 log.error("relay_stopped", code=exc.code, error=exc.message)
                 raise
             except Transient as exc:
@@ -105,6 +105,7 @@ class Relay:
             async with self._outbox.session(relaxed=True) as session:
                 await producer.start()
                 held.progress()
+                self.status.turn()
                 faultpoint("relay_after_init")
                 stream = await self._stream(producer)
                 partitions = self._options.owned(stream.partitions)
@@ -119,6 +120,7 @@ class Relay:
                     progress=held.progress,
                 )
                 self._accept = False
+                self.status.turn()
                 self.status.foreign_records += found.foreign
                 self.status.takeovers += 1
                 self.status.leading = True

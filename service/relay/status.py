@@ -21,7 +21,8 @@ class Hanging:
 
 @dataclass(slots=True)
 class RelayStatus:
-    """`beat`: the monotonic time of the loop's last turn, leading or not."""
+    """`beat`: the monotonic time of the loop's last turn, leading or not; while broker or database are away
+    turns are up to a minute apart. `stopped`: why it waits for an operator."""
 
     leading: bool = False
     beat: float = field(default_factory=time.monotonic)
@@ -30,6 +31,7 @@ class RelayStatus:
     takeovers: int = 0
     errors: int = 0
     foreign_records: int = 0
+    stopped: str | None = None
     last_error: str | None = None
     hanging: dict[int, Hanging] = field(default_factory=dict)
     net_status_sent: int = 0

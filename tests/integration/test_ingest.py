@@ -13,9 +13,10 @@ from aiokafka.admin import RecordsToDelete
 from service.ingest.assignment import OffsetsLost
 from service.ingest.consumer import Consumer
 from service.ingest.line_stop import LineStopped
-from service.kafka.clients import admin
+from service.kafka.clients import Producer, admin
 from service.settings import IngestSettings
 from tests.integration.ingest_world import (
+    HEADERS,
     LEDGER,
     Ledger,
     consuming,
@@ -169,3 +170,25 @@ async def test_a_header_name_that_is_no_text_costs_its_record_alone(
     async with consuming(w, ledger):
         await ledger.wait_for(19)
     assert await ledger.kinds() == {None: 18, "Undecodable": 1}
+
+
+async def test_offsets_pass_over_what_is_no_record(w: World, ledger: Ledger) -> None:
+    """An aborted request must not train, and its place in the log is not a lost record."""
+    producer = Producer(w.kafka, transactional_id=f"{w.kafka.topic_prefix}foreign")
+    await producer.start()
+    batch = producer.batch()
+    batch.append(b"k", request(), HEADERS)
+    await producer.begin()
+    await producer.delivered([await producer.send(batch, w.topics.requests, 0)])
+    await producer.discard()
+    again = Producer(w.kafka, transactional_id=f"{w.kafka.topic_prefix}foreign")
+    await again.start()
+    await again.discard()
+    async with consuming(w, ledger):
+        for _ in range(100):
+            at = await w.pool.fetchval("SELECT sum(next_offset) FROM consumer_offset")
+            if at == 2:
+                break
+            await asyncio.sleep(0.1)
+    assert at == 2
+    assert await ledger.total() == 0
