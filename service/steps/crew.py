@@ -23,11 +23,11 @@ from service.steps.claim import Claim
 from service.steps.clean import clean
 from service.steps.collect import Collect
 from service.steps.doubts import Doubts
-from service.steps.kit import Bells, Kit
+from service.steps.kit import Bells, Kit, poll_lease
 from service.steps.net_status import NetStatus
 from service.steps.pace import Pace
 from service.steps.ports import Bundles, Nets, Store
-from service.steps.reconcile import Reconcile, poll_lease
+from service.steps.reconcile import Reconcile
 from service.steps.runner import Loop, OnStep, Tasks, no_account
 from service.steps.stop import Stopper
 from service.steps.submit import Submit

@@ -15,7 +15,6 @@ from service.steps.kit import Kit
 from service.steps.lookup import Lookup
 from service.steps.ports import NetClient
 from service.steps.prepare import look_at
-from service.steps.reconcile import poll_lease
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +37,7 @@ class Doubts:
         ]
         if not open_ends:
             return None
-        ttl = max(kit.pace.lease_seconds, kit.pace.idle_poll_seconds * 2)
-        if not await kit.store.lease(poll_lease(self._net), kit.holder, ttl):
+        if not await kit.may_poll(self._net):
             return None
         client = await kit.client(self._net)
         for row in open_ends:

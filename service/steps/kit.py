@@ -58,6 +58,11 @@ class Bells:
             self.looks[net].set()
 
 
+def poll_lease(net: str) -> str:
+    """The named lease of whoever looks at this net."""
+    return f"poll:{net}"
+
+
 def why_of(exc: ServiceError, otherwise: str) -> Why:
     """An error as the reason of a decision: its own code where that is one, else `otherwise`."""
     return Why(exc.code if exc.code in set(Reason) else otherwise, exc.message)
@@ -87,6 +92,13 @@ class Kit:
         self.seen = Seen(pace.settle_seconds)
         self.bells = bells or Bells()
         self.closing = asyncio.Event()
+        self.list_pauses: dict[str, float] = {}  #: between two lists of a net now, in seconds
+
+    async def may_poll(self, net: str) -> bool:
+        """Take or keep the lease of whoever looks at this net. It outlives two pauses of the net's lists
+        and no more: a net with runs must not go unwatched for long after its watcher died."""
+        seconds = max(3.0, 2 * self.list_pauses.get(net, self.pace.idle_poll_seconds))
+        return await self.store.lease(poll_lease(net), self.holder, seconds)
 
     async def pause(self, seconds: float) -> None:
         """Wait, with some jitter. Raises LeaseLost when the process is asked to end meanwhile: whoever

@@ -13,7 +13,6 @@ import structlog
 from service.contracts import net_status
 from service.domain.registry import Net
 from service.steps.kit import Kit
-from service.steps.reconcile import poll_lease
 from service.steps.seen import Look
 
 log = structlog.get_logger(__name__)
@@ -32,9 +31,7 @@ class NetStatus:
         kit, pace = self._kit, self._kit.pace
         client = await kit.client(self._net)
         usual = client.net.poll_seconds or pace.idle_poll_seconds
-        if not await kit.store.lease(
-            poll_lease(self._net), kit.holder, max(pace.lease_seconds, usual * 2)
-        ):
+        if not await kit.may_poll(self._net):
             return usual
         look = await kit.seen.look(client)
         await self._save(client.net, look)

@@ -28,11 +28,6 @@ from service.steps.ports import NetClient
 log = structlog.get_logger(__name__)
 
 
-def poll_lease(net: str) -> str:
-    """The named lease of whoever looks at this net."""
-    return f"poll:{net}"
-
-
 @dataclass(slots=True)
 class _Again:
     """When an abort of a run may be repeated."""
@@ -54,16 +49,17 @@ class Reconcile:
         """One list, judged. Raises errors.Transient when adapter or database is away."""
         kit, pace = self._kit, self._kit.pace
         idle = kit.nets.client(self._net).net.poll_seconds or pace.idle_poll_seconds
-        ttl = max(pace.lease_seconds, idle * 2)
-        if not await kit.store.lease(poll_lease(self._net), kit.holder, ttl):
-            return None
+        if not await kit.may_poll(self._net):
+            return min(idle, pace.poll_seconds)
         client = kit.nets.client(self._net)
         rows = await kit.store.slots(self._net)
         began = await kit.store.now()
         listed = await client.runs()
         await self._judge(client, rows, listed, began)
         await self._end_orphans(client, rows, listed)
-        return min(idle, pace.poll_seconds) if rows and client.net.poll_seconds is None else idle
+        busy = bool(rows) and client.net.poll_seconds is None
+        kit.list_pauses[self._net] = min(idle, pace.poll_seconds) if busy else idle
+        return kit.list_pauses[self._net]
 
     async def _judge(
         self, client: NetClient, rows: Sequence[SlotRow], listed: RunList, began: datetime
