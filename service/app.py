@@ -25,7 +25,7 @@ from service.bundles import Bundles
 from service.bundles.staging import Limits as BundleLimits
 from service.contracts import fl
 from service.domain.facts import JobTypes, Limits
-from service.domain.vocabulary import FLBackend
+from service.domain.vocabulary import FLBackend, JobState
 from service.errors import Invalid, Transient
 from service.ingest.consumer import Consumer
 from service.ingest.status import IngestStatus
@@ -232,9 +232,7 @@ def _build(app: App) -> None:
         )
     if app.has(Role.INGEST):
         ingest = IngestStatus()
-        app.consumer = Consumer(
-            app.store, outbox, settings.kafka, settings.ingest, ingest
-        )
+        app.consumer = Consumer(app.store, outbox, settings.kafka, settings.ingest, ingest)
         app.metrics.follow("ingest", lambda: ingest, INGEST)
     app.store.listeners.append(_listener(app, events))
 
@@ -245,8 +243,15 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
             app.metrics.decisions.labels(decision.outcome).inc()
         if committed.events:
             events.set()
-        if app.crew is not None and (committed.ready or committed.states):
-            app.crew.kit.bells.news()
+        if app.crew is None:
+            return
+        bells = app.crew.kit.bells
+        if committed.ready:
+            bells.claim.set()
+        if JobState.STOPPING in committed.states:
+            bells.stop.set()
+        if JobState.COLLECTING in committed.states:
+            bells.collect.set()
 
     return heard
 
@@ -292,4 +297,3 @@ async def run_parts(app: App) -> None:
         if app.failed is None and not task.cancelled() and task.exception() is not None:
             app.failed = task.exception()
     log.info("service_stopped")
-

@@ -1,0 +1,5 @@
+"""`python -m service` is `fl-jobs`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,81 @@
+"""What every command shares: its settings, its way to print, and a database pool for its while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import typer
+from rich.console import Console
+
+from service.errors import Invalid
+from service.settings import Settings, load
+from service.store.database import Pool, close_pool, open_pool
+
+EnvFile = Annotated[
+    Path | None,
+    typer.Option("--env-file", help="KEY=value lines with the settings; `local up` writes one."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_FOUND = Path(".local/env")
+T = TypeVar("T")
+
+
+def settings_of(env_file: Path | None) -> Settings:
+    """The settings of this call. Without any, those of a stack that `local up` started here are taken.
+
+    Raises Invalid naming every bad variable.
+    """
+    given = any(key in os.environ for key in ("FL_DATABASE__DSN", "FL_KAFKA__BOOTSTRAP_SERVERS"))
+    if env_file is None and not given and _FOUND.is_file():
+        env_file = _FOUND
+        print(f"using the settings of {_FOUND}", file=sys.stderr)
+    return load(env_file)
+
+
+def work(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end."""
+    return asyncio.run(coroutine)
+
+
+@asynccontextmanager
+async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
+    """A pool for one command. Raises errors.Transient when the database is away."""
+    pool = await open_pool(settings.database)
+    try:
+        yield pool
+    finally:
+        await close_pool(pool)
+
+
+def out() -> Console:
+    return Console()
+
+
+def say_json(value: object) -> None:
+    """One JSON value, whatever of it is no JSON as text."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+
+
+def read_uuid(text: str, what: str) -> UUID:
+    """Raises Invalid when the text is no UUID."""
+    try:
+        return UUID(text)
+    except ValueError as exc:
+        raise Invalid(f"{what} must be a UUID like 6f1c…-…, not {text[:60]!r}") from exc
+
+
+def choose(as_json: bool, value: object, table: Callable[[], object]) -> None:
+    """Print for machines or for people."""
+    if as_json:
+        say_json(value)
+    else:
+        out().print(table())
