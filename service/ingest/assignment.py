@@ -103,10 +103,18 @@ def check_bounds(place: Place, stored: int, low: int, end: int) -> None:
     if stored < low:
         raise OffsetsLost(
             f"{topic}, partition {partition}: records {stored} to {low - 1} expired before they were read. "
-            f"Lengthen the topic's retention; `fl-jobs doctor` says how to go on from {low}"
+            f"Lengthen the topic's retention; to go on without them: {_accept(place, low)}"
         )
     if stored > end:
         raise OffsetsLost(
             f"{topic}, partition {partition}: read up to {stored}, but the log ends at {end}: the topic was "
-            f"made anew or lost records. `fl-jobs doctor` says how to go on"
+            f"made anew or lost records. To read it from its start: {_accept(place, low)}"
         )
+
+
+def _accept(place: Place, offset: int) -> str:
+    topic, partition = place
+    return (
+        f"UPDATE consumer_offset SET next_offset = {offset} "
+        f"WHERE topic = '{topic}' AND partition = {partition}"
+    )

@@ -24,7 +24,6 @@ from service.errors import Permanent, Transient, faultpoint
 from service.ingest.assignment import (
     DeadLetterCounts,
     Offsets,
-    OffsetsLost,
     Place,
     Rebalances,
     take_over,
@@ -215,9 +214,9 @@ class _Session:
             self._generation = -1
             return
         except OffsetOutOfRangeError as exc:
-            raise OffsetsLost(
-                f"the log does not have the records to go on from: {exc}; `fl-jobs doctor` explains"
-            ) from exc
+            log.warning("offset_out_of_range", error=repr(exc))
+            self._generation = -1  # taking over again says exactly what is missing
+            return
         except (KafkaError, OSError) as exc:
             raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
         if self._generation != self._rebalances.generation:
