@@ -1,0 +1,44 @@
+-- name: q_jobs
+SELECT job_id, model_id, project_id, state, model_status, priority, sequence, waiting, attempts, progress,
+    reason, created_at, changed_at, finished_at
+FROM job
+WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR model_id = $2)
+  AND ($3::text IS NULL OR project_id = $3) AND ($4::timestamptz IS NULL OR created_at < $4)
+ORDER BY created_at DESC, job_id LIMIT $5
+
+-- name: q_events
+SELECT sequence, type, at, event_id, body FROM event
+WHERE job_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
+
+-- name: q_position
+-- How many ready jobs go first: all with a smaller rank, and older ones of the same rank.
+SELECT 1 + count(*) FROM ready r, ready me
+WHERE me.job_id = $1 AND (r.rank, r.created_at, r.job_id) < (me.rank, me.created_at, me.job_id)
+
+-- name: q_nets
+SELECT name, registered, capacity, occupied, paused, answering, online, extensions, strays, seen_at,
+    status_body FROM net WHERE registered ORDER BY name
+
+-- name: q_slots
+SELECT s.job_id, s.attempt, s.net, s.state, s.run_id, s.in_doubt, j.state AS job_state
+FROM slot s JOIN job j USING (job_id) ORDER BY s.net, s.job_id
+
+-- name: q_dead_letters
+SELECT topic, partition, "offset", kind, message, at, published_at FROM dead_letter
+WHERE ($1::text IS NULL OR topic = $1) ORDER BY at DESC, topic, partition, "offset" DESC LIMIT $2
+
+-- name: q_dead_letter
+SELECT topic, partition, "offset", timestamp_ms, key, value, headers, kind, message, at, published_at
+FROM dead_letter WHERE topic = $1 AND partition = $2 AND "offset" = $3
+
+-- name: q_states
+SELECT state, count(*) AS n FROM job WHERE finished_at IS NULL GROUP BY state
+
+-- name: q_counts
+SELECT (SELECT count(*) FROM parked) AS parked,
+    (SELECT count(*) FROM dead_letter WHERE published_at IS NULL) AS dead_letters_unsent,
+    (SELECT count(*) FROM dead_letter) AS dead_letters,
+    (SELECT coalesce(sum(h.position - coalesce(t.position, 0)), 0) FROM head h LEFT JOIN hint t USING (partition))::bigint
+        AS outbox_lag,
+    (SELECT count(*) FROM slot WHERE state = 'quarantined') AS quarantined,
+    (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0) FROM ready)::float8 AS oldest_queued_seconds
