@@ -1,0 +1,195 @@
+"""`fl-jobs jobs`: what there is, one job's whole story, and a live view."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from service.cli.follow import COLOURS, follow, panel, sites_table
+from service.cli.session import (
+    AsJson,
+    EnvFile,
+    out,
+    pool_of,
+    read_uuid,
+    say_json,
+    settings_of,
+    work,
+)
+from service.domain.facts import Limits
+from service.errors import Invalid
+from service.settings import Settings
+from service.store.facts import FactReader
+from service.store.queries import Queries
+
+app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option("--state", help="queued, running, ...")] = None,
+    model: Annotated[str | None, typer.Option("--model")] = None,
+    project: Annotated[str | None, typer.Option("--project")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest jobs first."""
+    model_id = None if model is None else read_uuid(model, "--model")
+    rows = work(_list(settings_of(env_file), state, model_id, project, limit))
+    if as_json:
+        say_json(rows)
+        return
+    out().print(jobs_table(rows) if rows else "no jobs")
+
+
+async def _list(
+    settings: Settings, state: str | None, model: UUID | None, project: str | None, limit: int
+) -> list[dict[str, Any]]:
+    async with pool_of(settings) as pool:
+        return await Queries(pool).jobs(
+            state=state, model_id=model, project_id=project, limit=limit
+        )
+
+
+def jobs_table(rows: list[dict[str, Any]]) -> Table:
+    """Jobs as lines of a table."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "state", "round", "net", "attempt", "priority", "since", "why"):
+        table.add_column(name)
+    for row in rows:
+        rounds = f"{row['round']}/{row['total_rounds']}" if row["total_rounds"] else ""
+        why = row["reason"]["code"] if row["reason"] else (row["waiting"] or "")
+        table.add_row(
+            row["job_id"],
+            f"[{COLOURS.get(row['state'], 'cyan')}]{row['state']}[/]",
+            rounds,
+            row["net"] or "",
+            str(row["attempt"]),
+            str(row["priority"]),
+            row["changed_at"].strftime("%m-%d %H:%M:%S"),
+            why,
+        )
+    return table
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(help="The job's id.")],
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """One job: its state, its timeline with reasons, and while queued its position and what it waits for."""
+    found = work(_show(settings_of(env_file), read_uuid(job, "the job")))
+    if as_json:
+        say_json(found)
+        return
+    state = found["state"]
+    console = out()
+    console.print(panel(state))
+    if found["waits"] is not None:
+        console.print(f"waits: {found['waits']['message']}")
+    table = Table(box=None, pad_edge=False)
+    for name in ("#", "time", "event", ""):
+        table.add_column(name)
+    for event in found["events"]:
+        word = event["type"].removeprefix("fl.job.").removesuffix(".v1")
+        table.add_row(
+            str(event["sequence"]), event["at"].strftime("%H:%M:%S.%f")[:-3], word, detail(event)
+        )
+    console.print(table)
+
+
+async def _show(settings: Settings, job_id: UUID) -> dict[str, Any]:
+    from service.app import ManifestReader
+
+    async with pool_of(settings) as pool:
+        queries = Queries(pool)
+        state = await queries.job(job_id)
+        if state is None:
+            raise Invalid(
+                f"no job {job_id}: `fl-jobs jobs list` shows those there are, and "
+                "`fl-jobs dead-letters list` records that could not be used"
+            )
+        reader = FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
+        waits = await queries.why_waiting(job_id, reader)
+        return {"state": state, "waits": waits, "events": await queries.events(job_id)}
+
+
+def detail(event: dict[str, Any]) -> str:
+    """What a line of the timeline tells beside the event's word."""
+    data = event["data"]
+    word = event["type"].split(".")[2]
+    if data.get("reason"):
+        errors = "".join(
+            f"\n  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in data["reason"]["errors"]
+        )
+        return f"{data['reason']['code']}: {data['reason']['message']}{errors}"
+    if word == "queued":
+        return f"priority {data['priority']}  {data['waiting_for'] or ''}"
+    if word == "started":
+        return f"on {data['net']}: {', '.join(p['slot'] for p in data['participants'])}"
+    if word == "metrics_recorded":
+        return "  ".join(
+            f"{m['fl_client_name'] or 'all'} {m['label']} {m['result']}" for m in data["metrics"]
+        )[:160]
+    if "global_round" in data:
+        return f"round {data['global_round']}/{data['total_rounds']} {data['slot'] or ''}"
+    if word == "log_recorded":
+        return str(data["log"])[:300]
+    if word == "completed" and data["results"]:
+        return str(data["results"]["uri"])
+    return str(data.get("fl_backend_job_id") or "")
+
+
+@app.command()
+def watch(
+    job: Annotated[str | None, typer.Argument(help="One job; without it all unfinished.")] = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Live: state, rounds, every site's metrics. Ends with the job, or with Ctrl-C."""
+    settings = settings_of(env_file)
+    if job is not None:
+        state = work(follow(settings, read_uuid(job, "the job"), quiet=as_json))
+        if as_json:
+            say_json(state)
+        return
+    work(_watch_all(settings, as_json))
+
+
+async def _watch_all(settings: Settings, as_json: bool) -> None:
+    console = out()
+    async with pool_of(settings) as pool:
+        queries = Queries(pool)
+        if as_json or not console.is_terminal:
+            seen: dict[str, str] = {}
+            while True:
+                for row in await queries.jobs(limit=200):
+                    line = json.dumps(row, default=str)
+                    if seen.get(row["job_id"]) != line:
+                        seen[row["job_id"]] = line
+                        print(line, flush=True)
+                await asyncio.sleep(0.5)
+        with Live(console=console, refresh_per_second=4) as live:
+            while True:
+                live.update(await _overview(queries))
+                await asyncio.sleep(0.5)
+
+
+async def _overview(queries: Queries) -> RenderableType:
+    rows = await queries.jobs(limit=25)
+    parts: list[RenderableType] = [jobs_table(rows) if rows else "no jobs"]
+    for row in rows:
+        if row["state"] == "running":
+            job = await queries.job(UUID(row["job_id"]))
+            if job is not None:
+                parts += [f"\n[bold]{row['job_id']}[/]", sites_table(job["progress"])]
+    return Group(*parts)

@@ -1,0 +1,151 @@
+"""`fl-jobs nets`: what the last look at each net showed, and the operator's hand on them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from service.cli.session import (
+    AsJson,
+    EnvFile,
+    out,
+    pool_of,
+    read_uuid,
+    say_json,
+    settings_of,
+    work,
+)
+from service.domain.commands import ReleaseSlot
+from service.domain.decision import Outcome
+from service.domain.facts import Limits
+from service.errors import Invalid
+from service.kafka.topics import Topics
+from service.settings import Settings
+from service.store.facts import FactReader
+from service.store.outbox import Outbox
+from service.store.queries import Queries
+from service.store.registry import pause_net
+from service.store.store import Store
+
+app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume, release.")
+
+
+@app.command("list")
+def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
+    """Every registered net in a line."""
+    nets = work(_nets(settings_of(env_file)))
+    if as_json:
+        say_json(nets)
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("net", "state", "jobs", "online", "seen", "strays"):
+        table.add_column(name)
+    for net in nets:
+        table.add_row(
+            net["name"],
+            state_of(net),
+            f"{net['occupied']}/{net['capacity']}",
+            str(len(net["online"])),
+            net["seen_at"].strftime("%H:%M:%S") if net["seen_at"] else "never",
+            str(len(net["strays"])),
+        )
+    out().print(table if nets else "the registry has no nets: `fl-jobs registry apply FILE`")
+
+
+def state_of(net: dict[str, Any]) -> str:
+    """A net's state in a word."""
+    if net["paused"]:
+        return "paused"
+    if any(slot["in_doubt"] and slot["state"] == "quarantined" for slot in net["slots"]):
+        return "in doubt"
+    return "answering" if net["answering"] else "not answering"
+
+
+async def _nets(settings: Settings) -> list[dict[str, Any]]:
+    async with pool_of(settings) as pool:
+        return await Queries(pool).nets()
+
+
+@app.command()
+def status(
+    net: Annotated[str | None, typer.Argument(help="One net; without it all.")] = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Clients, places, runs that nobody here submitted."""
+    nets = [n for n in work(_nets(settings_of(env_file))) if net in (None, n["name"])]
+    if net is not None and not nets:
+        raise Invalid(f"the registry has no net {net}; `fl-jobs nets list` names them")
+    if as_json:
+        say_json(nets)
+        return
+    console = out()
+    for found in nets:
+        console.print(
+            f"[bold]{found['name']}[/] {state_of(found)}, "
+            f"{found['occupied']} of {found['capacity']} places taken"
+        )
+        for client in (found["status"] or {}).get("clients", []):
+            mark = "[green]●[/]" if client["online"] else "[red]○[/]"
+            console.print(f"  {mark} {client['name']} ({client['fl_kit_slot']}) {client['status']}")
+        for slot in found["slots"]:
+            doubt = " in doubt" if slot["in_doubt"] else ""
+            console.print(
+                f"  {slot['state']}{doubt}: job {slot['job_id']} attempt {slot['attempt']} "
+                f"run {slot['run_id'] or '?'} ({slot['job_state']})"
+            )
+        for run in found["strays"]:
+            console.print(f"  [yellow]stray[/] run {run}")
+
+
+@app.command()
+def pause(net: Annotated[str, typer.Argument()], env_file: EnvFile = None) -> None:
+    """Start nothing more on this net; its runs go on."""
+    work(_pause(settings_of(env_file), net, True))
+    print(f"{net} is paused")
+
+
+@app.command()
+def resume(net: Annotated[str, typer.Argument()], env_file: EnvFile = None) -> None:
+    """Let jobs start on this net again."""
+    work(_pause(settings_of(env_file), net, False))
+    print(f"{net} takes jobs again")
+
+
+async def _pause(settings: Settings, net: str, paused: bool) -> None:
+    async with pool_of(settings) as pool:
+        await pause_net(pool, net, paused)
+
+
+@app.command()
+def release(
+    job: Annotated[str, typer.Argument(help="The job whose place is quarantined.")],
+    attempt: Annotated[int | None, typer.Option("--attempt", help="Default: all.")] = None,
+    env_file: EnvFile = None,
+) -> None:
+    """Free a quarantined place, by your word that its run is over on the backend."""
+    job_id = read_uuid(job, "the job")
+    freed = work(_release(settings_of(env_file), job_id, attempt))
+    if not freed:
+        raise Invalid(f"job {job_id} has no quarantined place; `fl-jobs nets status` shows them")
+    print(f"released {freed} place(s)")
+
+
+async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:
+    from service.app import ManifestReader
+
+    async with pool_of(settings) as pool:
+        name = Topics(settings.kafka.topic_prefix).lifecycle
+        async with Outbox(pool).session() as session:
+            stream = await session.stream(name)
+        if stream is None:
+            raise Invalid("the service never ran on this database")
+        limits = Limits(**settings.limits.model_dump())
+        store = Store(pool, FactReader(limits, ManifestReader()), partitions=stream.partitions)
+        job = await store.get(job_id)
+        numbers = [a.number for a in job.attempts] if job is not None else []
+        wanted = [n for n in numbers if attempt in (None, n)]
+        decisions = await store.apply([ReleaseSlot(job_id, number) for number in wanted])
+        return sum(d.outcome is Outcome.APPLIED for d in decisions)

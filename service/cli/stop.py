@@ -1,0 +1,60 @@
+"""`fl-jobs stop`: ask for a stop, by job or by model."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.follow import follow
+from service.cli.session import AsJson, EnvFile, read_uuid, say_json, settings_of, work
+from service.contracts.stop import STOP_REQUESTED
+from service.errors import Invalid
+from service.kafka.publish import event_headers, publish
+from service.kafka.topics import Topics
+
+
+def stop(
+    job: Annotated[str | None, typer.Argument(help="The job's id.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Stop all unfinished jobs of this model instead.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Told to everybody.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the job has stopped.")] = False,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a stop. It wins over everything that is not over yet.
+
+    \b
+    fl-jobs stop 6f1c… --reason "wrong data" --wait
+    fl-jobs stop --model 77aa…
+    """
+    if (job is None) == (model is None):
+        raise Invalid("name either a job or --model")
+    settings = settings_of(env_file)
+    name, given = ("job_id", job) if job is not None else ("model_id", model)
+    target = read_uuid(given or "", name)
+    data: dict[str, Any] = {name: str(target), "requested_by": getpass.getuser()}
+    if reason:
+        data["reason"] = reason
+    work(
+        publish(
+            settings.kafka,
+            Topics(settings.kafka.topic_prefix).requests,
+            str(target).encode(),
+            json.dumps(data).encode(),
+            event_headers(STOP_REQUESTED, str(target)),
+        )
+    )
+    if wait and job is not None:
+        state = work(follow(settings, target, quiet=as_json))
+        if as_json:
+            say_json(state)
+        raise typer.Exit(0 if state["state"] == "stopped" else 1)
+    if as_json:
+        say_json({name: str(target), "requested": True})
+    else:
+        print(f"a stop of {name} {target} is on its way: `fl-jobs jobs show` tells what came of it")

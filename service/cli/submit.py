@@ -1,0 +1,154 @@
+"""`fl-jobs submit`: a training request, checked here first, published as a CloudEvent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import typer
+import yaml
+
+from service.cli.follow import follow
+from service.cli.session import AsJson, EnvFile, out, pool_of, say_json, settings_of, work
+from service.contracts import training
+from service.contracts.envelope import Envelope
+from service.contracts.problems import BadData
+from service.domain.commands import RequestTraining
+from service.domain.decide import decide
+from service.domain.events import Queued, Rejected
+from service.domain.facts import Limits
+from service.domain.fit import says
+from service.domain.values import Problem
+from service.errors import Invalid
+from service.kafka.publish import event_headers, publish
+from service.kafka.topics import Topics
+from service.settings import Settings
+from service.store.facts import FactReader
+
+
+def submit(
+    file: Annotated[str, typer.Argument(help="The request's data as YAML or JSON; - reads it.")],
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say all that is wrong, and why it would wait.")
+    ] = False,
+    model_files: Annotated[
+        Path | None, typer.Option("--model-files", help="Upload this folder as the model first.")
+    ] = None,
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a training run.
+
+    `job_id` and `model_id` are made up where the file gives none. With --wait the exit code is 0 when the
+    job completed, else 1.
+
+    \b
+    fl-jobs submit request.yaml --model-files ./my-model --wait
+    fl-jobs submit request.yaml --dry-run
+    """
+    settings = settings_of(env_file)
+    if model_files is not None and not model_files.is_dir():
+        raise Invalid(f"--model-files {model_files} is no folder")
+    data = _read(file)
+    data.setdefault("job_id", str(uuid4()))
+    data.setdefault("model_id", str(uuid4()))
+    problems, waiting = work(_judge(settings, data))
+    if dry_run or problems:
+        _tell(data, problems, waiting, as_json)
+        raise typer.Exit(1 if problems else 0)
+    work(_send(settings, data, model_files))
+    job_id = UUID(str(data["job_id"]))
+    if not wait:
+        if as_json:
+            say_json({"job_id": str(job_id), "waiting_for": waiting})
+        else:
+            print(job_id)
+        return
+    if not as_json:
+        print(f"job {job_id}", file=sys.stderr)
+    state = work(follow(settings, job_id, quiet=as_json))
+    if as_json:
+        say_json(state)
+    raise typer.Exit(0 if state["state"] == "completed" else 1)
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+        data = yaml.safe_load(text)
+    except OSError as exc:
+        raise Invalid(f"{file} can't be read: {exc.strerror}") from exc
+    except yaml.YAMLError as exc:
+        raise Invalid(f"{file} is neither YAML nor JSON: {exc}") from exc
+    if not isinstance(data, dict):
+        raise Invalid(f"{file} must hold the request's fields, such as project_id and trust_ids")
+    return json.loads(json.dumps(data, default=str))  # type: ignore[no-any-return]
+
+
+async def _judge(settings: Settings, data: dict[str, Any]) -> tuple[list[Problem], str | None]:
+    """Everything that is wrong with the request, else the code of what it would wait for."""
+    from service.app import ManifestReader
+
+    envelope = Envelope(id=str(uuid4()), source="/dry-run", type=training.REQUESTED, data=data)
+    try:
+        command = training.to_command(training.request(data), envelope)
+    except BadData as bad:
+        return list(bad.problems), None
+    assert isinstance(command, RequestTraining)
+    async with pool_of(settings) as pool:
+        reader = FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
+        async with pool.acquire() as connection:
+            facts = await reader.read(connection, projects=[command.request.project_id])
+    for event in decide(None, command, facts).events:
+        if isinstance(event, Rejected):
+            return list(event.reason.errors), None
+        if isinstance(event, Queued):
+            return [], event.waiting_for
+    return [], None
+
+
+def _tell(
+    data: dict[str, Any], problems: list[Problem], waiting: str | None, as_json: bool
+) -> None:
+    if as_json:
+        say_json(
+            {
+                "job_id": data["job_id"],
+                "valid": not problems,
+                "errors": [{"loc": p.loc, "msg": p.msg, "type": p.type} for p in problems],
+                "waiting_for": waiting,
+            }
+        )
+        return
+    console = out()
+    for p in problems:
+        place = ".".join(str(part) for part in p.loc) or "request"
+        console.print(f"[red]✗[/] [bold]{place}[/]: {p.msg} [dim]({p.type})[/]")
+    if problems:
+        console.print(f"{len(problems)} error(s); nothing was sent")
+    else:
+        console.print(f"[green]✓[/] the request is valid; {says(waiting)}")
+
+
+async def _send(settings: Settings, data: dict[str, Any], model_files: Path | None) -> None:
+    if model_files is not None:
+        from service.app import make_bundles
+
+        bundles = make_bundles(settings)
+        await bundles.open()
+        try:
+            await bundles.upload_model_files(UUID(str(data["model_id"])), model_files)
+        finally:
+            await bundles.close()
+    job_id = str(data["job_id"])
+    await publish(
+        settings.kafka,
+        Topics(settings.kafka.topic_prefix).requests,
+        job_id.encode(),
+        json.dumps(data).encode(),
+        event_headers(training.REQUESTED, job_id),
+    )
