@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -26,7 +27,7 @@ from service.bundles.staging import Limits as BundleLimits
 from service.contracts import fl
 from service.domain.facts import JobTypes, Limits
 from service.domain.vocabulary import FLBackend, JobState
-from service.errors import Invalid, Transient
+from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
 from service.ingest.status import IngestStatus
 from service.kafka.topics import ensure_topics, raise_errors
@@ -47,6 +48,7 @@ from service.store.registry import apply_registry_file
 from service.store.state_records import StateRecords
 from service.store.store import Store
 from service.telemetry.metrics import INGEST, RELAY, Metrics
+from service.web import Probes, serve
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +120,8 @@ class App:
         status = self.consumer.status if self.consumer is not None else None
         if status is not None and status.stopped is not None:
             return status.stopped
+        if self.relay is not None and self.relay.status.stopped is not None:
+            return self.relay.status.stopped
         return "the consumer group is not joined yet" if status and not status.joined else None
 
 
@@ -263,6 +267,8 @@ async def run(
     started: Callable[[App], None] | None = None,
 ) -> None:
     """Run the roles until SIGTERM or SIGINT. Raises the error of a part that gave up for good."""
+    # Long-lived jobs and batches: a full collection every few hundred objects costs a tenth of ingest.
+    gc.set_threshold(50_000, 50, 50)
     async with opened(settings, roles) as app:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -284,16 +290,37 @@ async def run_parts(app: App) -> None:
         parts["steps"] = app.crew.run(app.stop)
     if app.consumer is not None:
         parts["ingest"] = app.consumer.run(app.stop)
+    if app.has(Role.WEB):
+        parts["web"] = serve(app.settings.http, app.pool, _probes(app), app.stop)
     tasks = {asyncio.create_task(part, name=name): name for name, part in parts.items()}
     log.info("service_started", roles=sorted(app.roles), parts=sorted(parts))
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        if task.exception() is not None:
-            app.failed = task.exception()
-            log.error("part_gave_up", part=tasks[task], error=str(app.failed))
+    await _watch(app, dict(tasks))
     app.stop.set()
     await asyncio.wait(tasks)
     for task in tasks:
         if app.failed is None and not task.cancelled() and task.exception() is not None:
             app.failed = task.exception()
     log.info("service_stopped")
+
+
+async def _watch(app: App, running: dict[asyncio.Task[object], str]) -> None:
+    """Until the process is told to stop, or a part broke. One that stopped for an operator (a line stop,
+    a log that contradicts the database) leaves the others at work: readyz tells of it."""
+    while not app.stop.is_set():
+        done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            part = running.pop(task)
+            error = None if task.cancelled() else task.exception()
+            if error is None:
+                continue
+            app.failed = error
+            log.error("part_gave_up", part=part, error=str(error))
+            if not isinstance(error, Permanent) or len(running) <= 1:
+                return
+
+
+def _probes(app: App) -> Probes:
+    async def schema() -> bool:
+        return not await migrate.missing(app.settings.database)
+
+    return Probes(alive=app.alive, ready=app.ready, started=schema, metrics=app.metrics)

@@ -85,7 +85,7 @@ async def open_pool(settings: DatabaseSettings) -> Pool:
             timeout=10,
             server_settings={
                 "application_name": "fl-job-service",
-                "idle_in_transaction_session_timeout": "10000",
+                "idle_in_transaction_session_timeout": "1000",
                 "timezone": "UTC",
             },
         )
