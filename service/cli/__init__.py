@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Any, Final
 
-import click
 import typer
 
+from service.contracts.problems import BadData
 from service.errors import ServiceError
 
 #: command -> (module, attribute, what it does); a Typer app or a function.
@@ -39,53 +39,48 @@ COMMANDS: Final = {
 }
 
 
-class Lazy(click.Group):
-    """A group whose commands are imported when they are named."""
+_HELP = """Federated-learning jobs, driven by events.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+\b
+fl-jobs demo                          train a model here, from nothing
+fl-jobs local up && fl-jobs run       a whole stack, and the service on it
+fl-jobs submit request.yaml --wait    ask for a training run and watch it
+fl-jobs doctor                        what is wrong, and how to mend it
+"""
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module, attribute, _ = COMMANDS[cmd_name]
+
+def assemble(chosen: str | None) -> typer.Typer:
+    """The whole command line, with the named command's module imported and the others only listed."""
+    root = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode=None,
+    )
+    for name, (module, attribute, text) in COMMANDS.items():
+        if name != chosen:
+            root.command(name, help=text)(_listed)
+            continue
         found: Any = getattr(importlib.import_module(module), attribute)
-        if not isinstance(found, typer.Typer):
-            alone = typer.Typer(add_completion=False)
-            alone.command(name=cmd_name)(found)
-            found = alone
-        command: Any = typer.main.get_command(found)
-        command.name = cmd_name
-        return command  # type: ignore[no-any-return]
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+        if isinstance(found, typer.Typer):
+            root.add_typer(found, name=name, rich_help_panel=None)
+        else:
+            root.command(name)(found)
+    return root
 
 
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-def cli() -> None:
-    """Federated-learning jobs, driven by events.
-
-    \b
-    fl-jobs demo                          train a model here, from nothing
-    fl-jobs local up && fl-jobs run       a whole stack, and the service on it
-    fl-jobs submit request.yaml --wait    ask for a training run and watch it
-    fl-jobs doctor                        what is wrong, and how to mend it
-    """
+def _listed() -> None:
+    """Stands for a command that this call does not use."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fl-jobs`. Ends the process with its exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    chosen = next((word for word in words if not word.startswith("-")), None)
     try:
-        code = cli.main(args=arguments, prog_name="fl-jobs", standalone_mode=False)
-    except click.exceptions.Exit as exc:
-        sys.exit(exc.exit_code)
-    except click.Abort:
-        sys.exit(130)
-    except click.ClickException as exc:
-        exc.show()
-        sys.exit(exc.exit_code)
+        assemble(chosen)(args=words, prog_name="fl-jobs")
     except KeyboardInterrupt:
         sys.exit(130)
     except ServiceError as exc:
@@ -93,4 +88,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {exc.message}", file=sys.stderr)
         sys.exit(1)
-    sys.exit(code if isinstance(code, int) else 0)
+    except BadData as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        sys.exit(1)
