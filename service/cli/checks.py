@@ -1,0 +1,178 @@
+"""The checks of `doctor`: each looks at one part as the service would use it, and says how to mend it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from service.app import ManifestReader, make_bundles, make_nets
+from service.domain.vocabulary import FLBackend
+from service.errors import Invalid, ServiceError
+from service.kafka.topics import ensure_topics
+from service.settings import Settings, unknown_variables
+from service.store import migrate
+from service.store import registry as stored
+from service.store.database import close_pool, open_pool
+from service.store.facts import FactReader
+from service.store.queries import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`state`: ok, warning or failed. `fix` is what to do about it."""
+
+    part: str
+    state: str
+    told: str
+    fix: str = ""
+
+
+def ok(part: str, told: str) -> Finding:
+    return Finding(part, "ok", told)
+
+
+def failed(part: str, told: str, fix: str) -> Finding:
+    return Finding(part, "failed", told, fix)
+
+
+def warning(part: str, told: str, fix: str) -> Finding:
+    return Finding(part, "warning", told, fix)
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Every finding, as soon as it is known. What depends on a part that failed is left out."""
+    for name in unknown_variables(os.environ):
+        yield warning("settings", f"{name} is read by nothing", "is it misspelt? See the README")
+    async for finding in _broker(settings):
+        yield finding
+    async for finding in _storage(settings):
+        yield finding
+    for backend, types in ManifestReader()().items():
+        if types is None:
+            fix = f"look at job_types_and_required_files.{backend}.json in FL_ASSETS_DIR"
+            yield failed("assets", f"the manifest of {backend} can't be read", fix)
+    async for finding in _database(settings):
+        yield finding
+
+
+async def _broker(settings: Settings) -> AsyncIterator[Finding]:
+    servers = settings.kafka.bootstrap_servers
+    try:
+        report = await ensure_topics(settings.kafka, create=False)
+    except ServiceError as exc:
+        fix = "start the broker, or set FL_KAFKA__BOOTSTRAP_SERVERS (and the SASL and SSL settings)"
+        yield failed("broker", f"{servers}: {exc.message}", fix)
+        return
+    yield ok("broker", f"{servers} answers")
+    for told in report.errors:
+        yield failed("topics", told, "`fl-jobs run` makes missing topics; others need your hand")
+    for told in report.warnings:
+        yield warning("topics", told, "change the topic's configuration with your broker's tools")
+    if not report.errors:
+        yield ok("topics", f"{len(report.partitions)} topics are as they should be")
+
+
+async def _storage(settings: Settings) -> AsyncIterator[Finding]:
+    bundles = make_bundles(settings)
+    try:
+        await bundles.open()
+        problems = await bundles.problems()
+    except ServiceError as exc:
+        fix = "look at FL_S3__ENDPOINT_URL, FL_S3__REGION and the AWS credentials"
+        yield failed("object store", exc.message, fix)
+        return
+    finally:
+        await bundles.close()
+    for told in problems:
+        yield failed("object store", told, "make the bucket, or give this service's key its rights")
+    if not problems:
+        yield ok("object store", "all four buckets can be used")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        missing = await migrate.missing(settings.database)
+    except ServiceError as exc:
+        yield failed("database", exc.message, "start it, or set FL_DATABASE__DSN")
+        return
+    if missing:
+        yield failed("database", f"{len(missing)} migration(s) missing", "`fl-jobs migrate`")
+        return
+    yield ok("database", "the schema is up to date")
+    pool = await open_pool(settings.database)
+    try:
+        version, _ = await stored.show(pool)
+        if version == 0:
+            yield failed("registry", "none was applied", "`fl-jobs registry apply FILE`")
+            return
+        yield ok("registry", f"version {version}")
+        queries = Queries(pool)
+        async for finding in _work(queries):
+            yield finding
+        from service.domain.facts import Limits
+
+        reader = FactReader(Limits(), ManifestReader())
+        async with pool.acquire() as connection:
+            registry = await reader.registry(connection)
+        nets = make_nets(settings)
+        nets.follow(registry)
+        try:
+            for name, net in sorted(registry.nets.items()):
+                yield await _adapter(nets, name, net.endpoint)
+            outside = [n for n, net in registry.nets.items() if net.backend in _RECEIVE_CLEAR]
+            if outside and not nets.encrypts:
+                told = f"project ids go to {', '.join(sorted(outside))} in clear"
+                yield warning("encryption", told, "set FL_ENCRYPTION__AES_KEY_BASE64")
+        finally:
+            await nets.close()
+    finally:
+        await close_pool(pool)
+
+
+#: Backends whose nets stand outside this machine and expect the sealed form.
+_RECEIVE_CLEAR = frozenset(set(FLBackend) - {FLBackend("embedded")})
+
+
+async def _adapter(nets: object, name: str, endpoint: str) -> Finding:
+    from service.nets import Nets
+
+    assert isinstance(nets, Nets)
+    part = f"net {name}"
+    try:
+        client = nets.client(name)
+        health = await client.health()
+        if not await client.serving():
+            return failed(part, "its adapter answers, its FL runtime does not", "start the runtime")
+        clients = await client.clients()
+    except (ServiceError, Invalid) as exc:
+        fix = f"is its adapter up at {endpoint}? `fl-jobs registry show` has the address"
+        return failed(part, exc.message, fix)
+    offline = sorted(c.slot for c in clients if not c.online)
+    extensions = ", ".join(sorted(health.extensions)) or "none"
+    if offline:
+        told = f"offline: {', '.join(offline)}; extensions: {extensions}"
+        return warning(part, told, "start these sites' FL clients")
+    return ok(part, f"{len(clients)} clients online; extensions: {extensions}")
+
+
+async def _work(queries: Queries) -> AsyncIterator[Finding]:
+    counts = await queries.counts()
+    for net in await queries.nets():
+        if net["strays"]:
+            told = f"runs nobody here submitted: {', '.join(net['strays'][:5])}"
+            yield warning(f"net {net['name']}", told, "end them there, or set strays: abort")
+        for slot in net["slots"]:
+            if slot["in_doubt"] and slot["state"] == "quarantined":
+                told = f"the submission of job {slot['job_id']} has no known outcome"
+                fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
+                yield failed(f"net {net['name']}", told, fix)
+    if counts["dead_letters_unsent"]:
+        told = f"{counts['dead_letters_unsent']} not on their topic yet"
+        yield warning("dead letters", told, "is a relay running, and does it have rights there?")
+    if counts["dead_letters"]:
+        told = f"{counts['dead_letters']} record(s) could not be used"
+        yield warning("dead letters", told, "`fl-jobs dead-letters list`")
+    if counts["outbox_lag"] > 1_000:
+        told = f"{counts['outbox_lag']} events wait to be published"
+        yield warning("outbox", told, "run the relay role: `fl-jobs run --role relay`")
