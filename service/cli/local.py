@@ -53,7 +53,7 @@ def up(
     dir: Dir = Path(".local"),
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder with one folder of data per site (default: <dir>/sites)."),
+        typer.Option(help="Folder with one folder of data per site (default: <dir>/data)."),
     ] = None,
     capacity: Annotated[
         int, typer.Option(min=1, max=64, help="How many jobs the embedded net runs at once.")
@@ -66,7 +66,7 @@ def up(
     FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. Running it again repairs what has died.
     """
     stack = Stack(dir, data_root, capacity=capacity)
-    with _one_line_errors(), _ends_on_terminate(), _display(quiet=as_json) as report:
+    with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:
         info = stack.up(report)
         os.environ.update(info.env)
         asyncio.run(prepare(load(), report))
@@ -103,7 +103,7 @@ def down(
 ) -> None:
     """Stop every part. Data is kept for the next `up` unless --wipe is given."""
     stack = Stack(dir)
-    with _one_line_errors(), _display(quiet=as_json) as report:
+    with one_line_errors(), display(quiet=as_json) as report:
         stopped = stack.down(report, wipe=wipe)
     if as_json:
         typer.echo(json.dumps({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}))
@@ -146,7 +146,7 @@ def bucket_names(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ServiceError as error:
@@ -158,7 +158,7 @@ def _one_line_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _ends_on_terminate() -> Iterator[None]:
+def ends_on_terminate() -> Iterator[None]:
     """TERM unwinds like Ctrl-C, so that parts started half way are stopped too."""
 
     def unwind(number: int, _: FrameType | None) -> None:
@@ -206,7 +206,7 @@ class _Plain:
 
 
 @contextmanager
-def _display(*, quiet: bool) -> Iterator[Report]:
+def display(*, quiet: bool) -> Iterator[Report]:
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _Plain()

@@ -72,7 +72,7 @@ class _Cancelled(Exception):
 
 
 class Stack:
-    """The stack that lives in `dir`. `data_root` holds the sites' data (default `<dir>/sites`)."""
+    """The stack that lives in `dir`. `data_root` holds the sites' data (default `<dir>/data`)."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Stack:
         capacity: int = 1,
     ) -> None:
         self.dir = dir.absolute()
-        self.data_root = (data_root or self.dir / "sites").absolute()
+        self.data_root = (data_root or self.dir / "data").absolute()
         self.parts = tuple(name for name in ALL_PARTS if name in set(parts))
         self._environ = os.environ if environ is None else environ
         self._capacity = capacity
