@@ -1,0 +1,98 @@
+"""The service as the demo's child process, watched and started again when it dies.
+
+Promises one service at a time: one that an interrupted demo left is ended first, and a dead one is
+followed by a new one at once, which goes on where the dead one was. Its pid stands in
+`<dir>/service.pid`. What breaks it: a service that can't start; after three deaths in a row, each soon
+after its start, the demo gives up and says what the log says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import service
+from service.errors import Transient
+from service.local.process import Launch, Memory, Running, memory_of, python, spawn, stop, sweep
+
+_SOON: Final = 5.0
+_DEATHS: Final = 3
+_STOP_SECONDS: Final = 10.0
+#: A killed service's successor is back in its consumer group, and takes over its jobs, within seconds.
+_IMPATIENT: Final = {
+    "FL_KAFKA__GROUP_INSTANCE_ID": "demo",
+    "FL_STEPS__LEASE_SECONDS": "4",
+    "FL_STEPS__RENEW_SECONDS": "1",
+    "FL_STEPS__FENCE_WAIT_SECONDS": "5",
+}
+
+
+class Child:
+    """`say` is told of each death. Use: `start`, `watch` as a task, `stop`."""
+
+    def __init__(self, dir: Path, env_file: Path, say: Callable[[str], None]) -> None:
+        self._dir = dir
+        self._env_file = env_file
+        self.say = say
+        self._process: Running | None = None
+        self._began = 0.0
+        self.restarts = 0
+
+    @property
+    def log(self) -> Path:
+        return self._dir / "logs" / "service.log"
+
+    @property
+    def pid_file(self) -> Path:
+        return self._dir / "service.pid"
+
+    def start(self) -> None:
+        """Start it. Raises Transient when no process can be made."""
+        sweep(self._mark)
+        own = {k: v for k, v in os.environ.items() if k.startswith(("FL_", "AWS_"))}
+        # Started from a checkout, the package is found by the folder that it lies in.
+        own["PYTHONPATH"] = str(Path(service.__file__).parents[1])
+        argv = [python(), "-m", "service", "run", "--env-file", str(self._env_file)]
+        launch = Launch(argv, self._dir, {**_IMPATIENT, **own})
+        self._began = time.monotonic()
+        try:
+            self._process = spawn(launch, log=self.log, mark=self._mark)
+        except OSError as exc:
+            raise Transient(f"the service can't be started: {exc}") from exc
+        self.pid_file.write_text(f"{self._process.pid}\n")
+
+    async def watch(self) -> None:
+        """Start it again whenever it dies; ends only with Transient, when that is no use."""
+        quick = 0
+        while True:
+            await asyncio.sleep(0.1)
+            process = self._process
+            if process is None or process.alive():
+                continue
+            quick = quick + 1 if time.monotonic() - self._began < _SOON else 1
+            if quick >= _DEATHS:
+                raise Transient(f"the service ends soon after every start: see {self.log}")
+            self.restarts += 1
+            self.start()
+            self.say(f"the service (pid {process.pid}) died; started again")
+
+    def stop(self) -> None:
+        """End it, and whatever it left."""
+        process, self._process = self._process, None
+        if process is not None:
+            stop(process, first=signal.SIGTERM, seconds=_STOP_SECONDS)
+        sweep(self._mark)
+        self.pid_file.unlink(missing_ok=True)
+
+    def memory(self) -> Memory | None:
+        """What it takes now; None when it is gone or the system doesn't tell."""
+        return None if self._process is None else memory_of(self._process.pid)
+
+    @property
+    def _mark(self) -> str:
+        return f"service@{self._dir}"

@@ -1,0 +1,261 @@
+"""The demo's way: stack up, service up, patients out, request in, training watched, results fetched.
+
+Promises that whatever it started is stopped at its end, however it ends short of SIGKILL; what a killed
+demo left is taken over by the next one in the same folder. A stack that somebody else had running is
+used, and left running. One demo at a time in a folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import typer
+from rich.console import Console
+
+from service.app import make_bundles
+from service.bundles.s3 import ObjectStore
+from service.cli.demo import hospitals, rivals
+from service.cli.demo.child import Child
+from service.cli.demo.hospitals import Patients
+from service.cli.demo.story import Story, follow
+from service.cli.demo.watching import Watching
+from service.cli.local import display, prepare
+from service.contracts import training
+from service.domain.vocabulary import Lifecycle
+from service.errors import Permanent, Transient
+from service.kafka.publish import event_headers, publish
+from service.kafka.topics import Topics
+from service.local.demo_registry import PROJECT, TRUSTS
+from service.local.folder_lock import folder_lock
+from service.local.nets import SLOTS
+from service.local.process import Running, birth_of
+from service.local.stack import Stack
+from service.settings import Settings, load
+
+_JOB_SECONDS: Final = 180.0
+_RESULT_BYTES: Final = 64 * 2**20
+_QUERY: Final = "select * from masses where imaging = 'fine needle aspirate'"
+NAMES: Final = dict(zip(SLOTS, (name for name, _ in TRUSTS.values()), strict=True))
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that the demo shows at its end. `memory` is PSS in bytes by process while it trained,
+    `seconds` how long each part of the way took."""
+
+    dir: Path
+    job_id: UUID
+    patients: dict[str, Patients]
+    story: Story
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    results: Path | None = None
+    restarts: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def completed(self) -> bool:
+        return self.story.last.word is Lifecycle.COMPLETED
+
+
+class _Clock:
+    """Seconds of each part of the way, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 2)
+        self._last = now
+
+
+def travel(dir: Path, rounds: int | None, console: Console, *, quiet: bool, keep: bool) -> Outcome:
+    """Go the whole way. Raises the rooms' errors; an ended job is an outcome, however it ended."""
+    clock = _Clock()
+    with ThreadPoolExecutor(1) as aside, _owned(Stack(dir), keep=keep) as stack:
+        # Loading scikit-learn takes a second or two, which the broker's start takes anyway.
+        patients = aside.submit(hospitals.write, stack.data_root, stack.dir / hospitals.TEST)
+        with display(quiet=quiet) as report:
+            os.environ.update(stack.up(report).env)
+            settings = load()
+            clock.lap("stack")
+            asyncio.run(prepare(settings, report))
+        clock.lap("topics, buckets, schema")
+        child = Child(stack.dir, stack.env_path, console.print)
+        try:
+            child.start()
+            way = _Way(settings, stack, child, console, clock)
+            outcome = asyncio.run(way.go(patients.result(), rounds))
+        finally:
+            with _undisturbed():
+                child.stop()
+        outcome.restarts = child.restarts
+    clock.lap("stop")
+    outcome.seconds = clock.laps
+    return outcome
+
+
+@contextmanager
+def _owned(stack: Stack, *, keep: bool) -> Iterator[Stack]:
+    """Stop the stack at the end if it is the demo's own, one that a killed demo left included."""
+    ours = stack.dir / "run" / "demo.pid"
+    with folder_lock(stack.dir / "demo.lock", lambda: _say("waiting for another demo to end")):
+        left = Running.read(ours) is not None
+        mine = left or all(part.state != "running" for part in stack.status())
+        if mine:
+            Running(os.getpid(), birth_of(os.getpid()) or "").write(ours)
+        try:
+            yield stack
+        finally:
+            with _undisturbed():
+                if mine and not keep:
+                    stack.down()
+                if mine:
+                    ours.unlink(missing_ok=True)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C must not leave half of it running."""
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Way:
+    """From the request to the comparison, on a stack and a service that run."""
+
+    def __init__(
+        self, settings: Settings, stack: Stack, child: Child, console: Console, clock: _Clock
+    ) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._child = child
+        self._console = console
+        self._clock = clock
+        self._job_id = uuid4()
+        self._memory: dict[str, int] = {}
+
+    async def go(self, patients: dict[str, Patients], rounds: int | None) -> Outcome:
+        """Raises Transient when the job does not end in time or the service can't live."""
+        await self._upload_and_ask(rounds)
+        self._clock.lap("request")
+        story = await self._watched(rounds)
+        self._clock.lap("job")
+        outcome = Outcome(self._stack.dir, self._job_id, patients, story, memory=self._memory)
+        if outcome.completed:
+            outcome.results, raw = await self._fetch(story.last.data["results"])
+            outcome.scores = await asyncio.to_thread(
+                rivals.compare,
+                rivals.parameters_of(raw),
+                story.last.data["config"],
+                self._stack.data_root,
+                SLOTS,
+                self._stack.dir / hospitals.TEST,
+            )
+        self._clock.lap("results, comparison")
+        return outcome
+
+    async def _upload_and_ask(self, rounds: int | None) -> None:
+        model_id = uuid4()
+        bundles = make_bundles(self._settings)
+        try:
+            await bundles.upload_model_files(model_id, rivals.model_files())
+        finally:
+            await bundles.close()
+        data = {
+            "job_id": str(self._job_id),
+            "model_id": str(model_id),
+            "project_id": PROJECT,
+            "cohort_query": _QUERY,
+            "trust_ids": list(TRUSTS),
+            "config": {} if rounds is None else {"GLOBAL_ROUNDS": rounds},
+            "requested_by": "fl-jobs demo",
+        }
+        kafka = self._settings.kafka
+        topic, key = Topics(kafka.topic_prefix).requests, str(self._job_id)
+        headers = event_headers(training.REQUESTED, key)
+        await publish(kafka, topic, key.encode(), json.dumps(data).encode(), headers)
+
+    async def _watched(self, rounds: int | None) -> Story:
+        total = (
+            rounds
+            or json.loads((rivals.model_files() / "config.json").read_text())["GLOBAL_ROUNDS"]
+        )
+        watching = Watching(self._console, NAMES, total)
+        self._child.say = watching.say
+        with watching.shown():
+            watching.say(f"request for job {self._job_id} published")
+            reading = asyncio.create_task(follow(self._settings.kafka, self._job_id, watching.hear))
+            others: list[asyncio.Task[None]] = [asyncio.create_task(self._child.watch())]
+            others.append(asyncio.create_task(self._weigh()))
+            try:
+                await asyncio.wait(
+                    [reading, *others],
+                    timeout=_JOB_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for task in others:
+                    if task.done():
+                        task.result()
+                if not reading.done():
+                    raise Transient(
+                        f"the job did not end within {_JOB_SECONDS:g} s: see {self._child.log}"
+                    )
+                return reading.result()
+            finally:
+                reading.cancel()
+                for task in others:
+                    task.cancel()
+                await asyncio.gather(reading, *others, return_exceptions=True)
+
+    async def _weigh(self) -> None:
+        """Note the memory of every process while it trains; the greatest sum is kept."""
+        while True:
+            await asyncio.sleep(0.5)
+            now = await asyncio.to_thread(self._memory_now)
+            if sum(now.values()) > sum(self._memory.values()):
+                self._memory.clear()
+                self._memory.update(now)
+
+    def _memory_now(self) -> dict[str, int]:
+        found = {part.name: part.pss or 0 for part in self._stack.status()}
+        memory = self._child.memory()
+        return found | {"service": (memory.pss or 0) if memory else 0}
+
+    async def _fetch(self, results: Mapping[str, Any]) -> tuple[Path, bytes]:
+        """The results, checked against the digest that the event told, and kept as a file."""
+        place = urlsplit(results["uri"])
+        s3 = self._settings.s3
+        store = ObjectStore(endpoint_url=s3.endpoint_url, region=s3.region)
+        try:
+            raw = await store.get(place.netloc, place.path.lstrip("/"), limit=_RESULT_BYTES)
+        finally:
+            await store.close()
+        if hashlib.sha256(raw).hexdigest() != results["sha256"]:
+            raise Permanent(f"{results['uri']} is not what the completed event says (SHA-256)")
+        path = self._stack.dir / "results.zip"
+        path.write_bytes(raw)
+        return path, raw
