@@ -1,0 +1,147 @@
+"""Ingest: requests on the topic → rows in Postgres → lifecycle and state topics, beside two rivals.
+
+Everything is produced before; then a contestant's processes start on topics and a database of its own. The
+time runs from the start of the first batch's transaction (the oldest job row) to the moment at which the
+last lifecycle and state record can be read by a read-committed reader. After each run rows and records are
+counted; a wrong count is an error, not a figure. A round is every contestant once, one after the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.errors import Transient
+from service.kafka.topics import Topics
+
+from .figures import Run
+from .place import Ground, Place, Say, ground
+from .processes import Process
+from .requests import fill
+from .watch import until_complete
+
+FLOOR: Final = "floor, sequential"
+HANDLER: Final = "FastStream handler"
+OURS: Final = "service, one process"
+OURS_TWO: Final = "service, ingest + relay"
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Who runs: each of `programs` is a module and its arguments. `requests` None: the whole number."""
+
+    who: str
+    short: str
+    programs: Sequence[tuple[str, ...]]
+    requests: int | None = None
+
+
+def contestants(handler_requests: int) -> list[Contestant]:
+    """In the order of a round."""
+    return [
+        Contestant(
+            OURS_TWO,
+            "two",
+            [("service", "run", "--role", "ingest"), ("service", "run", "--role", "relay")],
+        ),
+        Contestant(FLOOR, "floor", [(".floor",)]),
+        Contestant(OURS, "one", [("service", "run")]),
+        Contestant(HANDLER, "handler", [(".handler",)], handler_requests),
+    ]
+
+
+async def measure(
+    requests: int, rounds: int, handler_requests: int, only: Sequence[str], say: Say
+) -> list[Run]:
+    """All runs, round by round. Raises errors.Missing, errors.Transient."""
+    runs: list[Run] = []
+    chosen = [c for c in contestants(handler_requests) if not only or c.short in only]
+    async with ground(say) as here:
+        for number in range(1, rounds + 1):
+            for contestant in chosen:
+                run = await _one(here, contestant, number, requests, say)
+                say(f"round {number}: {run.who}: {run.rate:,.0f} requests/s")
+                runs.append(run)
+    return runs
+
+
+async def _one(here: Ground, who: Contestant, number: int, requests: int, say: Say) -> Run:
+    count = who.requests or requests
+    async with here.place(f"bench-{number}-{who.short}") as place:
+        topics = Topics(place.settings.kafka.topic_prefix)
+        kafka = place.settings.kafka
+        prefix = f"round {number}: {who.who}"
+        await fill(kafka, topics.requests, count, number, _teller(say, f"{prefix}: sent", count))
+        await here.settle()
+        processes = [place.start(*program) for program in who.programs]
+        try:
+            seen = await until_complete(
+                kafka,
+                [topics.lifecycle, topics.job_state],
+                kafka.partitions,
+                count,
+                seconds=120 + count / 40,
+                check=_checker(processes),
+                progress=_teller(say, f"{prefix}: out", count),
+            )
+            began = await _rows(place, count)
+            return _run(who, number, count, seen.last - began, processes)
+        finally:
+            for process in processes:
+                process.stop()
+
+
+def _checker(processes: Sequence[Process]) -> Callable[[], None]:
+    def check() -> None:
+        for process in processes:
+            process.check()
+
+    return check
+
+
+def _run(
+    who: Contestant, number: int, count: int, seconds: float, processes: Sequence[Process]
+) -> Run:
+    memory = {process.name: process.memory() for process in processes}
+    known = [found for found in memory.values() if found is not None]
+    pss = [found.pss for found in known if found.pss is not None]
+    return Run(
+        who.who,
+        number,
+        count,
+        seconds,
+        sum(found.rss for found in known) if known else None,
+        sum(pss) if pss else None,
+        {name: found.rss if found else None for name, found in memory.items()},
+    )
+
+
+async def _rows(place: Place, count: int) -> float:
+    """Check that every row is there; the time of the first, in seconds since 1970."""
+    connection = await place.connect()
+    try:
+        found: Any = await connection.fetchrow(
+            "SELECT (SELECT count(*) FROM job) AS jobs, (SELECT count(*) FROM event) AS events, "
+            "(SELECT count(*) FROM ready) AS ready, "
+            "(SELECT extract(epoch FROM min(created_at)) FROM job) AS began"
+        )
+    finally:
+        await connection.close()
+    for what in ("jobs", "events", "ready"):
+        if found[what] != count:
+            raise Transient(f"{place.name}: {found[what]} {what} for {count} requests")
+    return float(found["began"])
+
+
+def _teller(say: Say, what: str, total: int) -> Any:
+    """Says how far it is, every two seconds."""
+    told = [time.monotonic()]
+
+    def tell(done: int) -> None:
+        if time.monotonic() - told[0] >= 2:
+            told[0] = time.monotonic()
+            say(f"{what} {min(done, total):,} of {total:,}")
+
+    return tell

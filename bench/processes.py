@@ -1,0 +1,68 @@
+"""Programs under measurement: started with an environment of their own, asked for their memory, ended.
+
+A process that dies by itself is an error of the measurement, told with the end of what it wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from service.errors import Transient
+from service.local.process import Memory, memory_of
+
+PACKAGE: Final = __package__ or "bench"
+_ROOT: Final = Path(__file__).resolve().parent.parent
+_STOP_SECONDS: Final = 15.0
+
+
+class Process:
+    """One program. `name` is for people."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.name = name
+        self._popen = popen
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def check(self) -> None:
+        """Raises errors.Transient when it has ended by itself."""
+        code = self._popen.poll()
+        if code is not None:
+            said = self._log.read_text("utf-8", "replace").strip()[-1_500:]
+            raise Transient(f"{self.name} ended with {code}: {said or 'it said nothing'}")
+
+    def memory(self) -> Memory | None:
+        return memory_of(self.pid)
+
+    def stop(self) -> None:
+        """Ask, wait, kill. Safe to call twice."""
+        if self._popen.poll() is None:
+            self._popen.terminate()
+            try:
+                self._popen.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._popen.kill()
+                self._popen.wait()
+
+
+def start(module: str, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
+    """Start `python -m module`; a module that starts with a dot is one of this package."""
+    name = f"{PACKAGE}{module}" if module.startswith(".") else module
+    path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with log.open("ab") as out:
+        popen = subprocess.Popen(
+            [sys.executable, "-m", name, *arguments],
+            env={**env, "PYTHONPATH": path} if PACKAGE == "bench" else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    return Process(" ".join([name, *arguments]), popen, log)
