@@ -10,6 +10,7 @@ from service.domain.claim import not_approved
 from service.domain.decision import Decision, happened, ignored
 from service.domain.facts import Facts
 from service.domain.job import Job
+from service.domain.retry import due_while_waiting
 from service.domain.stop import stop_now
 from service.domain.values import Attempt, Progress, Request, Stop, Why
 from service.domain.vocabulary import JobState, Reason, SlotState
@@ -95,5 +96,5 @@ def _review_queued(job: Job, facts: Facts) -> Decision:
     waits = [at for at in (request.not_before, job.next_try_at) if at is not None]
     ready_at = max(waits, default=facts.now)
     if ready_at > facts.now:
-        return happened(e.Reviewed(at=facts.now, due_at=ready_at))
+        return happened(e.Reviewed(at=facts.now, due_at=due_while_waiting(request, ready_at)))
     return happened(e.BecameEligible(at=facts.now, due_at=request.deadline))

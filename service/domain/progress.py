@@ -54,7 +54,7 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
         attempt = job.attempts[-1]
     elif job.state not in _HEARD:
         return ignored("not_running", f"the job is {job.state}")
-    elif attempt.run_id is None and command.run_id is not None:
+    elif command.run_id is not None and (attempt.run_id is None or attempt.provisional):
         before = [e.RunKnown(at=facts.now, attempt=attempt.number, run_id=command.run_id)]
     events = _judge(job, attempt, command, facts)
     return happened(*before, *(events or [e.SignSeen(at=facts.now)]))

@@ -9,7 +9,7 @@ from uuid import UUID
 from service.domain import events as e
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.domain.values import Why
+from service.domain.values import Request, Why
 from service.domain.vocabulary import TRANSIENT_REASONS, SlotState
 
 
@@ -28,6 +28,11 @@ def backoff(job: Job, tries: int, facts: Facts, retry_after: float | None = None
     return facts.now + timedelta(seconds=max(seconds, min(retry_after or 0.0, 3_600.0)))
 
 
+def due_while_waiting(request: Request, ready_at: datetime) -> datetime:
+    """When to look at a queued job again: its delay's end, or its deadline where that comes first."""
+    return ready_at if request.deadline is None else min(ready_at, request.deadline)
+
+
 def give_back(job: Job, why: Why, facts: Facts, retry_after: float | None = None) -> e.Event:
     """Queue again under the same attempt number: nothing was submitted."""
     at = backoff(job, job.tries, facts, retry_after)
@@ -39,7 +44,7 @@ def give_back(job: Job, why: Why, facts: Facts, retry_after: float | None = None
         not_before=at,
         next_attempt=number,
         slot=SlotState.FREE,
-        due_at=at,
+        due_at=due_while_waiting(job.asked, at),
     )
 
 
@@ -57,6 +62,6 @@ def fail_or_retry(job: Job, why: Why, slot: SlotState, facts: Facts) -> e.Event:
             not_before=at,
             next_attempt=number + 1,
             slot=slot,
-            due_at=at,
+            due_at=due_while_waiting(job.asked, at),
         )
     return e.Failed(at=facts.now, reason=why, slot=slot)

@@ -29,7 +29,9 @@ def stop_now(job: Job, stop: Stop, facts: Facts) -> Decision:
     asked = e.StopRequested(at=facts.now, stop=stop)
     if job.state in (JobState.SUBMITTING, JobState.RUNNING):
         return happened(asked, e.Stopping(at=facts.now))
-    return happened(asked, stopped(stop, SlotState.FREE, facts))
+    # A run that is being collected from may still be there: its place is free when its list says so.
+    slot = SlotState.QUARANTINED if job.state is JobState.COLLECTING else SlotState.FREE
+    return happened(asked, stopped(stop, slot, facts))
 
 
 def stopped(stop: Stop, slot: SlotState, facts: Facts) -> e.Stopped:

@@ -1,0 +1,275 @@
+"""What each event changes of a job: the second half of `evolve`, one function an event.
+
+Each answers the fields of `Job` that change but for state, sequence and times, which `evolve` sets for all
+alike. None of them judges: whether the event may come at all was asked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from service.domain import events as e
+from service.domain.values import Attempt, Lease, Metric, Progress, SiteProgress
+from service.domain.vocabulary import JobState, Lifecycle, ModelStatus, Reason, SlotState
+
+if TYPE_CHECKING:
+    from service.domain.job import Job
+
+S = JobState
+
+
+def _with_attempt(job: Job, number: int, **changes: Any) -> tuple[Attempt, ...]:
+    return tuple(replace(a, **changes) if a.number == number else a for a in job.attempts)
+
+
+def _started(job: Job, event: e.Started) -> dict[str, Any]:
+    kept = tuple(a for a in job.attempts if a.number != event.attempt.number)
+    return {
+        "attempts": (*kept, event.attempt),
+        "progress": Progress(),
+        "model_status": ModelStatus.INITIATED,
+        "eligible": False,
+        "waiting": None,
+        "lease": Lease(event.holder, job.token + 1),
+        "token": job.token + 1,
+        "next_try_at": None,
+        "due_at": event.due_at,
+        "reason": None,
+    }
+
+
+def _lease_taken(job: Job, event: e.LeaseTaken) -> dict[str, Any]:
+    attempts = job.attempts
+    if job.state in (S.PREPARING, S.SUBMITTING) and job.attempt is not None:
+        attempts = _with_attempt(job, job.attempt.number, leases=job.attempt.leases + 1)
+    token = job.token + 1
+    return {"lease": Lease(event.holder, token), "token": token, "attempts": attempts}
+
+
+def _submission_opened(job: Job, event: e.SubmissionOpened) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(
+            job, event.attempt, submission=event.submission, changed_at=event.at
+        ),
+        "tries": 0,
+        "due_at": event.due_at,
+    }
+
+
+def _submitted(job: Job, event: e.Submitted) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(
+            job,
+            event.attempt,
+            run_id=event.run_id,
+            provisional=event.provisional,
+            submitted_at=event.at,
+            changed_at=event.at,
+        ),
+        "progress": replace(job.progress, last_sign_at=event.at, total=event.total_rounds),
+        "lease": None,
+        "due_at": event.due_at,
+        "tries": 0,
+        "next_try_at": None,
+    }
+
+
+def _run_known(job: Job, event: e.RunKnown) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(
+            job,
+            event.attempt,
+            run_id=event.run_id,
+            provisional=event.provisional,
+            missed=0,
+            missing_since=None,
+        )
+    }
+
+
+def _running(job: Job, event: e.Running) -> dict[str, Any]:
+    return {
+        "model_status": ModelStatus.RUNNING,
+        "attempts": _with_attempt(job, event.attempt, running_at=event.at),
+        "progress": replace(job.progress, last_sign_at=event.at),
+        "due_at": event.due_at,
+    }
+
+
+def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
+    p = job.progress
+    sites = p.sites
+    if event.slot is not None:
+        site = SiteProgress(event.slot, event.global_round, event.site_state, event.site_detail)
+        sites = (*(s for s in sites if s.slot != event.slot), site)
+    return {
+        "progress": replace(
+            p,
+            round=max(p.round, event.global_round),
+            aggregated=max(p.aggregated, event.global_round)
+            if event.word is Lifecycle.ROUND_AGGREGATED
+            else p.aggregated,
+            sites=tuple(sorted(sites, key=lambda s: s.slot)),
+            last_sign_at=event.at,
+        )
+    }
+
+
+def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    """The newest metric of each (label, slot), by round; the same round again: the later one."""
+    best = {(m.label, m.fl_client_name or ""): m for m in old}
+    for metric in new:
+        key = (metric.label, metric.fl_client_name or "")
+        if key not in best or best[key].global_round <= metric.global_round:
+            best[key] = metric
+    return tuple(best[key] for key in sorted(best))[:MAX_METRICS]
+
+
+#: How many (label, slot) pairs a job remembers as its last metrics.
+MAX_METRICS: Final = 500
+
+
+def _metrics_recorded(job: Job, event: e.MetricsRecorded) -> dict[str, Any]:
+    metrics = newest_metrics(job.progress.metrics, event.metrics)
+    return {"progress": replace(job.progress, metrics=metrics, last_sign_at=event.at)}
+
+
+def _sign(job: Job, event: e.Event) -> dict[str, Any]:
+    return {"progress": replace(job.progress, last_sign_at=event.at)}
+
+
+def _sign_seen(job: Job, event: e.SignSeen) -> dict[str, Any]:
+    changes = _sign(job, event)
+    if job.attempt is not None:
+        changes["attempts"] = _with_attempt(job, job.attempt.number, missed=0, missing_since=None)
+    return changes
+
+
+def _run_missed(job: Job, event: e.RunMissed) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(
+            job, event.attempt, missed=event.missed, missing_since=event.missing_since
+        )
+    }
+
+
+def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(
+            job,
+            event.attempt,
+            slot=event.slot,
+            ended_at=event.at,
+            changed_at=event.at,
+            reason=event.reason,
+            burnt=event.next_attempt != event.attempt,
+        ),
+        "eligible": False,
+        "lease": None,
+        "waiting": None,
+        "reason": event.reason,
+        "tries": job.tries + 1 if event.next_attempt == event.attempt else 0,
+        "next_try_at": event.not_before,
+        "due_at": event.due_at,
+        "model_status": ModelStatus.INITIATED,
+        "progress": Progress(),
+    }
+
+
+def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
+    return {
+        "attempts": _with_attempt(job, event.attempt, slot=event.slot, changed_at=event.at),
+        "lease": None,
+        "tries": 0,
+        "next_try_at": None,
+        "due_at": None,
+    }
+
+
+def _try_delayed(job: Job, event: e.TryDelayed) -> dict[str, Any]:
+    return {
+        "lease": None if event.release else job.lease,
+        "tries": job.tries + 1,
+        "next_try_at": event.next_try_at,
+    }
+
+
+def _stop_requested(job: Job, event: e.StopRequested) -> dict[str, Any]:
+    return {"stop": event.stop}
+
+
+def _stopping(job: Job, event: e.Stopping) -> dict[str, Any]:
+    kept = job.lease if job.state is S.SUBMITTING else None
+    return {"lease": kept, "tries": 0, "next_try_at": None, "due_at": event.due_at}
+
+
+def _ended_attempts(job: Job, event: e.Stopped | e.Completed | e.Failed) -> tuple[Attempt, ...]:
+    current = job.attempt
+    if current is None or job.state is S.QUEUED:
+        return job.attempts
+    changes: dict[str, Any] = {
+        "ended_at": event.at,
+        "changed_at": event.at,
+        "slot": event.slot if current.slot is not SlotState.FREE else SlotState.FREE,
+    }
+    if not isinstance(event, e.Completed):
+        changes["reason"] = event.reason
+    return _with_attempt(job, current.number, **changes)
+
+
+def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
+    return {
+        "attempts": _ended_attempts(job, event),
+        "reason": event.reason,
+        "model_status": ModelStatus.STOPPED,
+    }
+
+
+def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
+    return {
+        "attempts": _ended_attempts(job, event),
+        "results": event.results,
+        "model_status": ModelStatus.RESULTS_UPLOADED,
+        "reason": None,
+    }
+
+
+def _failed(job: Job, event: e.Failed) -> dict[str, Any]:
+    upload = event.reason.code == Reason.RESULTS_UPLOAD_FAILED
+    return {
+        "attempts": _ended_attempts(job, event),
+        "reason": event.reason,
+        "model_status": ModelStatus.RESULTS_UPLOAD_FAILED if upload else ModelStatus.ERROR,
+    }
+
+
+CHANGES: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
+    e.WaitingTold: lambda job, event: {"waiting": event.code},
+    e.BecameEligible: lambda job, event: {"eligible": True, "due_at": event.due_at},
+    e.Started: _started,
+    e.LeaseTaken: _lease_taken,
+    e.SubmissionOpened: _submission_opened,
+    e.Submitted: _submitted,
+    e.RunKnown: _run_known,
+    e.Prepared: lambda job, event: {"model_status": ModelStatus.PREPARED} | _sign(job, event),
+    e.Running: _running,
+    e.RoundReported: _round_reported,
+    e.MetricsRecorded: _metrics_recorded,
+    e.LogRecorded: _sign,
+    e.SignSeen: _sign_seen,
+    e.RunMissed: _run_missed,
+    e.RetryScheduled: _retry_scheduled,
+    e.ResultsPending: _results_pending,
+    e.TryDelayed: _try_delayed,
+    e.StopRequested: _stop_requested,
+    e.Stopping: _stopping,
+    e.Stopped: _stopped,
+    e.Completed: _completed,
+    e.Failed: _failed,
+    e.SlotChanged: lambda job, event: {
+        "attempts": _with_attempt(job, event.attempt, slot=event.slot)
+    },
+    e.Reviewed: lambda job, event: {"due_at": event.due_at},
+}
