@@ -4,6 +4,3 @@ SELECT partition, position FROM head WHERE partition = ANY($1::int[]) ORDER BY p
 -- name: heads_move
 UPDATE head SET position = head.position + v.n FROM unnest($1::int[], $2::int[]) AS v(partition, n)
 WHERE head.partition = v.partition
-
--- name: stream_partitions
-SELECT partitions FROM stream WHERE topic = $1

@@ -3,6 +3,3 @@ SELECT s.job_id, s.attempt, s.net, s.state, s.run_id FROM slot s WHERE s.net = $
 
 -- name: runs_known
 SELECT run_id FROM run WHERE net = $1 AND run_id = ANY($2::text[])
-
--- name: live_runs
-SELECT r.job_id, r.attempt, r.run_id FROM run r WHERE r.net = $1 AND r.run_id = ANY($2::text[])
