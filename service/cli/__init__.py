@@ -8,12 +8,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 import typer
 
 from service.contracts.problems import BadData
-from service.errors import ServiceError
+from service.errors import Invalid, ServiceError
 
 #: command -> (module, attribute, what it does); a Typer app or a function.
 COMMANDS: Final = {
@@ -75,11 +76,31 @@ def _listed() -> None:
     """Stands for a command that this call does not use."""
 
 
+def _take_env_file(words: list[str]) -> None:
+    """`--env-file FILE` before the command is taken out and read here; behind it, it is the command's.
+
+    Raises Invalid when the file can't be read.
+    """
+    if not words or not words[0].startswith("--env-file"):
+        return
+    option, equals, path = words.pop(0).partition("=")
+    if option != "--env-file" or not (equals or words):
+        raise Invalid(
+            "--env-file needs the path of a file: fl-jobs --env-file .local/env jobs list"
+        )
+    # Imported late: settings take longer to load than help takes to print.
+    from service.settings import read_env_file
+
+    for key, value in read_env_file(Path(path if equals else words.pop(0))).items():
+        os.environ.setdefault(key, value)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fl-jobs`. Ends the process with its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    chosen = next((word for word in words if not word.startswith("-")), None)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        _take_env_file(words)
+        chosen = next((word for word in words if not word.startswith("-")), None)
         assemble(chosen)(args=words, prog_name="fl-jobs")
     except KeyboardInterrupt:
         sys.exit(130)

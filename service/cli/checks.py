@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
 
 from service.app import ManifestReader, make_bundles, make_nets
+from service.bundles.names import parse_setting
+from service.bundles.s3 import ObjectStore
 from service.domain.vocabulary import FLBackend
-from service.errors import Invalid, ServiceError
-from service.kafka.topics import ensure_topics
+from service.errors import Invalid, ServiceError, Transient
+from service.kafka.topics import Topics, ensure_topics
+from service.relay.hanging import stable_offsets
 from service.settings import Settings, unknown_variables
 from service.store import migrate
 from service.store import registry as stored
 from service.store.database import close_pool, open_pool
 from service.store.facts import FactReader
 from service.store.queries import Queries
+
+#: Longer than any transaction of a relay that is alive.
+_OPEN_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,35 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
         yield warning("topics", told, "change the topic's configuration with your broker's tools")
     if not report.errors:
         yield ok("topics", f"{len(report.partitions)} topics are as they should be")
+        async for finding in _open_transactions(settings, report.partitions):
+            yield finding
+
+
+async def _open_transactions(
+    settings: Settings, partitions: Mapping[str, int]
+) -> AsyncIterator[Finding]:
+    """A transaction that nobody ends keeps every read-committed reader from what comes after it."""
+    topics = Topics(settings.kafka.topic_prefix)
+    for topic in (topics.lifecycle, topics.job_state):
+        numbers = range(partitions[topic])
+        try:
+            behind = _behind(await stable_offsets(settings.kafka, topic, numbers))
+            if behind:
+                await asyncio.sleep(_OPEN_SECONDS)
+                later = _behind(await stable_offsets(settings.kafka, topic, numbers))
+                behind = {n: at for n, at in behind.items() if later.get(n) == at}
+        except Transient as exc:
+            yield failed("topics", exc.message, "give this service's user the right to read them")
+            continue
+        for number, at in behind.items():
+            told = f"{topic}/{number}: readers wait at offset {at} for a transaction to end"
+            fix = "a relay ends its own within a minute; for others: kafka-transactions.sh abort"
+            yield warning("topics", told, fix)
+
+
+def _behind(offsets: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """The stable offset of each partition that has records above it."""
+    return {number: stable for number, (stable, high) in offsets.items() if stable < high}
 
 
 async def _storage(settings: Settings) -> AsyncIterator[Finding]:
@@ -87,7 +125,33 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     for told in problems:
         yield failed("object store", told, "make the bucket, or give this service's key its rights")
     if not problems:
-        yield ok("object store", "all four buckets can be used")
+        async for finding in _writes(settings):
+            yield finding
+
+
+async def _writes(settings: Settings) -> AsyncIterator[Finding]:
+    """Write into the buckets that the service writes into, and take it away again."""
+    s3 = settings.s3
+    store = ObjectStore(endpoint_url=s3.endpoint_url, region=s3.region)
+    wanted = {
+        "FL_S3__APP_DESTINATION_BUCKET": s3.app_destination_bucket,
+        "FL_S3__RESULTS_BUCKET": s3.results_bucket,
+    }
+    refused = False
+    try:
+        for setting, name in wanted.items():
+            place = parse_setting(name).below(".fl-jobs-doctor", uuid4())
+            try:
+                await store.put(place.bucket, place.key("probe"), b"")
+                await store.delete_prefix(place.bucket, place.prefix)
+            except ServiceError as exc:
+                refused = True
+                fix = "give this service's key the right to write and delete there"
+                yield failed("object store", f"{setting}: {exc.message}", fix)
+    finally:
+        await store.close()
+    if not refused:
+        yield ok("object store", "all four buckets are there, and ours can be written")
 
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:

@@ -70,7 +70,9 @@ async def _get(settings: Settings, where: str) -> dict[str, Any]:
     topic, _, rest = where.partition("/")
     partition, _, offset = rest.partition("/")
     if not (partition.isdigit() and offset.isdigit()):
-        raise Invalid(f"{where} is not TOPIC/PARTITION/OFFSET; `dead-letters list` prints them so")
+        raise typer.BadParameter(
+            f"{where} is not TOPIC/PARTITION/OFFSET; `dead-letters list` prints them so"
+        )
     async with pool_of(settings) as pool:
         found = await Queries(pool).dead_letter(topic, int(partition), int(offset))
     if found is None:
@@ -79,11 +81,14 @@ async def _get(settings: Settings, where: str) -> dict[str, Any]:
 
 
 @app.command()
-def redrive(where: Where, env_file: EnvFile = None) -> None:
+def redrive(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Publish the record once more on its topic, as it came: after the cause was mended."""
     settings = settings_of(env_file)
     letter = work(_get(settings, where))
     offset = work(
         publish(settings.kafka, letter["topic"], letter["key"], letter["value"], letter["headers"])
     )
+    if as_json:
+        say_json({"topic": letter["topic"], "offset": offset})
+        return
     print(f"published again on {letter['topic']} at offset {offset}")

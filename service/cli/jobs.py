@@ -17,6 +17,7 @@ from service.cli.session import (
     AsJson,
     EnvFile,
     out,
+    plain,
     pool_of,
     read_uuid,
     say_json,
@@ -173,7 +174,7 @@ async def _watch_all(settings: Settings, as_json: bool) -> None:
             seen: dict[str, str] = {}
             while True:
                 for row in await queries.jobs(limit=200):
-                    line = json.dumps(row, default=str)
+                    line = json.dumps(row, default=plain)
                     if seen.get(row["job_id"]) != line:
                         seen[row["job_id"]] = line
                         print(line, flush=True)

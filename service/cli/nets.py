@@ -101,17 +101,28 @@ def status(
 
 
 @app.command()
-def pause(net: Annotated[str, typer.Argument()], env_file: EnvFile = None) -> None:
+def pause(
+    net: Annotated[str, typer.Argument()], env_file: EnvFile = None, as_json: AsJson = False
+) -> None:
     """Start nothing more on this net; its runs go on."""
     work(_pause(settings_of(env_file), net, True))
-    print(f"{net} is paused")
+    _told(as_json, {"net": net, "paused": True}, f"{net} is paused")
 
 
 @app.command()
-def resume(net: Annotated[str, typer.Argument()], env_file: EnvFile = None) -> None:
+def resume(
+    net: Annotated[str, typer.Argument()], env_file: EnvFile = None, as_json: AsJson = False
+) -> None:
     """Let jobs start on this net again."""
     work(_pause(settings_of(env_file), net, False))
-    print(f"{net} takes jobs again")
+    _told(as_json, {"net": net, "paused": False}, f"{net} takes jobs again")
+
+
+def _told(as_json: bool, document: dict[str, Any], line: str) -> None:
+    if as_json:
+        say_json(document)
+    else:
+        print(line)
 
 
 async def _pause(settings: Settings, net: str, paused: bool) -> None:
@@ -124,13 +135,14 @@ def release(
     job: Annotated[str, typer.Argument(help="The job whose place is quarantined.")],
     attempt: Annotated[int | None, typer.Option("--attempt", help="Default: all.")] = None,
     env_file: EnvFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Free a quarantined place, by your word that its run is over on the backend."""
     job_id = read_uuid(job, "the job")
     freed = work(_release(settings_of(env_file), job_id, attempt))
     if not freed:
         raise Invalid(f"job {job_id} has no quarantined place; `fl-jobs nets status` shows them")
-    print(f"released {freed} place(s)")
+    _told(as_json, {"job_id": str(job_id), "released": freed}, f"released {freed} place(s)")
 
 
 async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:

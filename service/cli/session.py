@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -15,7 +16,7 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from service.errors import Invalid
+from service.contracts.envelope import rfc3339
 from service.settings import Settings, load
 from service.store.database import Pool, close_pool, open_pool
 
@@ -62,15 +63,20 @@ def out() -> Console:
 
 def say_json(value: object) -> None:
     """One JSON value, whatever of it is no JSON as text."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=plain))
+
+
+def plain(value: object) -> str:
+    """What JSON has no form for: times as RFC 3339, the rest as text."""
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
 
 
 def read_uuid(text: str, what: str) -> UUID:
-    """Raises Invalid when the text is no UUID."""
+    """Raises typer.BadParameter (wrong usage) when the text is no UUID."""
     try:
         return UUID(text)
     except ValueError as exc:
-        raise Invalid(f"{what} must be a UUID like 6f1c…-…, not {text[:60]!r}") from exc
+        raise typer.BadParameter(f"{what} must be a UUID like 6f1c…-…, not {text[:60]!r}") from exc
 
 
 def choose(as_json: bool, value: object, table: Callable[[], object]) -> None:

@@ -11,7 +11,6 @@ import typer
 from service.cli.follow import follow
 from service.cli.session import AsJson, EnvFile, read_uuid, say_json, settings_of, work
 from service.contracts.stop import STOP_REQUESTED
-from service.errors import Invalid
 from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 
@@ -33,7 +32,7 @@ def stop(
     fl-jobs stop --model 77aa…
     """
     if (job is None) == (model is None):
-        raise Invalid("name either a job or --model")
+        raise typer.BadParameter("name either a job or --model")
     settings = settings_of(env_file)
     name, given = ("job_id", job) if job is not None else ("model_id", model)
     target = read_uuid(given or "", name)

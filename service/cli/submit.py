@@ -18,15 +18,18 @@ from service.contracts.envelope import Envelope
 from service.contracts.problems import BadData
 from service.domain.commands import RequestTraining
 from service.domain.decide import decide
+from service.domain.decision import Outcome
 from service.domain.events import Queued, Rejected
 from service.domain.facts import Limits
 from service.domain.fit import says
 from service.domain.values import Problem
-from service.errors import Invalid
+from service.errors import Invalid, Transient
 from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 from service.settings import Settings
+from service.store.database import reading
 from service.store.facts import FactReader
+from service.store.jobs import peek
 
 
 def submit(
@@ -56,7 +59,14 @@ def submit(
     data = _read(file)
     data.setdefault("job_id", str(uuid4()))
     data.setdefault("model_id", str(uuid4()))
-    problems, waiting = work(_judge(settings, data))
+    try:
+        problems, waiting = work(_judge(settings, data))
+    except Transient as exc:
+        if dry_run:
+            raise
+        # Whoever publishes needs the broker alone: the service judges again anyway.
+        print(f"not checked against the registry: {exc.message}", file=sys.stderr)
+        problems, waiting = [], None
     if dry_run or problems:
         _tell(data, problems, waiting, as_json)
         raise typer.Exit(1 if problems else 0)
@@ -101,9 +111,13 @@ async def _judge(settings: Settings, data: dict[str, Any]) -> tuple[list[Problem
     assert isinstance(command, RequestTraining)
     async with pool_of(settings) as pool:
         reader = FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
-        async with pool.acquire() as connection:
+        async with reading(pool) as connection:
+            job = await peek(connection, command.job_id)
             facts = await reader.read(connection, projects=[command.request.project_id])
-    for event in decide(None, command, facts).events:
+    decision = decide(job, command, facts)
+    if decision.outcome is Outcome.REFUSED and decision.why is not None:
+        return [Problem(("job_id",), decision.why.message, decision.why.code)], None
+    for event in decision.events:
         if isinstance(event, Rejected):
             return list(event.reason.errors), None
         if isinstance(event, Queued):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 import structlog
 
-from service.errors import Transient
+from service.errors import Invalid, Transient
 from service.settings import DatabaseSettings
 from service.store.batch import BatchRefused
 
@@ -55,7 +55,8 @@ CLOSE_SECONDS: Final = 5.0
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises errors.Transient (`database_away`, `database_busy`, `net_in_doubt`) or BatchRefused."""
+    """Raises errors.Transient (`database_away`, `database_busy`, `net_in_doubt`), BatchRefused, or Invalid
+    (`schema_missing`) before the first migration."""
     try:
         yield
     except asyncpg.DataError as exc:
@@ -70,6 +71,10 @@ def translated() -> Iterator[None]:
         if isinstance(exc, asyncpg.exceptions.DeadlockDetectedError):
             log.warning("deadlock")
         raise Transient(f"the database asks to try again: {exc}", code="database_busy") from exc
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as exc:
+        raise Invalid(
+            "the database lacks this version's schema: run `fl-jobs migrate`", code="schema_missing"
+        ) from exc
     except AWAY as exc:
         raise Transient(f"the database is away: {exc!r}", code="database_away") from exc
 

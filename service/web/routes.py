@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -26,6 +27,19 @@ def answer(value: object, code: int = 200) -> Response:
 
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    """What starlette itself refuses: an unknown path, a method that no route has."""
+    assert isinstance(exc, HTTPException)
+    response = answer({"error": f"{request.url.path}: {exc.detail}"}, exc.status_code)
+    response.headers.update(exc.headers or {})
+    return response
+
+
+async def _broken(request: Request, exc: Exception) -> Response:
+    """A bug of ours; the server logs it with its trace."""
+    return answer({"error": "internal error; the service's log has the cause"}, 500)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -79,7 +93,10 @@ class Routes:
             "/api/v1/jobs/{job_id}/events": self.events,
             "/api/v1/nets": self.nets,
         }
-        return Starlette(routes=[Route(path, guarded(handler)) for path, handler in routes.items()])
+        return Starlette(
+            routes=[Route(path, guarded(handler)) for path, handler in routes.items()],
+            exception_handlers={HTTPException: _refused, 500: _broken},
+        )
 
     async def livez(self, _: Request) -> Response:
         alive = self._probes.alive()
