@@ -58,7 +58,8 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One timed run: `requests` in `seconds`. Memory in bytes, summed over the processes, None if unknown."""
+    """One timed run: `requests` in `seconds`. Memory in bytes and processor time in seconds, summed over the
+    contestant's processes (not broker and database), None if unknown."""
 
     who: str
     round: int
@@ -67,6 +68,7 @@ class Run:
     rss: int | None = None
     pss: int | None = None
     processes: Mapping[str, int | None] | None = None
+    cpu: float | None = None
 
     @property
     def rate(self) -> float:
@@ -102,11 +104,18 @@ def summary(runs: Sequence[Run], rivals: Sequence[str]) -> list[dict[str, Any]]:
                     for rival in rivals
                     if rival != who and (found := ratio(runs, who, rival)) is not None
                 },
+                "cpu_us": _per_request(own),
                 "max_rss": _most(run.rss for run in own),
                 "max_pss": _most(run.pss for run in own),
             }
         )
     return entries
+
+
+def _per_request(runs: Sequence[Run]) -> float | None:
+    """Microseconds of processor time for a request, the median."""
+    known = [run.cpu / run.requests * 1e6 for run in runs if run.cpu is not None]
+    return round(median(known), 1) if known else None
 
 
 def _most(values: Any) -> int | None:

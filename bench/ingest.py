@@ -8,6 +8,7 @@ counted; a wrong count is an error, not a figure. A round is every contestant on
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def contestants(handler_requests: int) -> list[Contestant]:
         Contestant(
             OURS_TWO,
             "two",
-            [("service", "run", "--role", "ingest"), ("service", "run", "--role", "relay")],
+            [("service", "run", "--role", "relay"), ("service", "run", "--role", "ingest")],
         ),
         Contestant(FLOOR, "floor", [(".floor",)]),
         Contestant(OURS, "one", [("service", "run")]),
@@ -75,8 +76,12 @@ async def _one(here: Ground, who: Contestant, number: int, requests: int, say: S
         prefix = f"round {number}: {who.who}"
         await fill(kafka, topics.requests, count, number, _teller(say, f"{prefix}: sent", count))
         await here.settle()
-        processes = [place.start(*program) for program in who.programs]
+        processes: list[Process] = []
         try:
+            for program in who.programs:
+                processes.append(place.start(*program))
+                if "relay" in program:
+                    await _leads(place, processes[-1])
             seen = await until_complete(
                 kafka,
                 [topics.lifecycle, topics.job_state],
@@ -106,6 +111,7 @@ def _run(
 ) -> Run:
     memory = {process.name: process.memory() for process in processes}
     known = [found for found in memory.values() if found is not None]
+    cpu = [used for process in processes if (used := process.cpu()) is not None]
     pss = [found.pss for found in known if found.pss is not None]
     return Run(
         who.who,
@@ -115,7 +121,22 @@ def _run(
         sum(found.rss for found in known) if known else None,
         sum(pss) if pss else None,
         {name: found.rss if found else None for name, found in memory.items()},
+        sum(cpu) if cpu else None,
     )
+
+
+async def _leads(place: Place, relay: Process) -> None:
+    """Wait until a relay process has its lease: started and warm, as the service is at work."""
+    connection = await place.connect()
+    try:
+        for _ in range(300):
+            relay.check()
+            if await connection.fetchval("SELECT count(*) FROM lease WHERE name LIKE 'relay:%'"):
+                return
+            await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+    raise Transient("the relay did not begin within 30 s")
 
 
 async def _rows(place: Place, count: int) -> float:

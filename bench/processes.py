@@ -42,6 +42,15 @@ class Process:
     def memory(self) -> Memory | None:
         return memory_of(self.pid)
 
+    def cpu(self) -> float | None:
+        """Seconds of processor time it has used, its start included; None where that can't be read."""
+        try:
+            text = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace")
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         """Ask, wait, kill. Safe to call twice."""
         if self._popen.poll() is None:

@@ -39,6 +39,7 @@ def ingest_document(runs: Sequence[Run]) -> dict[str, Any]:
                 "requests": run.requests,
                 "seconds": round(run.seconds, 3),
                 "rate": round(run.rate, 1),
+                "cpu_seconds": run.cpu,
                 "rss": run.rss,
                 "pss": run.pss,
                 "processes_rss": dict(run.processes or {}),
@@ -52,7 +53,16 @@ def ingest_table(runs: Sequence[Run]) -> Table:
     """One row per contestant, medians over the rounds."""
     table = Table(title="Ingest: topic → Postgres → lifecycle and state topics", box=None)
     table.add_column("Contestant")
-    for heading in ("Requests", "Requests/s", "Rounds", "× floor", "× handler", "RSS", "PSS"):
+    for heading in (
+        "Requests",
+        "Requests/s",
+        "Rounds",
+        "× floor",
+        "× handler",
+        "CPU µs",
+        "RSS",
+        "PSS",
+    ):
         table.add_column(heading, justify="right")
     for entry in summary(runs, (FLOOR, HANDLER)):
         table.add_row(
@@ -62,6 +72,7 @@ def ingest_table(runs: Sequence[Run]) -> Table:
             " ".join(f"{rate:,.0f}" for rate in entry["rates"]),
             _ratio(entry["ratio"].get(FLOOR)),
             _ratio(entry["ratio"].get(HANDLER)),
+            "" if entry["cpu_us"] is None else f"{entry['cpu_us']:.0f}",
             _mib(entry["max_rss"]),
             _mib(entry["max_pss"]),
         )
