@@ -75,7 +75,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
         return
     yield ok("broker", f"{servers} answers")
     for told in report.errors:
-        yield failed("topics", told, "`fl-jobs run` makes missing topics; others need your hand")
+        yield failed("topics", told, "start a service, or mend the topic with your broker's tools")
     for told in report.warnings:
         yield warning("topics", told, "change the topic's configuration with your broker's tools")
     if not report.errors:

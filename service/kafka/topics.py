@@ -138,7 +138,7 @@ async def ensure_topics(settings: TopicSettings, *, create: bool = True) -> Topi
             await _create(client, missing, settings.replication_factor, report)
         elif missing:
             report.errors += [
-                f"topic {item.name} is missing: `fl-jobs migrate` makes it" for item in missing
+                f"topic {item.name} is missing: `fl-jobs run` makes it" for item in missing
             ]
         names = [item.name for item in plans if create or item not in missing]
         described = await within(10, "describing topics", client.describe_topics(names))

@@ -1,0 +1,166 @@
+"""The command line as a person meets it: help, exit codes, one-line errors, where settings come from."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.cli import COMMANDS, main
+from service.cli.demo import hospitals
+from service.cli.follow import one_line
+from service.settings import load
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    code = ended.value.code
+    return code if isinstance(code, int) else 0
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of its own, and no settings."""
+    for name in [n for n in os.environ if n.startswith("FL_") and not n.startswith("FL_TEST")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_help_names_every_command_and_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    began = time.process_time()
+    listed = "import service.cli, sys; service.cli.assemble(None); print(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", listed], capture_output=True, text=True, check=True
+    )
+    assert time.process_time() - began < 5
+    heavy = {"asyncpg", "aiokafka", "aioboto3", "numpy", "sklearn", "uvicorn", "rich.live"}
+    assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("no-such-command",),
+        ("jobs", "no-such-command"),
+        ("jobs", "show", "not-a-uuid"),
+        ("jobs", "list", "--limit", "0"),
+        ("stop",),
+        ("run", "--role", "captain"),
+        ("demo", "--backend", "abacus"),
+        ("dead-letters", "show", "here"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(words: tuple[str, ...]) -> None:
+    assert run(*words) == 2
+
+
+def test_a_failure_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_DATABASE__DSN", "postgresql://nobody@127.0.0.1:1/none")
+    assert run("jobs", "list") == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("error: the database is away")
+    assert len(told.err.splitlines()) == 1
+
+
+def test_bad_settings_are_all_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_HTTP__PORT", "99999")
+    monkeypatch.setenv("FL_KAFKA__PARTITIONS", "many")
+    assert run("migrate") == 1
+    told = capsys.readouterr().err
+    assert "FL_HTTP__PORT" in told
+    assert "FL_KAFKA__PARTITIONS" in told
+
+
+@pytest.mark.parametrize("words", [("--env-file", "mine"), ("--env-file=mine",)])
+def test_settings_may_stand_before_the_command(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("FL_DATABASE__DSN=postgresql://nobody@127.0.0.1:1/none\n")
+    try:
+        assert run(*words, "jobs", "list") == 1
+        assert os.environ["FL_DATABASE__DSN"].endswith("/none")
+    finally:
+        os.environ.pop("FL_DATABASE__DSN", None)
+    assert "the database is away" in capsys.readouterr().err
+
+
+def test_a_stack_in_this_folder_is_found_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".local").mkdir()
+    text = "FL_DATABASE__DSN=postgresql://nobody@127.0.0.1:1/none\n"
+    (tmp_path / ".local" / "env").write_text(text)
+    try:
+        assert run("jobs", "list") == 1
+    finally:
+        os.environ.pop("FL_DATABASE__DSN", None)
+    assert "using the settings of .local/env" in capsys.readouterr().err
+
+
+def test_an_env_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("jobs", "list", "--env-file", "gone") == 1
+    assert "gone" in capsys.readouterr().err
+
+
+def test_an_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").write_text("FL_HTTP__PORT=1\nFL_KAFKA__GROUP_ID=file\n")
+    monkeypatch.setenv("FL_HTTP__PORT", "2")
+    monkeypatch.setenv("FL_KAFKA__GROUP_ID", "environment")
+    assert load(tmp_path / "mine").http.port == 2
+
+
+def test_one_line_tells_where_a_job_is() -> None:
+    running: dict[str, Any] = {
+        "state": "running",
+        "progress": {
+            "round": 3,
+            "total": 5,
+            "metrics": [
+                {"label": "loss", "result": 0.25, "fl_client_name": None},
+                {"label": "loss", "result": 0.5, "fl_client_name": "Trust_1"},
+                {"label": "auc", "result": None, "fl_client_name": None},
+            ],
+        },
+    }
+    assert one_line(running) == "running  round 3/5  loss 0.2500"
+    queued: dict[str, Any] = {
+        "state": "queued",
+        "position": 4,
+        "waiting_for": "waiting_for_trusts",
+        "progress": {},
+    }
+    assert one_line(queued) == "queued  position 4, waiting_for_trusts"
+
+
+def test_the_demo_splits_every_patient_once_and_the_same_way_again(tmp_path: Path) -> None:
+    found = hospitals.write(tmp_path / "data", tmp_path / "test")
+    assert sum(place.total for place in found.values()) == 569
+    lines: list[str] = []
+    for file in sorted(tmp_path.rglob(hospitals.FILE)):
+        lines += file.read_text().splitlines()[1:]
+    assert len(lines) == len(set(lines)) == 569
+    shares = {place: who.malignant / who.total for place, who in found.items()}
+    assert max(shares.values()) - min(shares.values()) > 0.4, "hospitals should differ"
+    before = {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
+    assert hospitals.write(tmp_path / "data", tmp_path / "test") == found
+    assert before == {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
