@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,6 +11,8 @@ import typer
 from rich.console import Console
 
 from service.cli.local import ends_on_terminate, one_line_errors
+from service.errors import Missing
+from service.local.part import require
 
 _BACKENDS: Final = ("embedded",)
 
@@ -43,13 +46,19 @@ def demo(
     """
     if backend not in _BACKENDS:
         raise typer.BadParameter(f"{backend!r} is none of: {', '.join(_BACKENDS)}")
+    began = time.monotonic()
     # Its font cache stays in the demo's folder, wherever the home folder is.
     os.environ.setdefault("MPLCONFIGDIR", str(dir.absolute() / "cache"))
-    from service.cli.demo import journey, showing
-
     console = Console(stderr=True)
     with one_line_errors(), ends_on_terminate():
-        outcome = journey.travel(dir, rounds, console, quiet=as_json, keep=keep)
-        showing.show(outcome, as_json=as_json, kept=keep)
+        for module in ("numpy", "sklearn", "matplotlib"):
+            require(module, "the demo")
+        from service.cli.demo import journey, showing
+
+        try:
+            outcome = journey.travel(dir, rounds, console, quiet=as_json, keep=keep, began=began)
+            showing.show(outcome, as_json=as_json)
+        except OSError as exc:
+            raise Missing(f"{exc.strerror}: {exc.filename or dir}; choose a --dir") from exc
     if not outcome.completed:
         raise typer.Exit(1)

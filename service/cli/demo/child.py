@@ -51,8 +51,8 @@ class Child:
     def pid_file(self) -> Path:
         return self._dir / "service.pid"
 
-    def start(self) -> None:
-        """Start it. Raises Transient when no process can be made."""
+    def start(self) -> int:
+        """Start it; its pid. Raises Transient when no process can be made."""
         sweep(self._mark)
         own = {k: v for k, v in os.environ.items() if k.startswith(("FL_", "AWS_"))}
         # Started from a checkout, the package is found by the folder that it lies in.
@@ -65,6 +65,7 @@ class Child:
         except OSError as exc:
             raise Transient(f"the service can't be started: {exc}") from exc
         self.pid_file.write_text(f"{self._process.pid}\n")
+        return self._process.pid
 
     async def watch(self) -> None:
         """Start it again whenever it dies; ends only with Transient, when that is no use."""
@@ -78,8 +79,8 @@ class Child:
             if quick >= _DEATHS:
                 raise Transient(f"the service ends soon after every start: see {self.log}")
             self.restarts += 1
-            self.start()
-            self.say(f"the service (pid {process.pid}) died; started again")
+            pid = self.start()
+            self.say(f"[yellow]the service (pid {process.pid}) died; started again[/] (pid {pid})")
 
     def stop(self) -> None:
         """End it, and whatever it left."""

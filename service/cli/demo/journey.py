@@ -27,10 +27,10 @@ from rich.console import Console
 
 from service.app import make_bundles
 from service.bundles.s3 import ObjectStore
-from service.cli.demo import hospitals, rivals
+from service.cli.demo import hospitals, picture, rivals
 from service.cli.demo.child import Child
 from service.cli.demo.hospitals import Patients
-from service.cli.demo.story import Story, follow
+from service.cli.demo.story import TOGETHER, Story, follow
 from service.cli.demo.watching import Watching
 from service.cli.local import display, prepare
 from service.contracts import training
@@ -45,7 +45,8 @@ from service.local.process import Running, birth_of
 from service.local.stack import Stack
 from service.settings import Settings, load
 
-_JOB_SECONDS: Final = 180.0
+#: Longest silence on the topic: a killed service's jobs are taken over within a fraction of it.
+_SILENT_SECONDS: Final = 60.0
 _RESULT_BYTES: Final = 64 * 2**20
 _QUERY: Final = "select * from masses where imaging = 'fine needle aspirate'"
 NAMES: Final = dict(zip(SLOTS, (name for name, _ in TRUSTS.values()), strict=True))
@@ -62,7 +63,9 @@ class Outcome:
     story: Story
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     results: Path | None = None
+    picture: Path | None = None
     restarts: int = 0
+    left_running: bool = False
     memory: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -74,9 +77,9 @@ class Outcome:
 class _Clock:
     """Seconds of each part of the way, by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
         self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
+        self._last = began
 
     def lap(self, name: str) -> None:
         now = time.monotonic()
@@ -84,16 +87,21 @@ class _Clock:
         self._last = now
 
 
-def travel(dir: Path, rounds: int | None, console: Console, *, quiet: bool, keep: bool) -> Outcome:
-    """Go the whole way. Raises the rooms' errors; an ended job is an outcome, however it ended."""
-    clock = _Clock()
-    with ThreadPoolExecutor(1) as aside, _owned(Stack(dir), keep=keep) as stack:
+def travel(
+    dir: Path, rounds: int | None, console: Console, *, quiet: bool, keep: bool, began: float
+) -> Outcome:
+    """Go the whole way. `began` is the monotonic time when the command started.
+
+    Raises the rooms' errors; an ended job is an outcome, however it ended.
+    """
+    clock = _Clock(began)
+    with ThreadPoolExecutor(1) as aside, _owned(Stack(dir), quiet=quiet, keep=keep) as stack:
         # Loading scikit-learn takes a second or two, which the broker's start takes anyway.
         patients = aside.submit(hospitals.write, stack.data_root, stack.dir / hospitals.TEST)
         with display(quiet=quiet) as report:
             os.environ.update(stack.up(report).env)
-            settings = load()
             clock.lap("stack")
+            settings = load()
             asyncio.run(prepare(settings, report))
         clock.lap("topics, buckets, schema")
         child = Child(stack.dir, stack.env_path, console.print)
@@ -101,17 +109,30 @@ def travel(dir: Path, rounds: int | None, console: Console, *, quiet: bool, keep
             child.start()
             way = _Way(settings, stack, child, console, clock)
             outcome = asyncio.run(way.go(patients.result(), rounds))
+            drawn = aside.submit(_draw, outcome)
         finally:
             with _undisturbed():
                 child.stop()
         outcome.restarts = child.restarts
+    outcome.left_running = any(part.state == "running" for part in stack.status())
+    outcome.picture = drawn.result()
     clock.lap("stop")
     outcome.seconds = clock.laps
     return outcome
 
 
+def _draw(outcome: Outcome) -> Path | None:
+    if not outcome.story.rounds:
+        return None
+    said = {"Federated": rivals.FEDERATED, "All data in one place": rivals.POOLED}
+    levels = {n: outcome.scores[k]["accuracy"] for n, k in said.items() if k in outcome.scores}
+    path = outcome.dir / "learning-curve.png"
+    picture.draw(path, outcome.story.rounds, {TOGETHER: "Together", **NAMES}, levels)
+    return path
+
+
 @contextmanager
-def _owned(stack: Stack, *, keep: bool) -> Iterator[Stack]:
+def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
     """Stop the stack at the end if it is the demo's own, one that a killed demo left included."""
     ours = stack.dir / "run" / "demo.pid"
     with folder_lock(stack.dir / "demo.lock", lambda: _say("waiting for another demo to end")):
@@ -124,7 +145,8 @@ def _owned(stack: Stack, *, keep: bool) -> Iterator[Stack]:
         finally:
             with _undisturbed():
                 if mine and not keep:
-                    stack.down()
+                    with display(quiet=quiet) as report:
+                        stack.down(report)
                 if mine:
                     ours.unlink(missing_ok=True)
 
@@ -212,18 +234,18 @@ class _Way:
             others: list[asyncio.Task[None]] = [asyncio.create_task(self._child.watch())]
             others.append(asyncio.create_task(self._weigh()))
             try:
-                await asyncio.wait(
-                    [reading, *others],
-                    timeout=_JOB_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for task in others:
-                    if task.done():
-                        task.result()
-                if not reading.done():
-                    raise Transient(
-                        f"the job did not end within {_JOB_SECONDS:g} s: see {self._child.log}"
+                while not reading.done():
+                    await asyncio.wait(
+                        [reading, *others], timeout=1, return_when=asyncio.FIRST_COMPLETED
                     )
+                    for task in others:
+                        if task.done():
+                            task.result()
+                    if not reading.done() and watching.silent_seconds > _SILENT_SECONDS:
+                        raise Transient(
+                            f"nothing was told of the job for {_SILENT_SECONDS:g} s:"
+                            f" see {self._child.log}"
+                        )
                 return reading.result()
             finally:
                 reading.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -19,7 +18,7 @@ _MAX_ROWS: Final = 25
 _MIB: Final = 2**20
 
 
-def tell(outcome: Outcome, picture: Path | None, console: Console) -> None:
+def tell(outcome: Outcome, console: Console) -> None:
     """Print it all."""
     console.print(_patients(outcome))
     if outcome.story.rounds:
@@ -27,11 +26,11 @@ def tell(outcome: Outcome, picture: Path | None, console: Console) -> None:
     if outcome.scores:
         console.print(_comparison(outcome))
     console.print(_lifecycle(outcome))
-    for line in _places(outcome, picture):
+    for line in _places(outcome):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def document(outcome: Outcome, picture: Path | None) -> dict[str, Any]:
+def document(outcome: Outcome) -> dict[str, Any]:
     """The same for machines; `seconds` by part of the way, `memory` in bytes (PSS) by process."""
     last = outcome.story.last
     return {
@@ -55,7 +54,7 @@ def document(outcome: Outcome, picture: Path | None) -> dict[str, Any]:
         "backend_runs": _runs(outcome),
         "results": last.data.get("results"),
         "results_file": str(outcome.results) if outcome.results else None,
-        "picture": str(picture) if picture else None,
+        "picture": str(outcome.picture) if outcome.picture else None,
         "service_restarts": outcome.restarts,
         "memory": outcome.memory,
         "seconds": outcome.seconds,
@@ -108,7 +107,7 @@ def _cell(scores: Scores) -> str:
 
 def _comparison(outcome: Outcome) -> Table:
     size = outcome.patients[TEST].total
-    title = f"\nThe same trainer on the same {size} test patients, whom none of them has seen"
+    title = f"\nThe same trainer, tried on {size} patients that it never saw"
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("", "right of all", *METRICS):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -128,18 +127,22 @@ def _lifecycle(outcome: Outcome) -> Table:
         table.add_column(heading, justify="right" if heading == "sequence" else "left")
     for group in _grouped(outcome.story.events):
         first, last = group[0], group[-1]
-        numbers = str(first.sequence)
-        if first is not last:
-            numbers += f"-{last.sequence}"
-        table.add_row(numbers, first.time[11:23], first.word.value, _about(group))
+        if first is last:
+            cells = (str(first.sequence), first.time[11:23], first.word.value, _about(first))
+        else:
+            numbers = f"{first.sequence}-{last.sequence}"
+            cells = (numbers, first.time[11:23], f"rounds {first.round}-{last.round}", "")
+        table.add_row(*cells)
     return table
 
 
 def _grouped(events: list[Told]) -> Iterator[list[Told]]:
-    """Single events, but one group for all that is told of the rounds in a row."""
+    """Single events, but the rounds between the first and the last as one group."""
+    rounds = [told.round for told in events if told.word in OF_A_ROUND and told.round]
+    shown = {min(rounds, default=0), max(rounds, default=0)}
     group: list[Told] = []
     for told in events:
-        if told.word in OF_A_ROUND:
+        if told.word in OF_A_ROUND and told.round not in shown:
             group.append(told)
             continue
         if group:
@@ -150,26 +153,25 @@ def _grouped(events: list[Told]) -> Iterator[list[Told]]:
         yield group
 
 
-def _about(group: list[Told]) -> str:
-    first = group[0]
-    if first.word in OF_A_ROUND:
-        counts = {word: sum(t.word is word for t in group) for word in OF_A_ROUND}
-        rounds = {told.round for told in group}
-        said = [f"{n} {word.value}" for word, n in sorted(counts.items()) if n]
-        return (
-            f"rounds {min(map(int, filter(None, rounds)))}-{max(map(int, filter(None, rounds)))}: "
-            + ", ".join(said)
-        )
-    data = first.data
-    if first.word is Lifecycle.STARTED:
-        return f"attempt {data['attempt']} on {data['net']}"
-    if first.word is Lifecycle.SUBMITTED:
-        return f"run {data['fl_backend_job_id']}"
+def _about(told: Told) -> str:
+    data = told.data
+    where = NAMES.get(data.get("slot") or "", "")
+    match told.word:
+        case Lifecycle.STARTED:
+            return f"attempt {data['attempt']} on {data['net']}"
+        case Lifecycle.SUBMITTED:
+            return f"run {data['fl_backend_job_id']}"
+        case Lifecycle.METRICS_RECORDED:
+            metrics = data["metrics"]
+            slot = str(metrics[0]["fl_client_name"]) if metrics else ""
+            return NAMES.get(slot, "together") + ", " + ", ".join(m["label"] for m in metrics)
+        case word if word in OF_A_ROUND:
+            return where or f"round {told.round}"
     reason = data.get("reason")
     return str(reason["message"]) if reason else ""
 
 
-def _places(outcome: Outcome, picture: Path | None) -> Iterator[str]:
+def _places(outcome: Outcome) -> Iterator[str]:
     last = outcome.story.last
     yield ""
     if outcome.completed:
@@ -180,8 +182,8 @@ def _places(outcome: Outcome, picture: Path | None) -> Iterator[str]:
     else:
         reason = last.data.get("reason") or {}
         yield f"[red]The job is {last.word.value}[/]: {reason.get('message', 'no reason given')}"
-    if picture is not None:
-        yield f"Learning curve:  {picture}"
+    if outcome.picture is not None:
+        yield f"Learning curve:  {outcome.picture}"
     yield f"Logs:            {outcome.dir / 'logs'}"
     if outcome.memory:
         parts = ", ".join(f"{name} {size / _MIB:.0f}" for name, size in outcome.memory.items())

@@ -6,6 +6,7 @@ is a line per change and per twentieth of the rounds.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -26,6 +27,12 @@ class Watching:
         self._rounds = rounds
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._heard = time.monotonic()
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the last event, or since the beginning."""
+        return time.monotonic() - self._heard
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -54,6 +61,7 @@ class Watching:
 
     def hear(self, story: Story) -> None:
         """Show what the last event changed."""
+        self._heard = time.monotonic()
         last = story.last
         if last.word not in OF_A_ROUND:
             reason = last.data.get("reason")
