@@ -128,7 +128,7 @@ TRANSITIONS: Final[dict[type[e.Event], tuple[frozenset[JobState | None], JobStat
     e.StopRequested: (_ALIVE, None),
     e.Stopping: (frozenset({S.SUBMITTING, S.RUNNING}), S.STOPPING),
     e.Stopped: (
-        frozenset({S.QUEUED, S.PREPARING, S.SUBMITTING, S.COLLECTING, S.STOPPING}),
+        frozenset({S.QUEUED, S.PREPARING, S.COLLECTING, S.STOPPING}),
         S.STOPPED,
     ),
     e.Completed: (frozenset({S.RUNNING, S.COLLECTING}), S.COMPLETED),

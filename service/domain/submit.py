@@ -44,7 +44,7 @@ def give_back_net(job: Job | None, command: c.GiveBack, facts: Facts) -> Decisio
     if job is None or _fenced(job, command):
         return FENCED
     if job.state is JobState.STOPPING and job.stop is not None:
-        return happened(stopped(job.stop, SlotState.FREE, facts))
+        return happened(stopped(job.stop, _unless_known(job), facts))
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
         return ignored("too_late", f"the job is {job.state}")
     return happened(give_back(job, command.why, facts, command.retry_after))
@@ -72,7 +72,13 @@ def nothing_runs(job: Job | None, command: c.NothingRuns, facts: Facts) -> Decis
         return FENCED
     if job.state is not JobState.STOPPING or job.stop is None:
         return ignored("not_stopping")
-    return happened(stopped(job.stop, SlotState.FREE, facts))
+    return happened(stopped(job.stop, _unless_known(job), facts))
+
+
+def _unless_known(job: Job) -> SlotState:
+    """The place of a submission that made no run; a report may have named one after all."""
+    known = job.attempt is not None and job.attempt.run_id is not None
+    return SlotState.QUARANTINED if known else SlotState.FREE
 
 
 def submitted(job: Job, attempt: Attempt, run_id: str, facts: Facts, provisional: bool) -> e.Event:

@@ -35,8 +35,9 @@ def _compared_backends(tree: ast.AST) -> Iterator[int]:
             continue
         for part in parts:
             for inner in ast.walk(part):
-                is_member = isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name)
-                if is_member and inner.value.id == "FLBackend":
+                if not isinstance(inner, ast.Attribute) or not isinstance(inner.value, ast.Name):
+                    continue
+                if inner.value.id == "FLBackend":
                     yield inner.lineno
 
 

@@ -1,0 +1,256 @@
+"""A job's life by real decisions: every state is reached by commands that lead there, never made by hand.
+
+`Life.do` asks `decide` and follows with `evolve`, checking what holds after every step: published events
+number themselves without a gap, nothing follows the end, the graph knows every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.decide import decide
+from service.domain.decision import Decision, Outcome
+from service.domain.facts import Facts, Limits
+from service.domain.job import TRANSITIONS, Job, evolve
+from service.domain.registry import Net, NetNow, Project, Registry, Trust
+from service.domain.values import Metric, Origin, Problem, Request, Results, Submission, Why
+from service.domain.vocabulary import TERMINAL, FLBackend, FLJobStatus, ModelStatus, Reason
+
+SPACE: Final = UUID("00000000-0000-4000-8000-000000000000")
+TRUSTS: Final = tuple(uuid5(SPACE, f"trust {n}") for n in range(3))
+JOB: Final = uuid5(SPACE, "job")
+PATH: Final = uuid5(SPACE, "path")
+RUN: Final = "run-1"
+BEGIN: Final = datetime(2026, 3, 1, tzinfo=UTC)
+ORIGIN: Final = Origin("e1", "/test")
+RESULTS: Final = Results("s3://results/x.zip", "ab", 3)
+NET: Final = Net("net-1", uuid5(SPACE, "net"), FLBackend.EMBEDDED, "http://net",
+                 {t: f"Trust_{n}" for n, t in enumerate(TRUSTS, 1)})  # fmt: skip
+REGISTRY: Final = Registry(
+    1,
+    {t: Trust(t, f"hospital {n}") for n, t in enumerate(TRUSTS)},
+    {NET.name: NET},
+    {"p1": Project("p1", frozenset(TRUSTS))},
+)
+NOW_OF_NET: Final = NetNow(NET.name, answering=True, online=frozenset(TRUSTS), occupied=0)
+LIMITS: Final = Limits(missing_lists=2, missing_grace_seconds=1.0)
+
+
+def request(**more: Any) -> Request:
+    fields: dict[str, Any] = {
+        "job_id": JOB,
+        "model_id": uuid5(SPACE, "model"),
+        "project_id": "p1",
+        "cohort_query": "select 1",
+        "trust_ids": TRUSTS,
+        "min_trusts": 3,
+        "content_hash": b"a" * 32,
+        "origin": ORIGIN,
+    }
+    return Request(**(fields | more))
+
+
+@dataclass
+class Life:
+    """One job's way. `now` moves a second with every command."""
+
+    asked: Request = field(default_factory=request)
+    registry: Registry = REGISTRY
+    net: NetNow = NOW_OF_NET
+    limits: Limits = LIMITS
+    now: datetime = BEGIN
+    job: Job | None = None
+    events: list[e.Event] = field(default_factory=list)
+
+    @property
+    def there(self) -> Job:
+        assert self.job is not None
+        return self.job
+
+    def facts(self) -> Facts:
+        return Facts(self.now, self.registry, {self.net.name: self.net}, limits=self.limits)
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def do(self, command: c.Command) -> Decision:
+        """Decide and follow; AssertionError when an invariant breaks."""
+        self.now += timedelta(seconds=1)
+        decision = decide(self.job, command, self.facts())
+        assert bool(decision.events) == (decision.outcome is Outcome.APPLIED)
+        for event in decision.events:
+            before = self.job
+            came_from, leads_to = TRANSITIONS[type(event)]
+            self.job = evolve(before, event)
+            assert (before.state if before else None) in came_from
+            if leads_to is not None:
+                assert self.job.state is leads_to
+            told = 1 if event.published else 0
+            assert self.job.sequence == (before.sequence if before else 0) + told
+            assert (self.job.finished_at is not None) == (self.job.state in TERMINAL)
+            if before is not None and before.state in TERMINAL:
+                assert self.job.state is before.state
+                assert told == 0
+            self.events.append(event)
+        return decision
+
+    def run(self, *names: str) -> Life:
+        """Several of `COMMANDS` by name, each of which must change something."""
+        for name in names:
+            decision = self.do(COMMANDS[name](self))
+            assert decision.events, f"{name}: {decision}"
+        return self
+
+    def told(self) -> list[str]:
+        return [str(e.word_of(event)) for event in self.events if event.published]
+
+    # --- parts of commands ------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        return self.job.attempt_number if self.job else 1
+
+    @property
+    def token(self) -> int:
+        return self.job.lease.token if self.job and self.job.lease else 99
+
+    def submission(self) -> Submission:
+        key = f"{JOB}:{self.attempt}"
+        return Submission(1, PATH, key, (), self.now, "s3://apps/x/", "d", {"GLOBAL_ROUNDS": 3})
+
+
+def _why(code: Reason) -> Why:
+    return Why(code, "so it is")
+
+
+def _status(status: ModelStatus, results: Results | None = None, **more: Any) -> Make:
+    def make(life: Life) -> c.Command:
+        fields: dict[str, Any] = {"attempt": life.attempt, "run_id": RUN} | more
+        return c.ReportStatus(
+            JOB, origin=ORIGIN, status=status, results=results, detail="said", **fields
+        )
+
+    return make
+
+
+def _round(word: str, number: int | None, slot: str | None = None) -> Make:
+    return lambda life: c.ReportRound(
+        JOB, life.attempt, ORIGIN, RUN, slot, event_type=word, global_round=number, details={"n": 1}
+    )
+
+
+def _see(status: FLJobStatus | None, settled: bool = True) -> Make:
+    return lambda life: c.SeeRun(
+        JOB, life.attempt, RUN, status, "listed", life.now + timedelta(seconds=1), settled
+    )
+
+
+Make = Callable[[Life], c.Command]
+_BAD: Final = (Problem(("x",), "is wrong", "t"),)
+
+COMMANDS: Final[dict[str, Make]] = {
+    "request": lambda life: c.RequestTraining(JOB, life.asked),
+    "other request": lambda life: c.RequestTraining(JOB, request(content_hash=b"z" * 32)),
+    "bad request": lambda life: c.RejectRequest(JOB, None, None, b"y" * 32, _BAD, ORIGIN),
+    "stop": lambda life: c.RequestStop(JOB, "enough", "me", ORIGIN),
+    "prepared": _status(ModelStatus.PREPARED),
+    "running": _status(ModelStatus.RUNNING),
+    "uploaded": _status(ModelStatus.RESULTS_UPLOADED),
+    "uploaded with results": _status(ModelStatus.RESULTS_UPLOADED, RESULTS),
+    "upload failed": _status(ModelStatus.RESULTS_UPLOAD_FAILED),
+    "error": _status(ModelStatus.ERROR),
+    "stopped outside": _status(ModelStatus.STOPPED),
+    "initiated": _status(ModelStatus.INITIATED),
+    "no run id": _status(ModelStatus.RUNNING, run_id=None),
+    "other attempt": _status(ModelStatus.ERROR, attempt=7),
+    "round": _round("ROUND_STARTED", 1),
+    "site failed": _round("CLIENT_FAILED", 1, "Trust_1"),
+    "odd event": _round("JOB_WAITING_FOR_RESOURCES", None),
+    "metrics": lambda life: c.ReportMetrics(
+        JOB, life.attempt, ORIGIN, RUN, "Trust_1", (Metric("loss", 0.5, 1),)
+    ),
+    "log": lambda life: c.ReportLog(JOB, life.attempt, ORIGIN, RUN, log="a line"),
+    "claim": lambda life: c.Claim(JOB, NET.name, "a"),
+    "take lease": lambda life: c.TakeLease(JOB, "b"),
+    "open": lambda life: c.OpenSubmission(JOB, life.attempt, life.token, life.submission()),
+    "know run": lambda life: c.KnowRun(JOB, life.attempt, PATH, RUN),
+    "give back": lambda life: c.GiveBack(
+        JOB, life.attempt, life.token, _why(Reason.CLIENTS_UNAVAILABLE)
+    ),
+    "fail": lambda life: c.FailAttempt(
+        JOB, life.attempt, life.token, _why(Reason.ADAPTER_REJECTED), run_over=True
+    ),
+    "fail unknown": lambda life: c.FailAttempt(
+        JOB, life.attempt, life.token, _why(Reason.SUBMIT_UNKNOWN), run_over=False
+    ),
+    "fail passing": lambda life: c.FailAttempt(
+        JOB, life.attempt, life.token, _why(Reason.ADAPTER_UNAVAILABLE), run_over=True
+    ),
+    "nothing runs": lambda life: c.NothingRuns(JOB, life.attempt, life.token),
+    "stale": lambda life: c.StoreResults(JOB, life.attempt, life.token - 1, RESULTS),
+    "store results": lambda life: c.StoreResults(JOB, life.attempt, life.token, RESULTS),
+    "delay": lambda life: c.DelayTry(JOB, life.attempt, life.token, _why(Reason.INTERNAL_ERROR)),
+    "release slot": lambda life: c.ReleaseSlot(JOB, life.attempt),
+    "see pending": _see(FLJobStatus.PENDING),
+    "see running": _see(FLJobStatus.RUNNING),
+    "see finished": _see(FLJobStatus.FINISHED),
+    "see failed": _see(FLJobStatus.FAILED),
+    "see stopped": _see(FLJobStatus.STOPPED),
+    "see aborted unsettled": _see(FLJobStatus.STOPPED, settled=False),
+    "see unknown": _see(None),
+    "miss": lambda life: c.MissRun(JOB, life.attempt, RUN, life.now + timedelta(seconds=1)),
+    "review": lambda life: c.Review(JOB),
+    "tell waiting": lambda life: c.TellWaiting(JOB, "waiting_for_trusts", 3),
+}
+
+_TO_RUNNING: Final = ("request", "claim", "open", "know run")
+#: {name: commands that lead there}. A name's first word is its state.
+STATES: Final[dict[str, tuple[str, ...]]] = {
+    "nothing": (),
+    "rejected": ("bad request",),
+    "queued": ("request",),
+    "queued after a give-back": ("request", "claim", "give back"),
+    "queued after a loss": (*_TO_RUNNING, "running", "miss", "miss"),
+    "preparing": ("request", "claim"),
+    "submitting": ("request", "claim", "open"),
+    "running pending": _TO_RUNNING,
+    "running": (*_TO_RUNNING, "running"),
+    "collecting": (*_TO_RUNNING, "uploaded", "take lease"),
+    "collecting freed": (*_TO_RUNNING, "see finished", "take lease"),
+    "stopping": (*_TO_RUNNING, "stop", "take lease"),
+    "stopping unsubmitted": ("request", "claim", "open", "stop"),
+    "completed": (*_TO_RUNNING, "uploaded with results"),
+    "completed freed": (*_TO_RUNNING, "see finished", "take lease", "store results"),
+    "failed": (*_TO_RUNNING, "error"),
+    "failed unknown": ("request", "claim", "open", "fail unknown"),
+    "stopped": (*_TO_RUNNING, "stop", "see stopped"),
+    "stopped queued": ("request", "stop"),
+}
+
+
+def life_in(name: str, **more: Any) -> Life:
+    """A life that has come to one of `STATES`."""
+    life = Life(**more)
+    life.run(*STATES[name])
+    state = "" if life.job is None else life.job.state
+    assert name == "nothing" or name.split()[0] == state, state
+    return life
+
+
+def without(trust: UUID) -> Registry:
+    """The registry after the project lost its approval for one trust."""
+    return replace(REGISTRY, version=2, projects={"p1": Project("p1", frozenset(TRUSTS) - {trust})})
+
+
+def answer(decision: Decision) -> str:
+    """A decision in few words."""
+    if decision.events:
+        return " ".join(type(event).__name__ for event in decision.events)
+    code = decision.why.code if decision.why and decision.outcome is Outcome.IGNORED else None
+    return f"{decision.outcome}:{code}" if code else str(decision.outcome)
