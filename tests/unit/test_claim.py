@@ -1,0 +1,138 @@
+"""Who takes part, under which number, and who may go on with the work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.decision import Outcome
+from service.domain.registry import NetNow
+from service.domain.vocabulary import FLBackend, JobState, Reason, SlotState
+from tests.unit.domain_life import (
+    COMMANDS,
+    JOB,
+    NET,
+    NOW_OF_NET,
+    PATH,
+    REGISTRY,
+    TRUSTS,
+    Life,
+    life_in,
+    request,
+    without,
+)
+
+
+def _claimed(life: Life) -> str:
+    decision = life.do(COMMANDS["claim"](life))
+    return decision.why.code if decision.why else str(life.there.state)
+
+
+@pytest.mark.parametrize(
+    ("net", "answer"),
+    [
+        (replace(NOW_OF_NET, answering=False), "net_gone"),
+        (replace(NOW_OF_NET, paused=True), "net_gone"),
+        (replace(NOW_OF_NET, in_doubt=True), "net_gone"),
+        (replace(NOW_OF_NET, occupied=1), "net_unfit"),
+        (replace(NOW_OF_NET, online=frozenset(TRUSTS[:2])), "trusts_gone"),
+        (NOW_OF_NET, "preparing"),
+    ],
+)
+def test_the_net_is_looked_at_once_more(net: NetNow, answer: str) -> None:
+    life = life_in("queued")
+    life.net = net
+    assert _claimed(life) == answer
+
+
+def test_participants_are_the_requested_trusts_online_now() -> None:
+    life = life_in("queued", asked=request(min_trusts=2))
+    life.net = replace(NOW_OF_NET, online=frozenset(TRUSTS[1:]))
+    life.run("claim")
+    attempt = life.there.attempts[0]
+    assert [(p.trust_id, p.slot) for p in attempt.participants] == [
+        (TRUSTS[1], "Trust_2"),
+        (TRUSTS[2], "Trust_3"),
+    ]
+
+
+def test_a_revoked_approval_ends_a_queued_job_at_the_claim() -> None:
+    life = life_in("queued")
+    life.registry = without(TRUSTS[0])
+    assert _claimed(life) == "failed"
+    assert life.there.reason is not None
+    assert life.there.reason.code == Reason.TRUST_NOT_APPROVED
+
+
+def test_a_revoked_approval_ends_it_before_the_submit() -> None:
+    life = life_in("preparing")
+    life.registry = without(TRUSTS[0])
+    life.run("open")
+    assert life.there.state is JobState.FAILED
+    assert life.there.attempts[0].slot is SlotState.FREE
+
+
+def test_the_net_may_have_lost_a_member() -> None:
+    life = life_in("queued")
+    net = replace(NET, members={t: s for t, s in NET.members.items() if t != TRUSTS[2]})
+    life.registry = replace(REGISTRY, nets={NET.name: net})
+    assert _claimed(life) == "net_unfit"
+
+
+def test_flower_without_selection_takes_all_members_or_none() -> None:
+    flower = replace(NET, backend=FLBackend.FLOWER)
+    part = request(trust_ids=TRUSTS[:2], min_trusts=2)
+    registry = replace(REGISTRY, nets={NET.name: flower})
+    life = Life(asked=part, registry=registry).run("request")
+    assert life.there.state is JobState.REJECTED
+    assert life.there.reason is not None
+    assert life.there.reason.code == Reason.NO_SUCH_NET
+    selects = replace(NOW_OF_NET, extensions=frozenset({"selection"}))
+    assert Life(asked=part, registry=registry, net=selects).run("request").there.eligible
+    assert Life(registry=registry).run("request", "claim").there.state is JobState.PREPARING
+
+
+def test_a_stale_worker_writes_nothing() -> None:
+    life = life_in("preparing")
+    old = {name: COMMANDS[name](life) for name in ("open", "give back", "fail", "delay")}
+    lease = life.there.lease
+    assert lease is not None
+    life.job = replace(life.there, lease=replace(lease, until=life.now))
+    life.run("take lease")
+    assert life.there.lease is not None
+    assert life.there.lease.token == lease.token + 1
+    before = life.there
+    for name, command in old.items():
+        assert life.do(command).outcome is Outcome.FENCED, name
+    assert life.there == before
+    life.run("open")
+
+
+def test_a_lease_that_holds_is_not_taken() -> None:
+    life = life_in("preparing")
+    assert life.do(c.TakeLease(JOB, "b")).outcome is Outcome.FENCED
+
+
+def test_repeating_a_submission_opens_the_next_one() -> None:
+    life = life_in("submitting")
+    first = life.there.attempts[0].submission
+    life.run("open")
+    assert first is not None
+    assert life.there.state is JobState.SUBMITTING
+
+
+def test_a_run_of_another_submission_is_not_taken() -> None:
+    life = life_in("submitting")
+    stranger = c.KnowRun(JOB, 1, TRUSTS[0], "run-9")
+    assert life.do(stranger).outcome is Outcome.IGNORED
+
+
+def test_a_provisional_run_id_gives_way_to_a_report() -> None:
+    life = life_in("submitting")
+    life.do(c.KnowRun(JOB, 1, PATH, "guess", provisional=True))
+    assert life.there.attempts[0].provisional
+    life.run("running")
+    attempt = life.there.attempts[0]
+    assert (attempt.run_id, attempt.provisional) == ("run-1", False)

@@ -1,0 +1,123 @@
+"""A stop wins over everything that is not over, and the run's place waits for the run's end."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.domain.decision import Outcome
+from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState
+from tests.unit.domain_life import COMMANDS, NET, STATES, Life, life_in, without
+
+_NOT_ALIVE = {"nothing", "rejected", "completed", "failed", "stopped"}
+ALIVE = [name for name in STATES if name.split()[0] not in _NOT_ALIVE]
+
+
+@pytest.mark.parametrize("state", ALIVE)
+def test_nothing_is_submitted_after_a_stop(state: str) -> None:
+    life = life_in(state)
+    life.do(COMMANDS["stop"](life))
+    before = len(life.events)
+    for name in ("review", "claim", "take lease", "open", "give back", "open"):
+        life.do(COMMANDS[name](life))
+    later = [type(event).__name__ for event in life.events[before:]]
+    assert not {"Started", "SubmissionOpened", "RetryScheduled"} & set(later)
+
+
+@pytest.mark.parametrize("state", ALIVE)
+def test_a_stop_ends_in_stopped_whatever_the_run_says(state: str) -> None:
+    for last in ("see stopped", "see finished", "uploaded with results", "error"):
+        life = life_in(state)
+        life.do(COMMANDS["stop"](life))
+        life.do(COMMANDS["running"](life))
+        life.do(COMMANDS["know run"](life))
+        life.do(COMMANDS[last](life))
+        assert life.there.state is JobState.STOPPED, last
+        assert life.there.model_status is ModelStatus.STOPPED
+        assert life.there.reason is not None
+        assert life.there.reason.code == Reason.STOPPED_BY_REQUEST
+        assert life.told().count("stopped") == 1
+
+
+def test_before_the_request_it_waits_and_then_ends_the_job_at_once() -> None:
+    life = Life()
+    assert life.do(COMMANDS["stop"](life)).outcome is Outcome.PARKED
+    life.run("request", "stop")
+    assert life.told() == ["queued", "stop_requested", "stopped"]
+    assert life.there.attempt_number == 0
+
+
+def test_a_second_stop_changes_nothing() -> None:
+    life = life_in("running").run("stop")
+    before = life.there
+    life.do(COMMANDS["stop"](life))
+    assert life.there == before
+
+
+@pytest.mark.parametrize(
+    ("state", "slot"),
+    [
+        ("preparing", SlotState.FREE),
+        ("collecting", SlotState.QUARANTINED),
+        ("collecting freed", SlotState.FREE),
+    ],
+)
+def test_where_it_ends_at_once_the_place_is_kept_unless_no_run_can_live(
+    state: str, slot: SlotState
+) -> None:
+    attempt = life_in(state).run("stop").there.attempt
+    assert attempt is not None
+    assert attempt.slot is slot
+
+
+def test_a_submission_that_made_no_run_frees_the_place() -> None:
+    life = life_in("stopping unsubmitted").run("nothing runs")
+    assert life.there.state is JobState.STOPPED
+    assert life.there.attempts[0].slot is SlotState.FREE
+
+
+@pytest.mark.parametrize("word", ["nothing runs", "give back"])
+def test_a_run_that_a_report_named_keeps_its_place(word: str) -> None:
+    life = life_in("stopping unsubmitted").run("running", word)
+    assert life.there.state is JobState.STOPPED
+    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.run("see stopped").there.attempts[0].slot is SlotState.FREE
+
+
+def test_a_report_of_the_end_ends_the_job_and_the_list_frees_the_place() -> None:
+    life = life_in("stopping").run("stopped outside")
+    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.run("see stopped").there.attempts[0].slot is SlotState.FREE
+
+
+def test_an_abort_that_nobody_can_confirm_fails_and_keeps_the_place() -> None:
+    life = life_in("stopping unsubmitted").run("fail unknown")
+    assert life.there.state is JobState.FAILED
+    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+
+
+def test_a_run_gone_from_the_lists_is_stopped() -> None:
+    life = life_in("stopping").run("miss", "miss")
+    assert life.there.state is JobState.STOPPED
+    assert life.there.attempts[0].slot is SlotState.FREE
+
+
+@pytest.mark.parametrize(
+    ("state", "then", "code"),
+    [
+        ("queued", JobState.FAILED, Reason.TRUST_NOT_APPROVED),
+        ("preparing", JobState.STOPPED, Reason.APPROVAL_REVOKED),
+        ("submitting", JobState.STOPPING, Reason.APPROVAL_REVOKED),
+        ("running", JobState.STOPPING, Reason.APPROVAL_REVOKED),
+    ],
+)
+def test_an_approval_taken_back(state: str, then: JobState, code: Reason) -> None:
+    life = life_in(state)
+    life.registry = without(next(iter(NET.members)))
+    life.run("review")
+    job = life.there
+    assert job.state is then
+    told = job.reason or job.stop
+    assert told is not None
+    assert told.code == code
+    life.do(COMMANDS["review"](life))
+    assert life.told().count("stop_requested") <= 1
