@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from service.domain.registry import NetNow, Registry
+from service.domain.registry import Net, NetNow, Registry
 from service.domain.vocabulary import FLBackend
 
 #: Required files by job type of one backend; None: its manifest can't be read now.
@@ -40,3 +41,5 @@ class Facts:
     hub_paused: bool = False
     #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
+    #: a memory of `fit.candidates` for as long as these facts hold
+    fits: dict[Any, list[Net]] = field(default_factory=dict, compare=False, repr=False)

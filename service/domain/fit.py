@@ -58,9 +58,14 @@ def misfit(net: Net, request: Request | Group, now: NetNow | None) -> str | None
 
 
 def candidates(request: Request, facts: Facts) -> list[Net]:
-    """The nets of the registry that could serve the request, by name."""
-    nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
-    return [n for n in nets if misfit(n, request, facts.nets.get(n.name)) is None]
+    """The nets of the registry that could serve the request, by name. Worked out once for equal wants."""
+    wants = (request.fl_backend, request.trust_ids, request.resources)
+    found = facts.fits.get(wants)
+    if found is None:
+        nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
+        found = [n for n in nets if misfit(n, request, facts.nets.get(n.name)) is None]
+        facts.fits[wants] = found
+    return found
 
 
 def _obstacle(net: Net, request: Request, now: NetNow | None) -> Waiting | None:

@@ -24,10 +24,10 @@ def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) 
     known = facts.retired.get(request.job_id) if job is None else job.request.content_hash
     if known is not None:
         return _again(job, request.content_hash, known)
-    problems = _problems(request, facts)
+    nets = candidates(request, facts)
+    problems = _problems(request, nets, facts)
     if problems:
         return happened(_rejected(request, problems, facts))
-    nets = candidates(request, facts)
     early = request.not_before is not None and request.not_before > facts.now
     event = e.Queued(
         at=facts.now,
@@ -87,7 +87,7 @@ def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Reje
     return e.Rejected(at=facts.now, rejection=rejection, reason=why)
 
 
-def _problems(request: Request, facts: Facts) -> list[Problem]:
+def _problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
     registry = facts.registry
     problems: list[Problem] = []
     project = registry.projects.get(request.project_id)
@@ -115,12 +115,11 @@ def _problems(request: Request, facts: Facts) -> list[Problem]:
     if request.deadline is not None and request.deadline <= facts.now:
         problems.append(Problem(("deadline",), "the deadline has passed", Reason.DEADLINE_EXCEEDED))
     if not unknown:
-        problems += _net_problems(request, facts)
+        problems += _net_problems(request, nets, facts)
     return problems
 
 
-def _net_problems(request: Request, facts: Facts) -> list[Problem]:
-    nets = candidates(request, facts)
+def _net_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
     if not nets:
         reasons = [
             f"{net.name} {misfit(net, request, facts.nets.get(net.name))}"
