@@ -42,4 +42,4 @@ class Facts:
     #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
     #: a memory of `fit.candidates` for as long as these facts hold
-    fits: dict[Any, list[Net]] = field(default_factory=dict, compare=False, repr=False)
+    fits: dict[Any, list[Net]] = field(init=False, default_factory=dict, compare=False, repr=False)
