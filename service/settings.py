@@ -6,6 +6,7 @@ All errors are raised together, each naming its variable. A room takes its own s
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -191,21 +192,30 @@ def load(env_file: Path | None = None, **overrides: Any) -> Settings:
 
 
 def _explain(exc: ValidationError) -> str:
-    lines = [
-        f"{PREFIX}{'__'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
-        for error in exc.errors(include_url=False, include_input=False)
-    ]
+    lines = []
+    for error in exc.errors(include_url=False, include_input=False):
+        name = f"{PREFIX}{'__'.join(str(part) for part in error['loc'])}".upper()
+        told = error["msg"]
+        if error["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, _variables(), n=1)
+            told = "there is no such setting" + (f"; is {near[0]} meant?" if near else "")
+        lines.append(f"{name}: {told}")
     return "the settings are not usable:\n  " + "\n  ".join(lines)
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """FL_ variables that no setting reads, most likely misspelt: for `doctor`."""
+def _variables() -> set[str]:
+    """The names of all variables that are settings, sections included."""
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    known |= {
+    return known | {
         f"{PREFIX}{section}__{name}".upper()
         for section, field in Settings.model_fields.items()
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         for name in field.annotation.model_fields
     }
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """FL_ variables that no setting reads, most likely misspelt: for `doctor`."""
+    known = _variables()
     own = {"FL_FAULTPOINT", "FL_SECRETS_DIR"}
     return sorted(k for k in environment if k.startswith(PREFIX) and k not in known | own)

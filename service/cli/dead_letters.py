@@ -31,7 +31,8 @@ def list_letters(
         say_json(rows)
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("record", "kind", "cause", "at"):
+    table.add_column("record", no_wrap=True, min_width=30)
+    for name in ("kind", "cause", "at"):
         table.add_column(name, overflow="fold")
     for row in rows:
         where = f"{row['topic']}/{row['partition']}/{row['offset']}"

@@ -63,8 +63,10 @@ async def _list(
 def jobs_table(rows: list[dict[str, Any]]) -> Table:
     """Jobs as lines of a table."""
     table = Table(box=None, pad_edge=False)
-    for name in ("job", "state", "round", "net", "attempt", "priority", "since", "why"):
-        table.add_column(name)
+    # The id whole on every screen: it is what the other commands are given.
+    table.add_column("job", no_wrap=True, min_width=36)
+    for name in ("state", "round", "net", "try", "prio", "since", "why"):
+        table.add_column(name, no_wrap=name == "state")
     for row in rows:
         rounds = f"{row['round']}/{row['total_rounds']}" if row["total_rounds"] else ""
         why = row["reason"]["code"] if row["reason"] else (row["waiting"] or "")

@@ -57,8 +57,13 @@ async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
         await close_pool(pool)
 
 
+#: Width of tables that go into a file or a pipe: what reads them must not lose half an id.
+_PIPE_WIDTH = 240
+
+
 def out() -> Console:
-    return Console()
+    """Standard output: as wide as the terminal, or wide enough for every table."""
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
 
 
 def say_json(value: object) -> None:

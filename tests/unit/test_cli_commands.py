@@ -85,8 +85,12 @@ def test_bad_settings_are_all_told(
 ) -> None:
     monkeypatch.setenv("FL_HTTP__PORT", "99999")
     monkeypatch.setenv("FL_KAFKA__PARTITIONS", "many")
+    monkeypatch.setenv("FL_KAFKA__TOPIC_PREFX", "typo.")
     assert run("migrate") == 1
     told = capsys.readouterr().err
+    assert (
+        "FL_KAFKA__TOPIC_PREFX: there is no such setting; is FL_KAFKA__TOPIC_PREFIX meant?" in told
+    )
     assert "FL_HTTP__PORT" in told
     assert "FL_KAFKA__PARTITIONS" in told
 
