@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from service.domain.job import Rejection
 from service.domain.values import (
     Attempt,
@@ -31,7 +33,10 @@ from service.domain.values import (
 )
 from service.domain.vocabulary import FLBackend, SlotState
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+def _dumps(value: object) -> str:
+    """Compact JSON. What a job holds came from checked JSON, so no number here is not finite."""
+    return to_json(value, inf_nan_mode="null").decode()
 
 
 def _time(value: datetime | None) -> str | None:
@@ -52,6 +57,9 @@ def write_request(request: Request | Rejection) -> str:
     resources = request.resources
     return _dumps(
         {
+            # These two come first: a state record takes them over as text, up to `trust_ids`.
+            "requested_by": request.requested_by,
+            "labels": request.labels,
             "trust_ids": [str(t) for t in request.trust_ids],
             "fl_backend": request.fl_backend,
             "job_type": request.job_type,
@@ -71,8 +79,6 @@ def write_request(request: Request | Rejection) -> str:
             "deadline": _time(request.deadline),
             "max_runtime_seconds": request.max_runtime_seconds,
             "max_stall_seconds": request.max_stall_seconds,
-            "requested_by": request.requested_by,
-            "labels": request.labels,
         }
     )
 

@@ -179,7 +179,6 @@ def assemble(
         "state": state,
         "job_status": job_status(JobState(state)),
         "model_status": model_status,
-        **_asked(request),
         "sequence": sequence,
         "waiting_for": waiting,
         "not_before": _time(next_try_at),
@@ -189,7 +188,7 @@ def assemble(
     }
     shown = "null" if state == JobState.REJECTED else request
     return (
-        f'{dump_text(head)[:-1]},"request":{shown},"progress":{progress},"attempts":{attempts},'
+        f'{dump_text(head)[:-1]},{_asked(request)},"request":{shown},"progress":{progress},"attempts":{attempts},'
         f'"stop":{stop or "null"},"reason":{reason or "null"},"results":{results or "null"}}}'
     )
 
@@ -198,15 +197,19 @@ def _time(value: datetime | None) -> str | None:
     return None if value is None else rfc3339(value)
 
 
-#: How the request's text ends when it has neither labels nor a requester: nothing to parse then.
-_ANONYMOUS: Final = '"requested_by":null,"labels":{}}'
+#: What follows `requested_by` and `labels` in a request's text. A label's value is text, so this can't
+#: stand among them.
+_AFTER: Final = ',"trust_ids":['
 
 
-def _asked(request: str) -> dict[str, Any]:
-    if request.endswith(_ANONYMOUS):
-        return {"labels": {}, "requested_by": None}
+def _asked(request: str) -> str:
+    """`requested_by` and `labels` as members, cut from the request's text."""
+    end = request.find(_AFTER)
+    if end > 0:
+        return request[1:end]
     asked = json.loads(request)
-    return {"labels": asked.get("labels", {}), "requested_by": asked.get("requested_by")}
+    own = {"requested_by": asked.get("requested_by"), "labels": asked.get("labels", {})}
+    return dump_text(own)[1:-1]
 
 
 def _attempt(attempts: str) -> dict[str, Any]:
