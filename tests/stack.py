@@ -162,7 +162,9 @@ def _start_shared() -> RunningStack:
     folder = Path(os.environ[_RUN_DIR])
     folder.mkdir(mode=0o711, exist_ok=True)
     owner = int(folder.name.rpartition("-")[2])
-    Running(owner, birth_of(owner) or "").write(folder / "owner")
+    # Every worker writes the same; where two do at once, one of them finds its file moved already.
+    with suppress(FileNotFoundError):
+        Running(owner, birth_of(owner) or "").write(folder / "owner")
     stop_abandoned()
     given = {key: os.environ[key] for key in (*ADDRESS_OF.values(), *_AWS) if key in os.environ}
     info = Stack(folder, parts=SERVERS, environ=given).up()
