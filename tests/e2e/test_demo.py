@@ -1,0 +1,148 @@
+"""The demo, as a user runs it: a model better than a coin, everything stopped, and no crash harms it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.local.env_file import ADDRESS_OF
+from service.local.process import marked
+from service.local.stack import ALL_PARTS, Stack
+
+_TERMINAL = {f"fl.job.{word}.v1" for word in ("completed", "failed", "stopped", "rejected")}
+
+
+class Demo:
+    """One folder for a demo, and one that is its temporary directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.dir = home / "demo"
+        self.temporary = home / "temporary"
+        self.said = home / "said.txt"
+
+    def start(self, *more: str) -> subprocess.Popen[str]:
+        own = {key: value for key, value in os.environ.items() if key not in ADDRESS_OF.values()}
+        with self.said.open("w") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "service", "demo", "--dir", str(self.dir), *more],
+                env=own | {"TMPDIR": str(self.temporary)},
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            )
+
+    def document(self, process: subprocess.Popen[str]) -> dict[str, Any]:
+        out, _ = process.communicate(timeout=100)
+        assert process.returncode == 0, self.said.read_text()
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    def wait_for(self, text: str, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
+        until = time.monotonic() + seconds
+        while text not in self.said.read_text():
+            assert process.poll() is None, self.said.read_text()
+            assert time.monotonic() < until, self.said.read_text()
+            time.sleep(0.02)
+
+    def running(self) -> list[str]:
+        names = (*ALL_PARTS, "service")
+        return [name for name in names if marked(f"{name}@{self.dir}")]
+
+    def assert_nothing_left(self) -> None:
+        assert self.running() == []
+        assert list(self.temporary.iterdir()) == []
+        assert not (self.dir / "service.pid").exists()
+
+    def runs(self, job_id: str) -> list[tuple[int, str]]:
+        """(attempt, status) of the runs that the net itself has on record for the job."""
+        with closing(sqlite3.connect(self.dir / "net" / "runs.db")) as ledger:
+            query = "SELECT attempt, status FROM run WHERE job_id = ?"
+            return ledger.execute(query, (job_id,)).fetchall()
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="fl-job-service-demo-"))
+    folder.chmod(0o711)
+    (folder / "temporary").mkdir(mode=0o711)
+    yield folder
+    Stack(folder / "demo", environ={}).down()
+    shutil.rmtree(folder)
+
+
+def test_it_trains_a_model_and_leaves_nothing_running(home: Path) -> None:
+    demo = Demo(home)
+    began = time.monotonic()
+    found = demo.document(demo.start("--json"))
+    print(f"demo from an empty folder: {time.monotonic() - began:.1f} s, parts {found['seconds']}")
+    demo.assert_nothing_left()
+
+    assert found["state"] == "completed"
+    assert [r["round"] for r in found["rounds"]] == list(range(1, 21))
+    places = {"all", "Trust_1", "Trust_2", "Trust_3"}
+    for one in found["rounds"]:
+        assert set(one["scores"]) == places
+        assert all(set(s) == {"loss", "accuracy", "auc"} for s in one["scores"].values())
+    test = found["test"]
+    assert test["federated"]["accuracy"] > 0.95
+    assert test["federated"]["auc"] > 0.98
+    alone = [test[place]["accuracy"] for place in places - {"all"}]
+    assert test["federated"]["accuracy"] > sum(alone) / 3
+    assert test["pooled"]["accuracy"] > 0.95
+    assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert Path(found["results_file"]).stat().st_size == found["results"]["bytes"]
+    assert [e["sequence"] for e in found["lifecycle"]] == list(
+        range(1, len(found["lifecycle"]) + 1)
+    )
+    assert found["service_restarts"] == 0
+    assert 0 < sum(found["memory"].values()) < 10**9
+
+
+def test_a_killed_service_still_completes_the_job(home: Path) -> None:
+    demo = Demo(home)
+    process = demo.start("--json", "--rounds", "100")
+    demo.wait_for("round 10/100", process)
+    os.kill(int((demo.dir / "service.pid").read_text()), signal.SIGKILL)
+    demo.wait_for("died; started again", process)
+    found = demo.document(process)
+    demo.assert_nothing_left()
+
+    assert found["state"] == "completed"
+    assert found["service_restarts"] == 1
+    assert len(found["rounds"]) == 100
+    kinds = [event["type"] for event in found["lifecycle"]]
+    assert [kind for kind in kinds if kind in _TERMINAL] == ["fl.job.completed.v1"]
+    runs = demo.runs(found["job_id"])
+    assert sorted(attempt for attempt, _ in runs) == list(range(1, found["attempts"] + 1))
+    assert len(found["backend_runs"]) == len(runs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_stops_everything(home: Path, number: signal.Signals) -> None:
+    demo = Demo(home)
+    process = demo.start("--rounds", "1000")
+    demo.wait_for("running" if number is signal.SIGINT else "starting", process)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert demo.said.read_text().splitlines()[-1].startswith("interrupted")
+    demo.assert_nothing_left()
+
+
+def test_a_backend_that_it_has_not_is_a_usage_error(home: Path) -> None:
+    done = Demo(home).start("--backend", "abacus")
+    done.communicate(timeout=30)
+    assert done.returncode == 2
