@@ -47,9 +47,10 @@ class Place:
     settings: Settings
     folder: Path
 
-    def start(self, module: str, *arguments: str) -> Process:
-        """A process of this place; `module` is what follows `python -m`."""
-        return start(module, arguments, self.env, self.folder / f"{self.name}-{module}.log")
+    def start(self, module: str, *arguments: str, out: Path | None = None) -> Process:
+        """A process of this place; `module` is what follows `python -m`, `out` takes its standard output."""
+        log = self.folder / f"{self.name}-{module.lstrip('.')}.log"
+        return start(module, arguments, self.env, log, out)
 
     async def connect(self) -> asyncpg.Connection[Any]:
         return await asyncpg.connect(self.settings.database.dsn.get_secret_value())

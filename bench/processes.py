@@ -62,16 +62,22 @@ class Process:
                 self._popen.wait()
 
 
-def start(module: str, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Process:
+def start(
+    module: str,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    log: Path,
+    output: Path | None = None,
+) -> Process:
     """Start `python -m module`; a module that starts with a dot is one of this package."""
     name = f"{PACKAGE}{module}" if module.startswith(".") else module
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with log.open("ab") as out:
+    with log.open("ab") as err, (output or log).open("ab") as out:
         popen = subprocess.Popen(
             [sys.executable, "-m", name, *arguments],
             env={**env, "PYTHONPATH": path} if PACKAGE == "bench" else dict(env),
             stdin=subprocess.DEVNULL,
             stdout=out,
-            stderr=out,
+            stderr=err,
         )
     return Process(" ".join([name, *arguments]), popen, log)
