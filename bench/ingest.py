@@ -91,7 +91,8 @@ async def _one(here: Ground, who: Contestant, number: int, requests: int, say: S
                 check=_checker(processes),
                 progress=_teller(say, f"{prefix}: out", count),
             )
-            began = await _rows(place, count)
+            began, batches = await _rows(place, count)
+            say(f"{prefix}: {count / batches:,.0f} requests in a transaction")
             return _run(who, number, count, seen.last - began, processes)
         finally:
             for process in processes:
@@ -139,13 +140,15 @@ async def _leads(place: Place, relay: Process) -> None:
     raise Transient("the relay did not begin within 30 s")
 
 
-async def _rows(place: Place, count: int) -> float:
-    """Check that every row is there; the time of the first, in seconds since 1970."""
+async def _rows(place: Place, count: int) -> tuple[float, int]:
+    """Check that every row is there; when the first was written, in seconds since 1970, and how many
+    transactions wrote them."""
     connection = await place.connect()
     try:
         found: Any = await connection.fetchrow(
             "SELECT (SELECT count(*) FROM job) AS jobs, (SELECT count(*) FROM event) AS events, "
             "(SELECT count(*) FROM ready) AS ready, "
+            "(SELECT count(DISTINCT created_at) FROM job) AS batches, "
             "(SELECT extract(epoch FROM min(created_at)) FROM job) AS began"
         )
     finally:
@@ -153,7 +156,7 @@ async def _rows(place: Place, count: int) -> float:
     for what in ("jobs", "events", "ready"):
         if found[what] != count:
             raise Transient(f"{place.name}: {found[what]} {what} for {count} requests")
-    return float(found["began"])
+    return float(found["began"]), found["batches"]
 
 
 def _teller(say: Say, what: str, total: int) -> Any:

@@ -28,6 +28,7 @@ EVENT_COLUMNS: Final = (
 )  # fmt: skip
 READY_COLUMNS: Final = ("group_id", "rank", "created_at", "job_id")
 
+_NOT_TOLD: Final = {"job_id", "model_id", "project_id", "cohort_query"}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Headers = list[tuple[str, bytes]]
 
@@ -76,7 +77,13 @@ def take(
         "waiting_for": "waiting_for_trusts",
     }
     lifecycle = _encode(common | own)
-    request = _encode(asked.model_dump(mode="json", exclude={"cohort_query"}))
+    request = _encode(
+        {
+            **asked.model_dump(mode="json", exclude=_NOT_TOLD),
+            "min_trusts": asked.min_trusts or len(asked.trust_ids),
+            "resources": {"num_gpus": 0, "mem_per_gpu_gib": 0},
+        }
+    )
     stamp = at.isoformat()
     head = _encode(
         common
