@@ -83,7 +83,11 @@ def log_loss(y, p):
 
 def scores(y, p):
     """Loss, share of right diagnoses, and area under the ROC curve."""
-    return {"loss": log_loss(y, p), "accuracy": float(np.mean((p > 0.5) == (y > 0.5))), "auc": auc(y, p)}
+    return {
+        "loss": log_loss(y, p),
+        "accuracy": float(np.mean((p > 0.5) == (y > 0.5))),
+        "auc": auc(y, p),
+    }
 
 
 def auc(y, p):
