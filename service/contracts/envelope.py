@@ -268,6 +268,10 @@ def headers(
     return made
 
 
+@lru_cache(maxsize=4_096)
 def rfc3339(time: datetime) -> str:
-    """A time as RFC 3339 text in UTC with microseconds, for example 2026-01-02T03:04:05.000006Z."""
+    """A time as RFC 3339 text in UTC with microseconds, for example 2026-01-02T03:04:05.000006Z.
+
+    Remembered, since everything that one transaction writes has the same time.
+    """
     return time.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -33,18 +34,18 @@ from tests.unit.domain_life import (
 FACTS = Facts(BEGIN, REGISTRY, {NET.name: NOW_OF_NET}, {FLBackend.EMBEDDED: {"standard": ()}})
 
 
-def _ask(facts: Facts = FACTS, **more: object) -> Decision:
+def _ask(facts: Facts = FACTS, **more: Any) -> Decision:
     asked = request(**more)
     return decide(None, c.RequestTraining(JOB, asked), facts)
 
 
-def _queued(facts: Facts = FACTS, **more: object) -> e.Queued:
+def _queued(facts: Facts = FACTS, **more: Any) -> e.Queued:
     event = _ask(facts, **more).events[0]
     assert isinstance(event, e.Queued), event
     return event
 
 
-def _refusals(facts: Facts = FACTS, **more: object) -> list[str]:
+def _refusals(facts: Facts = FACTS, **more: Any) -> list[str]:
     event = _ask(facts, **more).events[0]
     assert isinstance(event, e.Rejected), event
     assert event.reason.errors
@@ -76,7 +77,7 @@ STRANGER = uuid4()
     ],
 )
 def test_what_can_never_run_is_rejected_with_every_reason(
-    wrong: dict[str, object], codes: list[Reason]
+    wrong: dict[str, Any], codes: list[Reason]
 ) -> None:
     assert _refusals(**wrong) == codes
 
