@@ -19,7 +19,7 @@ class RelayOptions:
     lease_seconds: float = 1.5
     lease_max_seconds: float = 30.0
     stalled_after: float = 10.0
-    batch_events: int = 500
+    batch_events: int = 1_500
     batch_bytes: int = 4 * 1024 * 1024
     busy_poll: float = 0.005
     busy_for: float = 2.0
