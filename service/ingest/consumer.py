@@ -44,7 +44,8 @@ log = structlog.get_logger(__name__)
 
 _POLL_MS = 500
 _SLICE = 200
-#: With an idle store a batch of this size starts although more is waiting to be decoded.
+#: With an idle store a batch of this size starts although more is waiting to be decoded: small first batches
+#: cost more in transactions than their head start is worth.
 _WORTHWHILE = 2_000
 #: What a record is counted as beside its key and value.
 _RECORD_BYTES = 200

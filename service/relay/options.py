@@ -10,8 +10,9 @@ class RelayOptions:
     """Times in seconds.
 
     `shard` of `shards` owns the partitions p with p mod shards = shard; no other process may write to them.
-    `batch_events`: events in one Kafka transaction. `idle_poll` is the longest wait for events that another
-    process wrote; while events came within `busy_for`, `busy_poll` holds.
+    `batch_events`: most events in one Kafka transaction, whose markers cost the broker more than records.
+    `idle_poll` is the longest wait for events that another process wrote; while events came within
+    `busy_for`, `busy_poll` holds.
     """
 
     shard: int = 0
