@@ -1,0 +1,108 @@
+"""What is installed from the wheel works from any folder, with nothing of the checkout in reach."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.errors import Missing
+from service.local.kafka import KafkaPart
+from service.local.process import sweep
+from service.local.stack import ALL_PARTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = ["-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run([sys.executable, *build], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content as an installer lays it out."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for part in (*ALL_PARTS, "service"):
+        sweep(f"{part}@{tmp_path / 'fl-demo'}")
+
+
+def run(installed: Path, folder: Path, *words: str, **settings: str) -> str:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FL_", "AWS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "service", *words],
+        env={**kept, "PYTHONPATH": str(installed), **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_holds_what_the_code_reads(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for name in (
+        "service/schemas/sql/migrations/0001_initial.sql",
+        "service/schemas/asyncapi.yaml",
+        "service/assets/demo/trainer.py",
+        "service/assets/job_types_and_required_files.flower.json",
+        "service/bench/__init__.py",
+        "service/store/sql/jobs.sql",
+        "service/local/kafka_jars.txt",
+    ):
+        assert name in names, f"the wheel lacks {name}"
+    assert not any(name.startswith("tests/") for name in names)
+
+
+def test_it_migrates_and_checks_its_schemas(
+    installed: Path, empty: Path, fresh_env: dict[str, str]
+) -> None:
+    where = "import service; print(service.__file__)"
+    found = subprocess.run(
+        [sys.executable, "-c", where],
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        cwd=empty,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.startswith(str(installed)), "the checkout was used instead"
+    settings = {k: v for k, v in fresh_env.items() if k.startswith(("FL_", "AWS_"))}
+    assert "0001" in run(installed, empty, "migrate", **settings)
+    assert "up to date" in run(installed, empty, "migrate", **settings)
+    assert json.loads(run(installed, empty, "schemas", "check", "--json"))["drifts"] == []
+    assert "ingest" in run(installed, empty, "bench", "--help")
+
+
+@pytest.mark.timeout(180)
+def test_its_demo_runs_from_an_empty_folder(installed: Path, empty: Path) -> None:
+    try:
+        KafkaPart(empty, {"client": 0, "controller": 0}).check()
+    except Missing as exc:
+        pytest.skip(str(exc))
+    document = json.loads(run(installed, empty, "demo", "--rounds", "3", "--json"))
+    assert (document["state"], len(document["rounds"])) == ("completed", 3)
+    assert [entry.name for entry in empty.iterdir()] == ["fl-demo"]
