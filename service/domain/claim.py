@@ -39,7 +39,8 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
     if len(online) < request.min_trusts:
         return ignored("trusts_gone")
     last = job.attempt
-    kept = last is not None and not last.burnt
+    # A run that became known after the give-back makes it a burnt one: its place must not be forgotten.
+    kept = last is not None and not last.burnt and last.run_id is None
     attempt = Attempt(
         number=job.attempt_number if kept else job.attempt_number + 1,
         net=net.name,
