@@ -74,7 +74,8 @@ def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
     passed_deadline = request.deadline is not None and request.deadline <= facts.now
     if passed_deadline and job.state is JobState.PREPARING:
         return happened(e.Failed(at=facts.now, reason=_deadline(), slot=SlotState.FREE))
-    return happened(e.Reviewed(at=facts.now, due_at=None))
+    due = request.deadline if job.state is JobState.PREPARING else None
+    return happened(e.Reviewed(at=facts.now, due_at=due))
 
 
 def _revoked(job: Job, why: Why, facts: Facts) -> Decision:
