@@ -20,6 +20,7 @@ from service.contracts.fl import INetDetails
 from service.contracts.problems import BadData, from_pydantic, problem, told_as
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Problem
+from service.domain.vocabulary import POLL_SECONDS
 
 #: A net without an `id` has uuid5 of this namespace and its name. Fixed for ever.
 NET_NAMESPACE: Final = uuid5(NAMESPACE_URL, "urn:fl-job-service:net")
@@ -313,6 +314,6 @@ def _net(entry: NetEntry) -> Net:
         path_id=entry.path_id,
         selects_clients=entry.selects_clients,
         strays=entry.strays,
-        poll_seconds=entry.poll_seconds,
+        poll_seconds=entry.poll_seconds or POLL_SECONDS.get(entry.fl_backend),
         options=options,
     )

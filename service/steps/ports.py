@@ -110,6 +110,10 @@ class Bundles(Protocol):
         path_id: UUID,
         slots: Mapping[UUID, str],
     ) -> Staged: ...
+    async def remove(self, job_id: UUID) -> int:
+        """Delete all bundles of a finished job, not its results; how many objects went."""
+        ...
+
     async def presign(self, staged: Staged) -> tuple[str, ...]: ...
     async def store_results(
         self, job_id: UUID, attempt: int, chunks: AsyncIterator[bytes]
@@ -180,6 +184,10 @@ class Store(Protocol):
 
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
         """Take or prolong a named lease (a poller's, a sweep's)."""
+        ...
+
+    async def buried(self, limit: int) -> list[UUID]:
+        """Jobs whose rows go with the next `clean`: their tombstones are acknowledged."""
         ...
 
     async def clean(self, limit: int) -> int:

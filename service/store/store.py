@@ -151,6 +151,11 @@ class Store:
                 await connection.fetchval(Q["named_lease"], name, holder, ttl_seconds) is not None
             )
 
+    async def buried(self, limit: int) -> list[UUID]:
+        async with reading(self.pool) as connection:
+            rows = await connection.fetch(Q["tombstones_acknowledged"], limit)
+        return [row["job_id"] for row in rows]
+
     async def clean(self, limit: int) -> int:
         return await clean.clean(self.pool, self._retention, limit)
 

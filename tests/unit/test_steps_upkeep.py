@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from datetime import timedelta
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -83,6 +83,9 @@ def test_a_waiting_job_says_why_once() -> None:
     run(story())
 
 
+GONE = uuid4()
+
+
 def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
     class Full:
         async def feed_parked(self, limit: int) -> int:
@@ -93,6 +96,9 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
 
         async def stop_models(self, limit: int) -> int:
             return 1
+
+        async def buried(self, limit: int) -> list[UUID]:
+            return [GONE]
 
         async def clean(self, limit: int) -> int:
             return limit
@@ -106,6 +112,7 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         assert await sweep.stop_models() is None
         assert kit.bells.stop.is_set()
         assert 0 < (await clean(kit) or 0) < kit.pace.clean_seconds
+        assert kit.bundles.removed == [GONE]
 
     run(story())
 

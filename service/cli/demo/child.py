@@ -21,7 +21,7 @@ from service.errors import Transient
 from service.local.process import Launch, Memory, Running, memory_of, python, spawn, stop, sweep
 
 _SOON: Final = 5.0
-_DEATHS: Final = 3
+_DEATHS: Final = 6
 _STOP_SECONDS: Final = 10.0
 #: A killed service's successor is back in its consumer group, and takes over its jobs, within seconds.
 _IMPATIENT: Final = {

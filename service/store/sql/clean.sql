@@ -23,6 +23,10 @@ INSERT INTO tombstone (job_id, at) SELECT unnest($1::uuid[]), now() ON CONFLICT 
 SELECT t.job_id FROM tombstone t JOIN job j USING (job_id)
 WHERE t.published_at IS NOT NULL ORDER BY t.job_id LIMIT $1 FOR NO KEY UPDATE OF j
 
+-- name: tombstones_acknowledged
+SELECT t.job_id FROM tombstone t JOIN job j USING (job_id)
+WHERE t.published_at IS NOT NULL ORDER BY t.job_id LIMIT $1
+
 -- name: retire
 INSERT INTO retired (job_id, content_hash, at)
 SELECT job_id, content_hash, now() FROM job WHERE job_id = ANY($1::uuid[]) ON CONFLICT DO NOTHING

@@ -17,6 +17,7 @@ from service.errors import ServiceError
 class FakeBundles:
     errors: list[ServiceError] = field(default_factory=list)  #: raised by the next calls
     staged: list[UUID] = field(default_factory=list)
+    removed: list[UUID] = field(default_factory=list)
     stored: dict[tuple[UUID, int], bytes] = field(default_factory=dict)
     seconds: float = 0.05
 
@@ -35,6 +36,10 @@ class FakeBundles:
         self.staged.append(path_id)
         prefix = f"s3://app/{request.job_id}/{attempt}/{path_id}/"
         return Staged(prefix, "sha", (f"{path_id}/a",), {"GLOBAL_ROUNDS": 2}, "standard")
+
+    async def remove(self, job_id: UUID) -> int:
+        self.removed.append(job_id)
+        return 0
 
     async def presign(self, staged: Staged) -> tuple[str, ...]:
         return tuple(f"http://s3/{key}" for key in staged.keys)

@@ -184,6 +184,9 @@ class FakeStore:
         self.leases[name] = (holder, self.time() + timedelta(seconds=ttl_seconds))
         return True
 
+    async def buried(self, limit: int) -> list[UUID]:
+        return []
+
     async def clean(self, limit: int) -> int:
         return 0
 
