@@ -15,6 +15,7 @@ import secrets
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,6 +26,7 @@ import structlog
 from service.bundles import Bundles
 from service.bundles.staging import Limits as BundleLimits
 from service.contracts import fl
+from service.domain.events import word_of
 from service.domain.facts import JobTypes, Limits
 from service.domain.vocabulary import FLBackend, JobState
 from service.errors import Invalid, Permanent, Transient
@@ -41,7 +43,7 @@ from service.steps.crew import Crew
 from service.steps.pace import Pace
 from service.store import migrate
 from service.store.apply import Committed
-from service.store.database import Pool, close_pool, open_pool
+from service.store.database import Pool, close_pool, on_retry, open_pool
 from service.store.facts import FactReader
 from service.store.outbox import Outbox
 from service.store.registry import apply_registry_file
@@ -239,12 +241,30 @@ def _build(app: App) -> None:
         app.consumer = Consumer(app.store, outbox, settings.kafka, settings.ingest, ingest)
         app.metrics.follow("ingest", lambda: ingest, INGEST)
     app.store.listeners.append(_listener(app, events))
+    on_retry.append(_retry_counter(app.metrics))
+
+
+def _retry_counter(metrics: Metrics) -> Callable[[str], None]:
+    def repeated(error: str) -> None:
+        if error == "DeadlockDetectedError":
+            metrics.deadlocks.inc()
+        else:
+            metrics.serialization_retries.labels(error).inc()
+
+    return repeated
 
 
 def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
     def heard(committed: Committed) -> None:
-        for decision in committed.decisions:
-            app.metrics.decisions.labels(decision.outcome).inc()
+        app.metrics.committed(
+            Counter(decision.outcome for decision in committed.decisions),
+            Counter(
+                word_of(event)
+                for decision in committed.decisions
+                for event in decision.events
+                if event.published
+            ),
+        )
         if committed.events:
             events.set()
         if app.crew is None:

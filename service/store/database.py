@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -51,6 +51,8 @@ _AGAIN: Final = (
     asyncpg.exceptions.LockNotAvailableError,
 )
 CLOSE_SECONDS: Final = 5.0
+#: Told the name of every error after which a transaction is repeated; a deadlock is DeadlockDetectedError.
+on_retry: list[Callable[[str], None]] = []
 
 
 @contextlib.contextmanager
@@ -70,6 +72,8 @@ def translated() -> Iterator[None]:
     except _AGAIN as exc:
         if isinstance(exc, asyncpg.exceptions.DeadlockDetectedError):
             log.warning("deadlock")
+        for listener in on_retry:
+            listener(type(exc).__name__)
         raise Transient(f"the database asks to try again: {exc}", code="database_busy") from exc
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as exc:
         raise Invalid(

@@ -152,13 +152,11 @@ class Metrics:
         # --- the one write path
         self.decisions = counter("fl_decisions", "Commands decided.", "outcome")
         self.events = counter("fl_events", "Events written.", "type")
-        self.apply_seconds = histogram("fl_apply_seconds", "One transaction of commands.")
         self.deadlocks = counter("fl_deadlocks", "Transactions repeated after a deadlock.")
         self.serialization_retries = counter(
             "fl_transaction_retries", "Transactions repeated for another reason.", "reason"
         )
         # --- the work
-        self.claims = counter("fl_claims", "Claims tried.", "outcome")
         self.steps = counter("fl_steps", "Turns of the steps.", "step", "outcome")
         self.step_seconds = histogram("fl_step_seconds", "Time of a turn.", "step", buckets=_SLOW)
         # --- nets
@@ -166,7 +164,6 @@ class Metrics:
         self.net_call_seconds = histogram(
             "fl_net_call_seconds", "Time of a call to an adapter.", "net", "call", buckets=_SLOW
         )
-        self.breaker_open = gauge("fl_net_breaker_open", "1 while calls are held back.", "net")
         self.net_answering = gauge("fl_net_answering", "1 when the adapter answers.", "net")
         self.net_online = gauge("fl_net_clients_online", "Member trusts online.", "net")
         self.net_occupied = gauge("fl_net_slots_occupied", "Places taken on the net.", "net")
@@ -184,11 +181,17 @@ class Metrics:
         self.oldest_queued_seconds = gauge(
             "fl_oldest_queued_seconds", "Age of the oldest queued job."
         )
-        self.ingest_lag = gauge("fl_ingest_lag_records", "Records not yet read.")
 
     def follow(self, part: str, status: Callable[[], Any], followed: Iterable[Followed]) -> None:
         """Export a part's own counts (`INGEST`, `RELAY`); `status` may answer None meanwhile."""
         self._following.add(part, status, followed)
+
+    def committed(self, outcomes: Mapping[str, int], words: Mapping[str, int]) -> None:
+        """A transaction was committed: its decisions by outcome, its published events by word."""
+        for outcome, number in outcomes.items():
+            self.decisions.labels(outcome).inc(number)
+        for word, number in words.items():
+            self.events.labels(word).inc(number)
 
     def on_step(self, step: str, outcome: str, seconds: float) -> None:
         """One turn of a step ended: ok, transient or error."""
