@@ -197,6 +197,12 @@ async def test_a_failed_site_fails_the_run_and_is_named(bench: Bench) -> None:
     assert run.status is FLJobStatus.FAILED
     cause = "ValueError: scanner broken (app/trainer.py line 19)"
     assert run.details == f"site Trust_2 failed in round 2, fit: {cause}"
+    for _ in range(
+        100
+    ):  # the list may show the end a moment before the last report and the last exit
+        if bench.told.statuses[-1:] == ["ERROR"] and not site_processes(bench.tmp):
+            break
+        await asyncio.sleep(0.02)
     [failed] = [d for d in bench.told.of("round_reported") if d["event_type"] == "CLIENT_FAILED"]
     assert failed["fl_client_name"] == "Trust_2"
     assert failed["details"] == {"function": "fit", "cause": cause}
