@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,7 @@ from pydantic import SecretStr
 from service.contracts import catalogue, inbound, registry_file, training
 from service.domain.decision import Decision
 from service.domain.facts import Limits
+from service.domain.values import Submission
 from service.domain.vocabulary import FLBackend
 from service.settings import DatabaseSettings
 from service.store.batch import Fence, Item, RecordRef
@@ -83,6 +85,20 @@ def item(
     if kind == training.REQUESTED:
         return Item(command, ref)
     return Item(command, ref, envelope.event_key(), envelope.content_hash()[:16])
+
+
+def submission(now: datetime) -> Submission:
+    """What a step commits before it calls the adapter."""
+    return Submission(
+        number=1,
+        path_id=uuid4(),
+        key=str(uuid4()),
+        known_runs=(),
+        opened_at=now,
+        bundle_prefix="s3://bundles/one/",
+        bundle_sha256="0" * 64,
+        config={},
+    )
 
 
 @dataclass

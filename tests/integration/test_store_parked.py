@@ -1,0 +1,117 @@
+"""What comes too early waits for its job, is fed to it once, and is answered when no job ever comes."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID, uuid4
+
+from service.contracts import reports, stop
+from service.domain import commands as c
+from service.domain.decision import Outcome
+from service.domain.vocabulary import JobState
+from service.store.batch import Fence
+from tests.integration.store_world import GROUP, TOPIC, World, asked, item, opened, submission
+
+STOP = stop.STOP_REQUESTED
+STATUS = reports.STATUS_REPORTED
+
+
+async def submitting(w: World) -> tuple[UUID, UUID]:
+    """A job whose submission is open and unanswered, and the submission's path id."""
+    job_id = await w.ask()
+    job = await w.store.claim("me")
+    assert job is not None
+    assert job.lease is not None
+    opened_one = submission(await w.store.now())
+    await w.store.apply([c.OpenSubmission(job_id, 1, job.lease.token, opened_one)])
+    return job_id, opened_one.path_id
+
+
+async def test_a_report_waits_until_its_run_is_known(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id, path_id = await submitting(w)
+        report = {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"}
+        assert (await w.tell(STATUS, report)).outcome is Outcome.PARKED
+        assert await w.store.feed_parked(10) == 0
+        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        fed = await asyncio.gather(*(w.rival().feed_parked(10) for _ in range(3)))
+        assert sum(fed) == 1
+        assert await w.count("parked") == 0
+        kinds = await w.kinds(job_id)
+        assert kinds == ["job.queued", "job.started", "job.submitted", "job.running"]
+
+
+async def test_a_report_that_names_its_run_proves_the_submit(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id, _ = await submitting(w)
+        report = {
+            "job_id": str(job_id),
+            "attempt": 1,
+            "status": "RUNNING",
+            "fl_backend_job_id": "run-1",
+        }
+        decision = await w.tell(STATUS, report)
+        assert decision.outcome is Outcome.APPLIED
+        job = await w.store.get(job_id)
+        assert job is not None
+        assert job.attempt is not None
+        assert (job.state, job.attempt.run_id) == (JobState.RUNNING, "run-1")
+        assert await w.store.known_runs("net-1", ["run-1", "run-2"]) == {"run-1"}
+
+
+async def test_what_nobody_asked_for_ends_in_time(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        unknown = str(uuid4())
+        report = item({"job_id": unknown, "attempt": 1, "status": "RUNNING"}, 0, STATUS, "report-1")
+        halt = item({"job_id": unknown}, 1, STOP, "stop-1")
+        impatient = w.rival(parked_seconds=0)
+        parked = await impatient.apply_batch([report, halt], Fence([(TOPIC, 0, 0, 2)], GROUP))
+        assert {d.outcome for d in parked} == {Outcome.PARKED}
+        assert await w.store.feed_parked(10) == 2
+        dead = await w.pool.fetch('SELECT kind, "offset", value FROM dead_letter')
+        assert [tuple(row) for row in dead] == [("UnknownJob", 0, report.origin.value)]
+        events = await w.pool.fetch("SELECT type, job_id, body FROM event")
+        assert [row["type"] for row in events] == ["fl.training.request_refused.v1"]
+        assert "unknown_job" in events[0]["body"]
+        assert await w.count("parked") == 0
+        # The dead letter may be sent again, as it was, once its job exists.
+        w.next_offset = 2
+        await w.ask(job_id=unknown)
+        again = await w.tell(
+            STATUS, {"job_id": unknown, "attempt": 1, "status": "RUNNING"}, "report-1"
+        )
+        assert again.outcome is not Outcome.DUPLICATE
+
+
+async def test_a_model_is_stopped_page_by_page(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        model = str(uuid4())
+        jobs = [await w.ask(model_id=model) for _ in range(5)]
+        other = await w.ask()
+        await w.tell(STOP, {"model_id": model, "reason": "withdrawn"}, "stop-1")
+        later = await w.ask(model_id=model)
+        pages = []
+        for _ in range(100):  # the order is kept until nothing older can commit any more
+            pages.append(await w.store.stop_models(2))
+            if not await w.count("model_stop"):
+                break
+            await asyncio.sleep(0.05)
+        assert [n for n in pages if n] == [2, 2, 1]
+        assert await w.count("model_stop") == 0
+        for job_id in jobs:
+            assert (await w.kinds(job_id))[-1] == "job.stopped"
+        assert await w.kinds(other) == await w.kinds(later) == ["job.queued"]
+
+
+async def test_a_stop_and_its_request_in_two_hands(migrated_env: dict[str, str]) -> None:
+    """Two consumers at once: whoever commits first, the stop is not lost."""
+    async with opened(migrated_env) as w:
+        for _ in range(20):
+            data = asked()
+            halt = item({"job_id": data["job_id"]}, 0, STOP)
+            await asyncio.gather(
+                w.store.apply_batch([item(data, 0)], None), w.rival().apply_batch([halt], None)
+            )
+            await w.store.feed_parked(10)
+            assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
+        assert await w.count("parked") == 0
