@@ -1,0 +1,151 @@
+"""Claims and leases: places are never overbooked, nobody starts a job twice, nobody waits for strangers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from service.domain import commands as c
+from service.domain.decision import Outcome
+from service.domain.values import Why
+from service.domain.vocabulary import JobState, Reason
+from service.store.registry import pause_hub, pause_net
+from service.store.store import Store
+from tests.integration.store_world import TRUSTS, World, net, opened, registry
+
+OVER = Why(Reason.MODEL_FILES_MISSING, "nothing to train")
+
+
+async def claimed(w: World, holder: str = "me") -> UUID | None:
+    job = await w.store.claim(holder)
+    return None if job is None else job.job_id
+
+
+async def test_rivals_never_overbook_a_net(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env, registry(nets=[net("net-1", 3)])) as w:
+        jobs = {await w.ask() for _ in range(24)}
+        started: list[UUID] = []
+        most = 0
+
+        async def work(store: Store, holder: str) -> None:
+            while len(started) < len(jobs):
+                job = await store.claim(holder)
+                if job is None:
+                    await asyncio.sleep(0.005)
+                    continue
+                assert job.lease is not None
+                started.append(job.job_id)
+                await asyncio.sleep(0.01)
+                over = c.FailAttempt(job.job_id, 1, job.lease.token, OVER, run_over=True)
+                assert (await store.apply([over]))[0].outcome is Outcome.APPLIED
+
+        async def watch() -> None:
+            nonlocal most
+            while len(started) < len(jobs):
+                row = await w.pool.fetchrow(
+                    "SELECT occupied, (SELECT count(*) FROM slot) AS slots FROM net"
+                )
+                assert row is not None
+                assert row["occupied"] == row["slots"] <= 3
+                most = max(most, row["slots"])
+                await asyncio.sleep(0.002)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(watch(), *(work(w.rival(), f"rival-{n}") for n in range(4)))
+        assert sorted(started) == sorted(jobs)
+        assert most > 1
+        kinds = await w.pool.fetch("SELECT type, count(*) AS n FROM event GROUP BY type")
+        counts = {row["type"]: row["n"] for row in kinds}
+        assert set(counts.values()) == {len(jobs)}
+        left = await w.pool.fetchrow(
+            "SELECT (SELECT sum(occupied) FROM net), (SELECT sum(running) FROM project),"
+            " (SELECT sum(queued) FROM job_group), (SELECT count(*) FROM ready)"
+        )
+        assert left is not None
+        assert tuple(left) == (0, 0, 0, 0)
+
+
+async def test_a_lost_lease_writes_nothing(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id = await w.ask()
+        first = await w.rival(lease_seconds=0.05).claim("first")
+        assert first is not None
+        assert first.lease is not None
+        assert await w.store.take([JobState.PREPARING], "second", 5) == []
+        await asyncio.sleep(0.1)
+        both = await asyncio.gather(
+            *(w.rival().take([JobState.PREPARING], name, 5) for name in ("second", "third"))
+        )
+        taken = [job for jobs in both for job in jobs]
+        assert [job.job_id for job in taken] == [job_id]
+        lease = taken[0].lease
+        assert lease is not None
+        assert lease.token > first.lease.token
+        events = await w.count("event")
+        old = c.FailAttempt(job_id, 1, first.lease.token, OVER, run_over=True)
+        assert (await w.store.apply([old]))[0].outcome is Outcome.FENCED
+        assert await w.store.renew({job_id: first.lease.token}) == set()
+        assert await w.count("event") == events
+        assert await w.store.renew({job_id: lease.token}) == {job_id}
+        new = c.FailAttempt(job_id, 1, lease.token, OVER, run_over=True)
+        assert (await w.store.apply([new]))[0].outcome is Outcome.APPLIED
+
+
+async def test_the_highest_priority_goes_first_then_the_oldest(
+    migrated_env: dict[str, str],
+) -> None:
+    async with opened(migrated_env, registry(nets=[net("net-1", 9)])) as w:
+        low, high, higher = [await w.ask(priority=n) for n in (2, 7, 8)]
+        second = await w.ask(priority=7, min_trusts=1)  # a group of its own
+        order = [await claimed(w) for _ in range(5)]
+        assert order == [higher, high, second, low, None]
+
+
+async def test_a_project_at_its_limit_holds_up_nobody(migrated_env: dict[str, str]) -> None:
+    names = [str(t) for t in TRUSTS]
+    projects = [
+        {"id": "demo", "approved_trusts": names, "max_running_jobs": 1},
+        {"id": "other", "approved_trusts": names},
+    ]
+    document = registry(nets=[net("net-1", 9)], projects=projects)
+    async with opened(migrated_env, document) as w:
+        first, second = [await w.ask(priority=9) for _ in range(2)]
+        other = await w.ask(priority=1, project_id="other")
+        assert [await claimed(w) for _ in range(3)] == [first, other, None]
+        await stop(w, [first])
+        assert await claimed(w) == second
+
+
+async def test_a_job_whose_trusts_are_away_holds_up_nobody(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        away, near = str(TRUSTS[2]), [str(t) for t in TRUSTS[:2]]
+        await w.answers(online=TRUSTS[:2])
+        waits = await w.ask(priority=9, trust_ids=[*near, away])
+        some = await w.ask(priority=5, trust_ids=[*near, away], min_trusts=2)
+        ready = await w.ask(priority=1, trust_ids=near)
+        assert [await claimed(w) for _ in range(2)] == [some, ready]
+        job = await w.store.get(some)
+        assert job is not None
+        assert job.attempt is not None
+        assert [p.trust_id for p in job.attempt.participants] == TRUSTS[:2]
+        await stop(w, [some])
+        assert await claimed(w) is None
+        await w.answers()
+        assert await claimed(w) == waits
+
+
+async def test_what_is_paused_starts_nothing(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id = await w.ask()
+        await pause_net(w.pool, "net-1", True)
+        assert await claimed(w) is None
+        await pause_net(w.pool, "net-1", False)
+        await pause_hub(w.pool, True)
+        assert await claimed(w) is None
+        await pause_hub(w.pool, False)
+        assert await claimed(w) == job_id
+
+
+async def stop(w: World, jobs: Sequence[UUID]) -> None:
+    await w.store.apply([c.RequestStop(job_id, "enough", "tests") for job_id in jobs])
