@@ -1,0 +1,136 @@
+"""The registry in force, and what is kept of jobs that are long over."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.decision import Outcome
+from service.domain.vocabulary import JobState
+from service.errors import Invalid
+from service.store.registry import pause_net, show
+from service.store.state_records import StateRecords
+from tests.integration.store_world import TRUSTS, World, asked, item, net, opened, registry
+
+NAMES = [str(t) for t in TRUSTS]
+
+
+async def test_the_same_file_changes_nothing(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        assert await w.register(registry()) == (1, False)
+        assert await w.register(registry(nets=[net("net-1", 3)])) == (2, True)
+        assert await w.register(registry(nets=[net("net-1", 3)])) == (2, False)
+        version, document = await show(w.pool)
+        assert version == 2
+        assert await w.register(document) == (2, False)
+        assert await w.pool.fetchval("SELECT capacity FROM net") == 3
+
+
+async def test_an_approval_taken_back_ends_a_queued_job(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        few = await w.ask(trust_ids=NAMES[:2])
+        whole = await w.ask()
+        assert await w.store.due(10) == []
+        await w.register(registry(projects=[{"id": "demo", "approved_trusts": NAMES[:2]}]))
+        due = await w.store.due(10)
+        assert sorted(due) == sorted([few, whole])
+        await w.store.apply([c.Review(job_id) for job_id in due])
+        assert await w.kinds(whole) == ["job.queued", "job.failed"]
+        assert await w.kinds(few) == ["job.queued"]
+        body = await w.pool.fetchval(
+            "SELECT body FROM event WHERE job_id = $1 AND sequence = 2", whole
+        )
+        assert "trust_not_approved" in body
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.job_id == few
+
+
+async def test_a_claim_looks_at_approvals_itself(migrated_env: dict[str, str]) -> None:
+    """No review has come yet: still nothing trains on data that was taken back."""
+    async with opened(migrated_env) as w:
+        job_id = await w.ask()
+        await w.register(registry(projects=[{"id": "demo", "approved_trusts": NAMES[:2]}]))
+        assert await w.store.claim("me") is None
+        assert await w.kinds(job_id) == ["job.queued", "job.failed"]
+
+
+async def test_a_net_that_left_takes_no_job(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env, registry(nets=[net("net-1", 1), net("net-2", 1)])) as w:
+        await w.ask()
+        await w.register(registry(nets=[net("net-2", 1)]))
+        assert await w.store.claim("me") is None  # net-2 has not answered yet
+        await w.answers("net-1")  # a poll under way when its net went
+        assert await w.store.claim("me") is None
+        await w.answers("net-2")
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.attempt is not None
+        assert job.attempt.net == "net-2"
+        with pytest.raises(Invalid, match="net-1"):
+            await pause_net(w.pool, "net-1", True)
+
+
+async def test_a_new_net_serves_jobs_that_wait(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        for _ in range(3):
+            await w.ask()
+        await w.store.claim("me")
+        await w.store.claim("me")
+        assert await w.store.claim("me") is None
+        await w.register(registry(nets=[net("net-1", 2), net("net-2", 1)]))
+        await w.answers("net-2")
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.attempt is not None
+        assert job.attempt.net == "net-2"
+
+
+async def finished_long_ago(w: World, data: dict[str, object]) -> UUID:
+    """A stopped job that ended 100 days ago, its events on the log."""
+    job_id = UUID(str(data["job_id"]))
+    await w.take(item(data, w.next_offset))
+    await w.store.apply([c.RequestStop(job_id, "enough", "tests")])
+    await w.pool.execute(
+        "UPDATE job SET finished_at = now() - interval '100 days' WHERE job_id = $1", job_id
+    )
+    return job_id
+
+
+async def test_only_what_is_published_goes(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id = await finished_long_ago(w, asked())
+        await w.store.clean(10)
+        assert await w.count("tombstone") == 0  # no event of it is on the log yet
+        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.store.clean(10)
+        assert await w.count("tombstone") == 1
+        await w.store.clean(10)
+        assert await w.store.get(job_id) is not None  # nor is its tombstone
+        assert set(await StateRecords(w.pool)([job_id])) == {job_id}
+
+
+async def test_a_cleaned_job_keeps_its_id(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        data = asked()
+        job_id = await finished_long_ago(w, data)
+        young = await w.ask()
+        await w.store.apply([c.RequestStop(young, None, None)])
+        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.store.clean(10)
+        await w.pool.execute("UPDATE tombstone SET published_at = now()")
+        assert await w.store.clean(10) == 1
+        assert await w.store.get(job_id) is None
+        assert await w.kinds(job_id) == []
+        assert (await w.count("retired"), await w.count("tombstone")) == (1, 0)
+        kept = await w.store.get(young)
+        assert kept is not None
+        assert kept.state is JobState.STOPPED
+        same, other = await w.take(
+            item(data, w.next_offset), item(data | {"priority": 1}, w.next_offset + 1)
+        )
+        assert same.outcome is Outcome.IGNORED
+        assert other.outcome is Outcome.REFUSED
+        assert await w.count("job") == 1
