@@ -1,7 +1,8 @@
 -- name: free_nets
 -- Nets that could take a job now, the emptiest first; none while the whole service is paused.
 SELECT name, online FROM net
-WHERE NOT (SELECT hub_paused FROM registry) AND registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
+WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
+  AND NOT (SELECT hub_paused FROM registry)
   AND NOT EXISTS (SELECT 1 FROM slot s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
 ORDER BY occupied::float / capacity, random() LIMIT 64
 
