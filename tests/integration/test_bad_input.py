@@ -1,0 +1,143 @@
+"""Whatever a topic holds ends as promised: every shipped example of bad input, and noise among requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+
+from service.contracts import catalogue, inbound
+from service.contracts.examples.record import Example, Outcome, from_record
+from service.contracts.shipped import shipped
+from tests.e2e.world import World, opened
+
+Place = tuple[str, int, int]
+Record = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]
+HEADERS = [
+    ("ce_source", b"/tests"),
+    ("ce_type", b"fl.training.requested.v1"),
+    ("ce_specversion", b"1.0"),
+    ("content-type", b"application/json"),
+]
+
+
+def bad_examples() -> list[Example]:
+    """The shipped invalid examples of everything that we read."""
+    found = []
+    for kind in sorted(inbound.REQUEST_TYPES | inbound.REPORT_TYPES):
+        for path in sorted((shipped("schemas") / "examples" / kind / "invalid").glob("*.json")):
+            found.append(from_record(kind, path.stem, json.loads(path.read_text("utf-8"))))
+    return found
+
+
+def topic_of(kind: str) -> str:
+    topic = catalogue.REQUESTS if kind in inbound.REQUEST_TYPES else catalogue.JOB_STATUS
+    return topic.name
+
+
+async def produce(world: World, records: Sequence[Record]) -> list[Place]:
+    """Publish records, (topic, key, value, headers); where they are."""
+    producer = AIOKafkaProducer(bootstrap_servers=world.bootstrap, linger_ms=5)
+    await producer.start()
+    try:
+        sent = [
+            await producer.send(f"{world.prefix}{topic}", value, key, headers=headers)
+            for topic, key, value, headers in records
+        ]
+        done = await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+    return [(d.topic, d.partition, d.offset) for d in done]
+
+
+async def read_through(world: World, db: asyncpg.Connection, places: Sequence[Place]) -> None:
+    """Wait until the service has taken every record and its second lane has nothing left."""
+    ends: dict[tuple[str, int], int] = {}
+    for topic, partition, offset in places:
+        ends[topic, partition] = max(offset + 1, ends.get((topic, partition), 0))
+    for _ in range(1_200):
+        rows = await db.fetch("SELECT topic, partition, next_offset FROM consumer_offset")
+        at = {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+        unpublished = await db.fetchval(
+            "SELECT count(*) FROM dead_letter WHERE published_at IS NULL"
+        )
+        if not unpublished and all(at.get(place, 0) >= end for place, end in ends.items()):
+            return
+        await asyncio.sleep(0.05)
+    log = (world.folder / "processes.log").read_text()[-4_000:]
+    raise AssertionError(f"read up to {at} of {ends}, {unpublished} dead letters left\n{log}")
+
+
+def with_own_job(example: Example) -> tuple[UUID, Record]:
+    """The example's record under a job id of its own, so that one example can't hide another."""
+    job_id = uuid4()
+    key, value, headers = example.raw()
+    own = str(job_id).encode()
+    return job_id, (topic_of(example.type), own, value.replace(key, own), headers)
+
+
+def missing(example: Example, body: str) -> list[str]:
+    """Errors that the example promises and the answer does not tell."""
+    assert example.expect is not None
+    told = {(tuple(e["loc"]), e["type"]) for e in json.loads(body)["reason"]["errors"]}
+    return [f"{loc} {kind}" for loc, kind in example.expect.errors if (loc, kind) not in told]
+
+
+async def test_every_bad_example_ends_as_its_file_says(
+    migrated_env: dict[str, str], tmp_path: Path
+) -> None:
+    env = migrated_env | {"FL_INGEST__MAX_UNDECODABLE_RATIO": "0"}
+    examples = bad_examples()
+    assert len(examples) > 40
+    async with opened(env, tmp_path) as world:
+        made = [with_own_job(example) for example in examples]
+        places = await produce(world, [record for _, record in made])
+        world.start_service()
+        db = await asyncpg.connect(env["FL_DATABASE__DSN"])
+        try:
+            await read_through(world, db, places)
+            wrong = []
+            for example, (job_id, _), place in zip(examples, made, places, strict=True):
+                wrong += [
+                    f"{example.type} {example.name}: {text}"
+                    for text in await _judge(db, example, job_id, place)
+                ]
+            assert wrong == []
+            alive = await db.fetchval("SELECT count(*) FROM job WHERE state <> 'rejected'")
+            assert alive == 0
+        finally:
+            await db.close()
+
+
+async def _judge(db: asyncpg.Connection, example: Example, job_id: UUID, place: Place) -> list[str]:
+    """What is not as the example's file says."""
+    assert example.expect is not None
+    kind = await db.fetchval(
+        'SELECT kind FROM dead_letter WHERE topic = $1 AND partition = $2 AND "offset" = $3', *place
+    )
+    state = await db.fetchval("SELECT state FROM job WHERE job_id = $1", job_id)
+    refused = await db.fetchval(
+        "SELECT body FROM event WHERE correlation_id = $1 AND type = $2",
+        example.headers.get("ce_id"), "fl.training.request_refused.v1",
+    )  # fmt: skip
+    rejected = await db.fetchval(
+        "SELECT body FROM event WHERE job_id = $1 AND type = $2", job_id, "fl.job.rejected.v1"
+    )
+    became = [
+        outcome
+        for outcome, is_so in (
+            (Outcome.DEAD_LETTER, kind is not None),
+            (Outcome.REJECTED, state == "rejected"),
+            (Outcome.REFUSED, refused is not None),
+        )
+        if is_so
+    ]
+    if became != [example.expect.outcome]:
+        return [f"became {became}, not {example.expect.outcome}; state {state}, dead letter {kind}"]
+    body = rejected or refused
+    return missing(example, body) if body is not None else []
