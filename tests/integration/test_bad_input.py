@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from service.contracts import catalogue, inbound
 from service.contracts.examples.record import Example, Outcome, from_record
 from service.contracts.shipped import shipped
-from tests.e2e.world import World, opened
+from service.kafka.topics import Topics
+from tests.e2e.world import TRUSTS, World, opened
 
 Place = tuple[str, int, int]
 Record = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -141,3 +145,72 @@ async def _judge(db: asyncpg.Connection, example: Example, job_id: UUID, place: 
         return [f"became {became}, not {example.expect.outcome}; state {state}, dead letter {kind}"]
     body = rejected or refused
     return missing(example, body) if body is not None else []
+
+
+def noise(source: random.Random) -> Record:
+    """A record of random bytes; half of them under headers that make them look like a request."""
+    key = source.randbytes(8) if source.random() < 0.5 else None
+    empty = key is not None and source.random() < 0.1  # a tombstone has a key
+    value = None if empty else source.randbytes(source.randrange(200))
+    honest = [("ce_id", source.randbytes(4).hex().encode()), *HEADERS]
+    strange = [("ce_" + source.choice("abc"), source.randbytes(5)) for _ in range(3)]
+    return catalogue.REQUESTS.name, key, value, honest if source.random() < 0.5 else strange
+
+
+def request(job_id: UUID) -> Record:
+    """A valid request that may start tomorrow: it queues, and stays there."""
+    data = {
+        "job_id": str(job_id),
+        "model_id": str(uuid4()),
+        "project_id": "demo",
+        "cohort_query": "select 1",
+        "trust_ids": TRUSTS,
+        "not_before": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
+    }
+    headers = [("ce_id", str(job_id).encode()), *HEADERS]
+    return catalogue.REQUESTS.name, None, json.dumps(data).encode(), headers
+
+
+async def dead_letters(world: World, count: int) -> Counter[tuple[bytes | None, bytes | None]]:
+    """(key, value) of what is on the requests' dead-letter topic, once `count` are there, and a bit more."""
+    topic = Topics(world.prefix).dead_letters(f"{world.prefix}{catalogue.REQUESTS.name}")
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=world.bootstrap,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    await consumer.start()
+    found: Counter[tuple[bytes | None, bytes | None]] = Counter()
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                got = await consumer.getmany(timeout_ms=500)
+                found.update((r.key, r.value) for records in got.values() for r in records)
+                if not got and found.total() >= count:
+                    return found
+    finally:
+        await consumer.stop()
+
+
+async def test_noise_loses_no_request(migrated_env: dict[str, str], tmp_path: Path) -> None:
+    env = migrated_env | {"FL_INGEST__MAX_UNDECODABLE_RATIO": "0"}
+    source = random.Random(8)
+    jobs = [uuid4() for _ in range(50)]
+    junk = [noise(source) for _ in range(5_000)]
+    records = [*junk, *(request(job_id) for job_id in jobs)]
+    source.shuffle(records)
+    async with opened(env, tmp_path) as world:
+        places = await produce(world, records)
+        service = world.start_service()
+        db = await asyncpg.connect(env["FL_DATABASE__DSN"])
+        try:
+            await read_through(world, db, places)
+            rows = await db.fetch("SELECT job_id, state FROM job")
+            assert {row["job_id"]: row["state"] for row in rows} == dict.fromkeys(jobs, "queued")
+            assert await db.fetchval("SELECT count(*) FROM dead_letter") == len(junk)
+        finally:
+            await db.close()
+        assert service.poll() is None
+        sent = Counter((key, value) for _, key, value, _ in junk)
+        assert await dead_letters(world, len(junk)) == sent
