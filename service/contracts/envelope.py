@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -21,6 +20,7 @@ from typing import Any, Final
 from service.contracts import strict_json
 from service.contracts.fields import parse_time
 from service.contracts.problems import BadData, problem
+from service.domain.frozen import dataclass
 from service.domain.values import Problem
 
 #: `ce_source` of everything we publish.

@@ -8,10 +8,10 @@ call that made an observation began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from service.domain.frozen import dataclass
 from service.domain.values import (
     JsonObject,
     Metric,

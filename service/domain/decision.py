@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from service.domain.events import Event
+from service.domain.frozen import dataclass
 from service.domain.values import Why
 
 

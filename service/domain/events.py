@@ -6,10 +6,10 @@ changes the row alone (a lease, a run id, a missed list) and is told by the next
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
+from service.domain.frozen import dataclass
 from service.domain.values import (
     Attempt,
     JsonObject,

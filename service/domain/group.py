@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
+from service.domain.frozen import dataclass
 from service.domain.values import Request, Resources
 from service.domain.vocabulary import FLBackend
 

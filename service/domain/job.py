@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from service.domain import events as e
 from service.domain.changes import CHANGES
+from service.domain.frozen import dataclass
 from service.domain.values import Attempt, Lease, Progress, Request, Results, Stop, Why
 from service.domain.vocabulary import (
     ACTIVE,

@@ -5,10 +5,10 @@ They stand here so that the rooms that make them and the steps that read them ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from service.domain.frozen import dataclass
 from service.domain.values import JsonObject
 from service.domain.vocabulary import FLJobStatus, JobState, SlotState
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from service.domain.commands import Command, RefuseStop, StopModel
+from service.domain.frozen import dataclass
 from service.errors import ServiceError
 
 
