@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import combinations
 from uuid import UUID
 
 from service.domain import commands as c
@@ -111,6 +112,11 @@ async def test_a_project_at_its_limit_holds_up_nobody(migrated_env: dict[str, st
     document = registry(nets=[net("net-1", 9)], projects=projects)
     async with opened(migrated_env, document) as w:
         first, second = [await w.ask(priority=9) for _ in range(2)]
+        # More groups than a claim looks at: none of them may hide the other project's job.
+        for pair in combinations(names, 2):
+            for least in (1, 2):
+                for _ in range(2):
+                    await w.ask(priority=8, trust_ids=list(pair), min_trusts=least)
         other = await w.ask(priority=1, project_id="other")
         assert [await claimed(w) for _ in range(3)] == [first, other, None]
         await stop(w, [first])
