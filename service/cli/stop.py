@@ -56,4 +56,7 @@ def stop(
     if as_json:
         say_json({name: str(target), "requested": True})
     else:
-        print(f"a stop of {name} {target} is on its way: `fl-jobs jobs show` tells what came of it")
+        print(
+            f"a stop of {name} {target} is on its way: `fl-jobs jobs list` tells what came of it;"
+            " where nothing is known by that id, it waits for the request"
+        )

@@ -56,6 +56,8 @@ def submit(
     settings = settings_of(env_file)
     if model_files is not None and not model_files.is_dir():
         raise Invalid(f"--model-files {model_files} is no folder")
+    if model_files is not None and not any(path.is_file() for path in model_files.rglob("*")):
+        raise Invalid(f"--model-files {model_files} holds no files")
     data = _read(file)
     data.setdefault("job_id", str(uuid4()))
     data.setdefault("model_id", str(uuid4()))
