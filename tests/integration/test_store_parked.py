@@ -10,7 +10,17 @@ from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.vocabulary import JobState
 from service.store.batch import Fence
-from tests.integration.store_world import GROUP, TOPIC, World, asked, item, opened, submission
+from tests.integration.store_world import (
+    GROUP,
+    TOPIC,
+    World,
+    asked,
+    item,
+    net,
+    opened,
+    registry,
+    submission,
+)
 
 STOP = stop.STOP_REQUESTED
 STATUS = reports.STATUS_REPORTED
@@ -115,3 +125,19 @@ async def test_a_stop_and_its_request_in_two_hands(migrated_env: dict[str, str])
             await w.store.feed_parked(10)
             assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
         assert await w.count("parked") == 0
+
+
+async def test_what_must_wait_longer_holds_up_nobody(migrated_env: dict[str, str]) -> None:
+    """Reports that a page is full of, and that nothing can be done with yet."""
+    nets = [net("net-1", 1), net("net-2", 1)]
+    async with opened(migrated_env, registry(nets=nets), ["net-1", "net-2"]) as w:
+        stuck, _ = await submitting(w)
+        for _ in range(3):
+            report = {"job_id": str(stuck), "attempt": 1, "status": "RUNNING"}
+            assert (await w.tell(STATUS, report)).outcome is Outcome.PARKED
+        job_id, path_id = await submitting(w)
+        await w.tell(STATUS, {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"})
+        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        assert await w.store.feed_parked(3) == 1
+        assert (await w.kinds(job_id))[-1] == "job.running"
+        assert await w.count("parked") == 3

@@ -49,7 +49,9 @@ SELECT * FROM parked WHERE job_id = ANY($1::uuid[]) AND is_stop ORDER BY id
 DELETE FROM parked WHERE id = ANY($1::bigint[]) RETURNING id
 
 -- name: parked_ripe
-SELECT p.* FROM parked p WHERE EXISTS (SELECT 1 FROM job j WHERE j.job_id = p.job_id)
+-- A report can't be judged while its job's submission has no answer: it must not fill the page.
+SELECT p.* FROM parked p
+WHERE EXISTS (SELECT 1 FROM job j WHERE j.job_id = p.job_id AND (p.is_stop OR j.state <> 'submitting'))
     OR p.until <= now()
 ORDER BY p.id LIMIT $1
 
