@@ -2,7 +2,9 @@
 
 Promise: the results are streamed, hashed on the way, and stand in the store before the job is complete.
 An adapter without the `results` extension, or without results, completes the job without them. A try that
-fails is repeated with a growing delay, and without training again.
+fails is repeated with a growing delay, and without training again. A net that reports its rounds is given
+time for the last of them: the list may show the end before our consumer has read how it came about, most of
+all when this process has just replaced one that was killed.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ import structlog
 from service.domain import commands as c
 from service.domain.job import Job
 from service.domain.values import Results
-from service.domain.vocabulary import Reason
+from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient, faultpoint
 from service.steps.kit import Kit, why_of
-from service.steps.leases import Held
+from service.steps.leases import Held, clock
 from service.steps.prepare import attempt_of, look_at
 
 log = structlog.get_logger(__name__)
 
 #: The adapter's extension `GET /results/{id}`.
 RESULTS = "results"
+#: The extension by which a net publishes its rounds and metrics itself.
+REPORTS = "reports"
 
 
 class Collect:
@@ -51,12 +55,29 @@ class Collect:
             await self._kit.apply(held, c.StoreResults(*held.names, results=results))
             self._kit.bells.nudge(attempt_of(job).net)
 
+    async def _last_reports(self, held: Held) -> None:
+        """Wait until the last round was heard of, but not for ever: a report may be lost for good."""
+        until = clock() + self._kit.pace.reports_seconds
+        while clock() < until:
+            job = await self._kit.store.get(held.job_id)
+            if job is None or job.progress.total is None:
+                return
+            if (
+                job.state is not JobState.COLLECTING
+                or job.progress.aggregated >= job.progress.total
+            ):
+                return
+            await self._kit.pause(0.1)
+        log.warning("reports_missing", job_id=str(held.job_id))
+
     async def _fetch(self, held: Held) -> Results | None:
         attempt = attempt_of(held.job)
         client = await self._kit.client(attempt.net)
         look = await look_at(self._kit, client)
         if look.health is None:
             raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+        if REPORTS in look.extensions:
+            await self._last_reports(held)
         if RESULTS not in look.extensions or attempt.run_id is None:
             return None
         async with client.results(attempt.run_id) as chunks:

@@ -38,4 +38,7 @@ class Pace:
     down_poll_seconds: float = 2.0  #: between two looks at a net that does not answer
     registry_seconds: float = 1.0
     clean_seconds: float = 60.0
+    reports_seconds: float = (
+        20.0  #: for the last reports of an ended run: longer than a group's session
+    )
     grace_seconds: float = 8.0  #: for work under way when the process is asked to end

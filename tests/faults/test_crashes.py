@@ -48,6 +48,8 @@ async def _told_once(world: World, job_id: UUID) -> None:
     assert ends == ["fl.job.completed.v1"]
     starts = [data["attempt"] for kind, _, data in events if kind == "fl.job.submitted.v1"]
     assert starts == [1]
+    rounds = [d["global_round"] for k, _, d in events if k == "fl.job.round_aggregated.v1"]
+    assert rounds == list(range(1, events[-1][2]["rounds"] + 1))
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -81,6 +83,22 @@ async def test_sigkill_while_it_trains(
         assert await world.ended(job_id) == "completed"
         await _told_once(world, job_id)
         assert len(_runs(world)) == 1
+
+
+async def test_rounds_of_a_run_that_ended_while_nobody_listened(
+    migrated_env: dict[str, str], tmp_path: Path
+) -> None:
+    plain = {k: v for k, v in QUICK.items() if k != "FL_KAFKA__GROUP_INSTANCE_ID"}
+    async with opened(migrated_env | plain, tmp_path) as world:
+        first = world.start_service()
+        job_id = await world.ask(nap=0.2, rounds=8)
+        await world.until(job_id, lambda state: state == "running")
+        await asyncio.sleep(0.5)
+        world.kill(first)
+        await asyncio.sleep(4)
+        world.start_service()
+        assert await world.ended(job_id) == "completed"
+        await _told_once(world, job_id)
 
 
 async def test_the_net_dies_and_comes_back(migrated_env: dict[str, str], tmp_path: Path) -> None:
