@@ -26,7 +26,7 @@ from service.settings import Settings
 from service.store.facts import FactReader
 from service.store.outbox import Outbox
 from service.store.queries import Queries
-from service.store.registry import pause_net
+from service.store.registry import pause_hub, pause_net
 from service.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume, release.")
@@ -100,22 +100,26 @@ def status(
             console.print(f"  [yellow]stray[/] run {run}")
 
 
+NetName = Annotated[str | None, typer.Argument(help="One net.")]
+All = Annotated[bool, typer.Option("--all", help="Every net: the whole service.")]
+
+
 @app.command()
 def pause(
-    net: Annotated[str, typer.Argument()], env_file: EnvFile = None, as_json: AsJson = False
+    net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
-    """Start nothing more on this net; its runs go on."""
-    work(_pause(settings_of(env_file), net, True))
-    _told(as_json, {"net": net, "paused": True}, f"{net} is paused")
+    """Start nothing more on this net, or anywhere; what runs goes on."""
+    name = work(_pause(settings_of(env_file), net, every, True))
+    _told(as_json, {"net": net, "all": every, "paused": True}, f"{name} paused")
 
 
 @app.command()
 def resume(
-    net: Annotated[str, typer.Argument()], env_file: EnvFile = None, as_json: AsJson = False
+    net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
-    """Let jobs start on this net again."""
-    work(_pause(settings_of(env_file), net, False))
-    _told(as_json, {"net": net, "paused": False}, f"{net} takes jobs again")
+    """Let jobs start on this net, or anywhere, again. A net paused by name stays so with --all."""
+    name = work(_pause(settings_of(env_file), net, every, False))
+    _told(as_json, {"net": net, "all": every, "paused": False}, f"{name} taking jobs again")
 
 
 def _told(as_json: bool, document: dict[str, Any], line: str) -> None:
@@ -125,9 +129,15 @@ def _told(as_json: bool, document: dict[str, Any], line: str) -> None:
         print(line)
 
 
-async def _pause(settings: Settings, net: str, paused: bool) -> None:
+async def _pause(settings: Settings, net: str | None, every: bool, paused: bool) -> str:
+    if (net is None) != every:
+        raise typer.BadParameter("name one net, or give --all")
     async with pool_of(settings) as pool:
+        if net is None:
+            await pause_hub(pool, paused)
+            return "all nets are"
         await pause_net(pool, net, paused)
+        return f"{net} is"
 
 
 @app.command()

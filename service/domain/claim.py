@@ -29,6 +29,8 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
     why = not_approved(request, facts)
     if why is not None:
         return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    if facts.hub_paused:
+        return ignored("hub_paused")
     net = facts.registry.nets.get(command.net)
     now = facts.nets.get(command.net)
     if net is None or now is None or not now.answering or now.paused or now.in_doubt:
