@@ -48,7 +48,7 @@ def contestants(handler_requests: int) -> list[Contestant]:
             [("service", "run", "--role", "relay"), ("service", "run", "--role", "ingest")],
         ),
         Contestant(FLOOR, "floor", [(".floor",)]),
-        Contestant(OURS, "one", [("service", "run")]),
+        Contestant(OURS, "one", [("service", "run", "--role", "relay", "--role", "ingest")]),
         Contestant(HANDLER, "handler", [(".handler",)], handler_requests),
     ]
 
@@ -59,7 +59,7 @@ async def measure(
     """All runs, round by round. Raises errors.Missing, errors.Transient."""
     runs: list[Run] = []
     chosen = [c for c in contestants(handler_requests) if not only or c.short in only]
-    async with ground(say) as here:
+    async with ground(say, object_store=False) as here:
         for number in range(1, rounds + 1):
             for contestant in chosen:
                 run = await _one(here, contestant, number, requests, say)

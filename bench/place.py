@@ -24,7 +24,7 @@ from service.kafka.clients import admin
 from service.kafka.topics import ensure_topics, plan, raise_errors
 from service.local.part import Progress
 from service.local.stack import Stack
-from service.settings import Settings, load
+from service.settings import S3Settings, Settings, load
 from service.store.migrate import migrate
 from service.store.registry import apply_registry_file
 
@@ -140,8 +140,8 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def ground(say: Say) -> AsyncIterator[Ground]:
-    """A stack of broker, database and object store, up while the block runs.
+async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground]:
+    """A stack of broker, database and, unless it has no work, object store, up while the block runs.
 
     Raises errors.Missing without the extra `local`.
     """
@@ -149,9 +149,10 @@ async def ground(say: Say) -> AsyncIterator[Ground]:
         folder = Path(made)
         # The database may run as another user and must reach its own folder.
         await asyncio.to_thread(folder.chmod, 0o711)
-        stack = Stack(folder / "stack", parts=("kafka", "postgres", "s3"), environ={})
+        parts = ("kafka", "postgres", "s3") if object_store else ("kafka", "postgres")
+        stack = Stack(folder / "stack", parts=parts, environ={})
         began = time.monotonic()
-        say("starting broker, database and object store")
+        say(f"starting {', '.join(parts)}")
         told: dict[str, str] = {}
 
         def report(step: Progress) -> None:
@@ -164,20 +165,24 @@ async def ground(say: Say) -> AsyncIterator[Ground]:
             say(f"stack up after {time.monotonic() - began:.1f} s")
             with _environment(_passed_on(info.env)):
                 settings = load()
-                s3 = settings.s3
-                await ensure_buckets(
-                    [
-                        s3.model_files_bucket,
-                        s3.app_base_bucket,
-                        s3.app_destination_bucket,
-                        s3.results_bucket,
-                    ],
-                    endpoint_url=s3.endpoint_url,
-                    region=s3.region,
-                )
+                if object_store:
+                    await _buckets(settings.s3)
                 yield Ground(_passed_on(info.env), folder)
         finally:
             await asyncio.to_thread(stack.down, wipe=True)
+
+
+async def _buckets(s3: S3Settings) -> None:
+    await ensure_buckets(
+        [
+            s3.model_files_bucket,
+            s3.app_base_bucket,
+            s3.app_destination_bucket,
+            s3.results_bucket,
+        ],
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+    )
 
 
 def _passed_on(env: Mapping[str, str]) -> dict[str, str]:
