@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any, Final, Literal
+from functools import lru_cache
+from typing import Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -171,30 +172,31 @@ def assemble(
     next_try_at: datetime | None,
 ) -> str:
     """The data of a state record as JSON, from a job's columns."""
-    head = {
-        "job_id": str(job_id),
-        "model_id": None if model_id is None else str(model_id),
-        "project_id": project_id,
-        **_attempt(attempts),
-        "state": state,
-        "job_status": job_status(JobState(state)),
-        "model_status": model_status,
-        "sequence": sequence,
-        "waiting_for": waiting,
-        "not_before": _time(next_try_at),
-        "created_at": rfc3339(created_at),
-        "changed_at": rfc3339(changed_at),
-        "finished_at": _time(finished_at),
-    }
+    # Written out: of the values only the project's name may need escaping, and a dictionary made to be
+    # encoded once cost the relay a third of its time.
+    model = "null" if model_id is None else f'"{model_id}"'
     shown = "null" if state == JobState.REJECTED else request
     return (
-        f'{dump_text(head)[:-1]},{_asked(request)},"request":{shown},"progress":{progress},"attempts":{attempts},'
+        f'{{"job_id":"{job_id}","model_id":{model},"project_id":{_text(project_id)},'
+        f'{_attempt(attempts)},"state":"{state}","job_status":"{_STATUS[state]}",'
+        f'"model_status":"{model_status}","sequence":{sequence},"waiting_for":{_text(waiting)},'
+        f'"not_before":{_time(next_try_at)},"created_at":"{rfc3339(created_at)}",'
+        f'"changed_at":"{rfc3339(changed_at)}","finished_at":{_time(finished_at)},'
+        f'{_asked(request)},"request":{shown},"progress":{progress},"attempts":{attempts},'
         f'"stop":{stop or "null"},"reason":{reason or "null"},"results":{results or "null"}}}'
     )
 
 
-def _time(value: datetime | None) -> str | None:
-    return None if value is None else rfc3339(value)
+_STATUS: Final = {state.value: job_status(state).value for state in JobState}
+
+
+@lru_cache(maxsize=4_096)
+def _text(value: str | None) -> str:
+    return dump_text(value)
+
+
+def _time(value: datetime | None) -> str:
+    return "null" if value is None else f'"{rfc3339(value)}"'
 
 
 #: What follows `requested_by` and `labels` in a request's text. A label's value is text, so this can't
@@ -212,11 +214,12 @@ def _asked(request: str) -> str:
     return dump_text(own)[1:-1]
 
 
-def _attempt(attempts: str) -> dict[str, Any]:
+def _attempt(attempts: str) -> str:
+    """The newest attempt's part of the common fields, as members."""
     if attempts == "[]":
-        return {"attempt": 0}
+        return '"attempt":0'
     last = json.loads(attempts)[-1]
     known = {"attempt": last["number"], "net": last["net"], "fl_backend": last["fl_backend"]}
     if last["fl_backend_job_id"] is not None:
         known["fl_backend_job_id"] = last["fl_backend_job_id"]
-    return known
+    return dump_text(known)[1:-1]
