@@ -20,8 +20,8 @@ class RelayOptions:
     lease_seconds: float = 1.5
     lease_max_seconds: float = 30.0
     stalled_after: float = 10.0
-    batch_events: int = 1_500
-    batch_bytes: int = 4 * 1024 * 1024
+    batch_events: int = 2_500
+    batch_bytes: int = 8 * 1024 * 1024
     busy_poll: float = 0.005
     busy_for: float = 2.0
     idle_poll: float = 0.025
