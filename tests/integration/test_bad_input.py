@@ -197,7 +197,8 @@ async def test_noise_loses_no_request(migrated_env: dict[str, str], tmp_path: Pa
     env = migrated_env | {"FL_INGEST__MAX_UNDECODABLE_RATIO": "0"}
     source = random.Random(8)
     jobs = [uuid4() for _ in range(50)]
-    junk = [noise(source) for _ in range(5_000)]
+    junk = [noise(source) for _ in range(11_000)]
+    assert sum(len(value or b"") for _, _, value, _ in junk) > 1_000_000
     records = [*junk, *(request(job_id) for job_id in jobs)]
     source.shuffle(records)
     async with opened(env, tmp_path) as world:
