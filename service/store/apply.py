@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 from uuid import UUID, uuid5
 
 import asyncpg
 
 from service.domain import commands as c
 from service.domain.decision import Decision, Outcome, refused
-from service.domain.fit import misfit
-from service.domain.group import Group
 from service.domain.job import Job
 from service.domain.values import Why
 from service.domain.vocabulary import JobState, Reason
@@ -34,6 +33,7 @@ from service.store.statements import Q
 
 __all__ = ["Applier", "BatchRefused", "DeadLetter", "Fence", "Fenced", "Item", "RecordRef"]
 
+_NO_RECORD: Final = RecordRef("", 0, 0, 0, None, None, ())
 #: Chooses commands inside the transaction, its rows locked; None or nothing: roll back, do nothing.
 Choose = Callable[[Connection], Awaitable[Sequence[c.Command]]]
 
@@ -100,10 +100,8 @@ class Applier:
 
     async def commands(self, commands: Sequence[c.Command]) -> Committed:
         """Commands of our own steps: one decision each."""
-        nothing = RecordRef("", 0, 0, 0, None, None, ())
-        items = [Item(command, nothing) for command in commands]
         async with transaction(self._pool) as connection:
-            committed, keys = await self._write(connection, _Work(items, ""), {})
+            committed, keys = await self._write(connection, _own(commands), {})
             faultpoint("apply.before_commit")
         faultpoint("apply.committed")
         self._groups.remember(keys)
@@ -111,13 +109,11 @@ class Applier:
 
     async def chosen(self, choose: Choose) -> tuple[Sequence[c.Command], Committed]:
         """Commands that SQL chooses within the transaction (a claim, a lease)."""
-        nothing = RecordRef("", 0, 0, 0, None, None, ())
         async with transaction(self._pool) as connection:
             commands = await choose(connection)
             if not commands:
                 return (), Committed([])
-            items = [Item(command, nothing) for command in commands]
-            committed, keys = await self._write(connection, _Work(items, ""), {})
+            committed, keys = await self._write(connection, _own(commands), {})
         self._groups.remember(keys)
         return commands, committed
 
@@ -134,10 +130,6 @@ class Applier:
                 raise Fenced("another instance fed a parked record first")
         self._groups.remember(keys)
         return len(work.fed), committed
-
-    def forget_groups(self) -> None:
-        """A registry was applied: which nets serve a group must be judged anew."""
-        self._groups.forget()
 
     # --- the transaction's middle -----------------------------------------------------------------
 
@@ -164,9 +156,7 @@ class Applier:
         await inbound.keep_outcomes(connection, work.outcomes)
         if work.forget:
             await connection.execute(Q["ids_forget"], work.forget)
-        keys = await self._groups.ensure(
-            connection, fold.new_groups(), lambda group: _serving(group, fold)
-        )
+        keys = await self._groups.ensure(connection, fold.new_groups(), fold.facts)
         places = fold.places()
         await places.write(connection)
         await fold.log.write(connection)
@@ -275,9 +265,9 @@ class Applier:
             await connection.execute(Q["parked_drop"], fed)
 
 
-def _serving(group: Group, fold: Fold) -> list[str]:
-    nets = fold.facts.registry.nets.values()
-    return sorted(n.name for n in nets if misfit(n, group, fold.facts.nets.get(n.name)) is None)
+def _own(commands: Sequence[c.Command]) -> _Work:
+    """The work of commands that came from no record."""
+    return _Work([Item(command, _NO_RECORD) for command in commands], "")
 
 
 async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) -> Decision:

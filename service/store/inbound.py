@@ -9,7 +9,6 @@ from uuid import UUID
 import asyncpg
 
 from service.contracts import inbound
-from service.domain.commands import Command
 from service.domain.decision import Outcome
 from service.store.batch import DeadLetter, Fence, Fenced, Item, RecordRef
 from service.store.database import Connection
@@ -148,7 +147,3 @@ def unpark(record: asyncpg.Record) -> tuple[RecordRef, Any]:
     headers = [(name, value) for name, value in ref.headers if value is not None]
     _, command = inbound.read(ref.key, ref.value, headers)
     return ref, command
-
-
-def is_for_job(command: object, job_id: UUID) -> bool:
-    return isinstance(command, Command) and command.job_id == job_id

@@ -60,7 +60,7 @@ _CHANGING: Final = COLUMNS[_FIXED:]
 SELECT: Final = f"SELECT {', '.join(NAMES)}, lease_until FROM job"
 
 _LOAD: Final = f"{SELECT} WHERE job_id = ANY($1) ORDER BY job_id FOR NO KEY UPDATE"
-_READ: Final = f"{SELECT} WHERE job_id = $1"
+_READ: Final = f"{SELECT} WHERE job_id = ANY($1)"
 # A lease's end is the database's: it starts anew with each new token, and goes with the lease.
 _UPDATE: Final = (
     "UPDATE job SET "
@@ -184,8 +184,13 @@ async def load(
 
 async def peek(connection: Connection, job_id: UUID) -> Job | None:
     """The job as it is now, unlocked."""
-    record = await connection.fetchrow(_READ, job_id)
-    return None if record is None else read(record)
+    return (await peek_all(connection, [job_id])).get(job_id)
+
+
+async def peek_all(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Those of the jobs that exist, as they are now, unlocked."""
+    records = await connection.fetch(_READ, job_ids)
+    return {record["job_id"]: read(record) for record in records}
 
 
 async def insert(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:

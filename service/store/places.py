@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from service.domain.facts import Facts
+from service.domain.fit import candidates
 from service.domain.group import group_id, group_of
 from service.domain.job import Job
 from service.domain.values import Request
 from service.domain.vocabulary import ACTIVE, JobState, SlotState
+from service.errors import Transient
 from service.store.database import Connection
 from service.store.statements import Q
 
@@ -127,25 +130,29 @@ class Places:
 
 
 class Groups:
-    """Makes groups when they are first seen, and says which nets can serve them."""
+    """Makes groups when they are first seen, and notes which nets can serve them."""
 
     def __init__(self) -> None:
         self._known: set[UUID] = set()
 
     async def ensure(
-        self, connection: Connection, requests: Mapping[UUID, Request], serving: Any
+        self, connection: Connection, requests: Mapping[UUID, Request], facts: Facts
     ) -> set[UUID]:
-        """Rows for groups, each given with one of its requests; `serving(group)` names the nets that fit.
-        Returns what this transaction made or found: call `remember` with it after the commit."""
-        wanted = {key: group_of(r) for key, r in requests.items() if key not in self._known}
-        unknown = list(wanted)
+        """Rows for groups, each given with one of its requests.
+
+        Returns what this transaction made or found: call `remember` with it after the commit. Raises
+        errors.Transient when another registry was applied since `facts` were read: a new group must not
+        be left with the nets of the old one.
+        """
+        unknown = [key for key in requests if key not in self._known]
         if not unknown:
             return set()
-        await connection.execute(Q["registry_share"])
+        if await connection.fetchval(Q["registry_share"]) != facts.registry.version:
+            raise Transient("the registry changed meanwhile: judge again", code="database_busy")
         records = await connection.fetch(Q["groups_known"], unknown)
         there = {r["group_id"] for r in records}
         for key in sorted(set(unknown) - there):
-            g = wanted[key]
+            g = group_of(requests[key])
             await connection.execute(Q["project_make"], g.project_id)
             await connection.execute(
                 Q["group_make"],
@@ -157,14 +164,11 @@ class Groups:
                 g.resources.num_gpus,
                 g.resources.mem_per_gpu_gib,
             )
-            for net in serving(g):
-                await connection.execute(Q["net_group_make"], net, key)
+            for net in candidates(requests[key], facts):
+                await connection.execute(Q["net_group_make"], net.name, key)
         return set(unknown)
 
     def remember(self, keys: set[UUID]) -> None:
         if len(self._known) > 200_000:
             self._known.clear()
         self._known |= keys
-
-    def forget(self) -> None:
-        self._known.clear()

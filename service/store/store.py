@@ -78,13 +78,16 @@ class Store:
         commands, committed = await self._applier.chosen(
             lambda conn: free_work(conn, wanted, holder, limit)
         )
-        taken: list[Job] = []
-        for command, decision in zip(commands, self._done(committed), strict=True):
-            if any(isinstance(event, LeaseTaken) for event in decision.events):
-                job = await self.get(command.job_id)
-                if job is not None and job.lease is not None and job.lease.holder == holder:
-                    taken.append(job)
-        return taken
+        taken = [
+            command.job_id
+            for command, decision in zip(commands, self._done(committed), strict=True)
+            if any(isinstance(event, LeaseTaken) for event in decision.events)
+        ]
+        if not taken:
+            return []
+        async with reading(self.pool) as connection:
+            found = await jobs.peek_all(connection, taken)
+        return [job for job in found.values() if job.lease and job.lease.holder == holder]
 
     async def renew(self, leases: Mapping[UUID, int]) -> set[UUID]:
         if not leases:
@@ -148,7 +151,8 @@ class Store:
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
         async with transaction(self.pool) as connection:
             return (
-                await connection.fetchval(Q["named_lease"], name, holder, ttl_seconds) is not None
+                await connection.fetchval(Q["outbox_lease_take"], name, holder, ttl_seconds)
+                is not None
             )
 
     async def buried(self, limit: int) -> list[UUID]:
@@ -195,11 +199,8 @@ class Store:
     async def slots(self, net: str) -> list[SlotRow]:
         async with reading(self.pool) as connection:
             rows = await connection.fetch(Q["slots_of_net"], net)
-            loaded = {
-                job_id: await jobs.peek(connection, job_id)
-                for job_id in sorted({row["job_id"] for row in rows})
-            }
-        return [slot_row(row, job) for row in rows if (job := loaded[row["job_id"]]) is not None]
+            found = await jobs.peek_all(connection, [row["job_id"] for row in rows])
+        return [slot_row(row, found[row["job_id"]]) for row in rows if row["job_id"] in found]
 
     async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
         async with reading(self.pool) as connection:
@@ -215,18 +216,20 @@ class Store:
             rows = await connection.fetch(Q["position_heads"], limit)
             if not rows:
                 return []
-            found: list[tuple[UUID, str | None, int]] = []
-            codes: dict[UUID, str | None] = {}
-            for position, row in enumerate(rows, 1):
-                group = row["group_id"]
-                if group not in codes:
-                    job = await jobs.peek(connection, row["job_id"])
-                    if job is None:
-                        continue
-                    facts = await self._facts.read(connection, projects=[job.asked.project_id])
-                    codes[group] = why_waiting(job.asked, candidates(job.asked, facts), facts)
-                found.append((row["job_id"], codes[group], position))
-        return found
+            first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
+            heads = await jobs.peek_all(connection, list(first.values()))
+            projects = {job.asked.project_id for job in heads.values()}
+            facts = await self._facts.read(connection, projects=sorted(projects))
+        codes: dict[UUID, str | None] = {
+            group: why_waiting(job.asked, candidates(job.asked, facts), facts)
+            for group, job_id in first.items()
+            if (job := heads.get(job_id)) is not None
+        }
+        return [
+            (row["job_id"], codes[row["group_id"]], position)
+            for position, row in enumerate(rows, 1)
+            if row["group_id"] in codes
+        ]
 
     def _done(self, committed: Committed) -> list[Decision]:
         for listener in self.listeners:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
+from service.domain.facts import Facts
+from service.domain.group import group_id, group_of
 from service.domain.vocabulary import JobState
-from service.errors import Invalid
+from service.errors import Invalid, Transient
+from service.store.places import Groups
 from service.store.registry import pause_net, show
 from service.store.state_records import StateRecords
 from tests.integration.store_world import TRUSTS, World, asked, item, net, opened, registry
 
 NAMES = [str(t) for t in TRUSTS]
+BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 async def test_the_same_file_changes_nothing(migrated_env: dict[str, str]) -> None:
@@ -134,3 +139,18 @@ async def test_a_cleaned_job_keeps_its_id(migrated_env: dict[str, str]) -> None:
         assert same.outcome is Outcome.IGNORED
         assert other.outcome is Outcome.REFUSED
         assert await w.count("job") == 1
+
+
+async def test_a_group_is_not_made_under_a_registry_that_has_gone(
+    migrated_env: dict[str, str],
+) -> None:
+    """Else it would be left with the nets of the old one, until the next registry."""
+    async with opened(migrated_env) as w:
+        job = await w.store.get(await w.ask())
+        assert job is not None
+        key = group_id(group_of(job.asked))
+        facts = Facts(BEGIN, await w.store.registry())
+        await w.register(registry(nets=[net("net-1", 3)]))
+        async with w.pool.acquire() as connection, connection.transaction():
+            with pytest.raises(Transient, match="registry changed"):
+                await Groups().ensure(connection, {key: job.asked}, facts)

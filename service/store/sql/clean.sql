@@ -1,11 +1,3 @@
--- name: named_lease
-INSERT INTO lease AS l (name, holder, token, until)
-VALUES ($1, $2, 1, clock_timestamp() + make_interval(secs => $3))
-ON CONFLICT (name) DO UPDATE
-SET holder = EXCLUDED.holder, token = l.token + 1, until = EXCLUDED.until
-WHERE l.until <= clock_timestamp() OR l.holder = EXCLUDED.holder
-RETURNING token
-
 -- name: old_jobs
 -- Finished long ago, every event of theirs published, and no place of theirs still taken.
 SELECT j.job_id FROM job j
