@@ -32,7 +32,7 @@ from service.domain.vocabulary import FLBackend, JobState
 from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
 from service.ingest.status import IngestStatus
-from service.kafka.topics import ensure_topics, raise_errors
+from service.kafka.topics import Topics, ensure_topics, raise_errors
 from service.nets import Nets
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
@@ -127,11 +127,16 @@ class App:
         return "the consumer group is not joined yet" if status and not status.joined else None
 
 
-def _store(settings: Settings, pool: Pool, partitions: int) -> Store:
-    limits = Limits(**settings.limits.model_dump())
+def fact_reader(settings: Settings) -> FactReader:
+    """What decisions are judged by, under these settings' limits."""
+    return FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
+
+
+def make_store(settings: Settings, pool: Pool, partitions: int) -> Store:
+    """The store of these settings; `partitions`: the lifecycle topic's."""
     return Store(
         pool,
-        FactReader(limits, ManifestReader()),
+        fact_reader(settings),
         partitions=partitions,
         lease_seconds=settings.steps.lease_seconds,
         parked_seconds=settings.ingest.parked_seconds,
@@ -182,29 +187,30 @@ async def check_parts(settings: Settings) -> int:
         )
     report = await ensure_topics(settings.kafka)
     raise_errors(report)
-    name = f"{settings.kafka.topic_prefix}fl.job-lifecycle.v1"
-    return report.partitions[name]
+    return report.partitions[Topics(settings.kafka.topic_prefix).lifecycle]
 
 
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, roles: Iterable[Role]) -> AsyncIterator[App]:
     """The parts that these roles need, started nowhere yet, closed at the end."""
-    fl.ASSETS_DIR = settings.assets_dir
     partitions = await check_parts(settings)
     if settings.registry_file is not None:
         await apply_registry_file(settings.database, settings.registry_file)
     pool = await open_pool(settings.database)
     try:
-        name = f"{settings.kafka.topic_prefix}fl.job-lifecycle.v1"
-        await Outbox(pool).open_stream(name, partitions)
-        store = _store(settings, pool, partitions)
+        lifecycle = Topics(settings.kafka.topic_prefix).lifecycle
+        await Outbox(pool).open_stream(lifecycle, partitions)
+        store = make_store(settings, pool, partitions)
         app = App(settings, frozenset(roles) or frozenset({Role.ALL}), pool, store, Metrics())
         _build(app)
+        counting = _retry_counter(app.metrics)
+        on_retry.append(counting)
         try:
             if app.bundles is not None:
                 await app.bundles.open()
             yield app
         finally:
+            on_retry.remove(counting)
             if app.nets is not None:
                 await app.nets.close()
             if app.bundles is not None:
@@ -241,7 +247,6 @@ def _build(app: App) -> None:
         app.consumer = Consumer(app.store, outbox, settings.kafka, settings.ingest, ingest)
         app.metrics.follow("ingest", lambda: ingest, INGEST)
     app.store.listeners.append(_listener(app, events))
-    on_retry.append(_retry_counter(app.metrics))
 
 
 def _retry_counter(metrics: Metrics) -> Callable[[str], None]:

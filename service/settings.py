@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.contracts import fl
 from service.contracts.shipped import shipped
 from service.errors import Invalid
 
@@ -177,7 +178,8 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 def load(env_file: Path | None = None, **overrides: Any) -> Settings:
     """The settings of this process. What stands in `env_file` yields to the environment; it is also put
-    into the environment, since the AWS chain reads its credentials there.
+    into the environment, since the AWS chain reads its credentials there. The contracts read their
+    manifests from `assets_dir` from here on.
 
     Raises Invalid naming every bad variable.
     """
@@ -186,9 +188,11 @@ def load(env_file: Path | None = None, **overrides: Any) -> Settings:
             os.environ.setdefault(key, value)
     secrets = overrides.get("secrets_dir") or os.environ.get("FL_SECRETS_DIR")
     try:
-        return Settings(_secrets_dir=secrets, **overrides)
+        settings = Settings(_secrets_dir=secrets, **overrides)
     except ValidationError as exc:
         raise Invalid(_explain(exc)) from exc
+    fl.ASSETS_DIR = settings.assets_dir
+    return settings
 
 
 def _explain(exc: ValidationError) -> str:

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from service.app import ManifestReader, make_bundles, make_nets
+from service.app import ManifestReader, fact_reader, make_bundles, make_nets
 from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
-from service.domain.vocabulary import FLBackend
 from service.errors import Invalid, ServiceError, Transient
 from service.kafka.topics import Topics, ensure_topics
+from service.nets import Nets
 from service.relay.hanging import stable_offsets
 from service.settings import Settings, unknown_variables
 from service.store import migrate
 from service.store import registry as stored
-from service.store.database import close_pool, open_pool
-from service.store.facts import FactReader
+from service.store.database import close_pool, open_pool, reading
 from service.store.queries import Queries
 
 #: Longer than any transaction of a relay that is alive.
@@ -174,19 +173,15 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         queries = Queries(pool)
         async for finding in _work(queries):
             yield finding
-        from service.domain.facts import Limits
-
-        reader = FactReader(Limits(), ManifestReader())
-        async with pool.acquire() as connection:
-            registry = await reader.registry(connection)
+        async with reading(pool) as connection:
+            registry = await fact_reader(settings).registry(connection)
         nets = make_nets(settings)
         nets.follow(registry)
         try:
             for name, net in sorted(registry.nets.items()):
                 yield await _adapter(nets, name, net.endpoint)
-            outside = [n for n, net in registry.nets.items() if net.backend in _RECEIVE_CLEAR]
-            if outside and not nets.encrypts:
-                told = f"project ids go to {', '.join(sorted(outside))} in clear"
+            if outside := nets.told_in_clear():
+                told = f"project ids go to {', '.join(outside)} in clear"
                 yield warning("encryption", told, "set FL_ENCRYPTION__AES_KEY_BASE64")
         finally:
             await nets.close()
@@ -194,14 +189,7 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         await close_pool(pool)
 
 
-#: Backends whose nets stand outside this machine and expect the sealed form.
-_RECEIVE_CLEAR = frozenset(set(FLBackend) - {FLBackend("embedded")})
-
-
-async def _adapter(nets: object, name: str, endpoint: str) -> Finding:
-    from service.nets import Nets
-
-    assert isinstance(nets, Nets)
+async def _adapter(nets: Nets, name: str, endpoint: str) -> Finding:
     part = f"net {name}"
     try:
         client = nets.client(name)

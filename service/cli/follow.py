@@ -16,11 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.session import pool_of
+from service.domain.vocabulary import TERMINAL
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries
 
-TERMINAL = ("completed", "failed", "stopped", "rejected")
 COLOURS = {"completed": "green", "failed": "red", "rejected": "red", "stopped": "yellow"}
 
 

@@ -24,10 +24,8 @@ from service.cli.session import (
     settings_of,
     work,
 )
-from service.domain.facts import Limits
 from service.errors import Invalid
 from service.settings import Settings
-from service.store.facts import FactReader
 from service.store.queries import Queries
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
@@ -111,7 +109,7 @@ def show(
 
 
 async def _show(settings: Settings, job_id: UUID) -> dict[str, Any]:
-    from service.app import ManifestReader
+    from service.app import fact_reader
 
     async with pool_of(settings) as pool:
         queries = Queries(pool)
@@ -121,8 +119,7 @@ async def _show(settings: Settings, job_id: UUID) -> dict[str, Any]:
                 f"no job {job_id}: `fl-jobs jobs list` shows those there are, and "
                 "`fl-jobs dead-letters list` records that could not be used"
             )
-        reader = FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
-        waits = await queries.why_waiting(job_id, reader)
+        waits = await queries.why_waiting(job_id, fact_reader(settings))
         return {"state": state, "waits": waits, "events": await queries.events(job_id)}
 
 

@@ -19,15 +19,12 @@ from service.cli.session import (
 )
 from service.domain.commands import ReleaseSlot
 from service.domain.decision import Outcome
-from service.domain.facts import Limits
 from service.errors import Invalid
 from service.kafka.topics import Topics
 from service.settings import Settings
-from service.store.facts import FactReader
 from service.store.outbox import Outbox
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
-from service.store.store import Store
 
 app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume, release.")
 
@@ -156,7 +153,7 @@ def release(
 
 
 async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:
-    from service.app import ManifestReader
+    from service.app import make_store
 
     async with pool_of(settings) as pool:
         name = Topics(settings.kafka.topic_prefix).lifecycle
@@ -164,8 +161,7 @@ async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:
             stream = await session.stream(name)
         if stream is None:
             raise Invalid("the service never ran on this database")
-        limits = Limits(**settings.limits.model_dump())
-        store = Store(pool, FactReader(limits, ManifestReader()), partitions=stream.partitions)
+        store = make_store(settings, pool, stream.partitions)
         job = await store.get(job_id)
         numbers = [a.number for a in job.attempts] if job is not None else []
         wanted = [n for n in numbers if attempt in (None, n)]

@@ -20,7 +20,6 @@ from service.domain.commands import RequestTraining
 from service.domain.decide import decide
 from service.domain.decision import Outcome
 from service.domain.events import Queued, Rejected
-from service.domain.facts import Limits
 from service.domain.fit import says
 from service.domain.values import Problem
 from service.errors import Invalid, Transient
@@ -28,7 +27,6 @@ from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 from service.settings import Settings
 from service.store.database import reading
-from service.store.facts import FactReader
 from service.store.jobs import peek
 
 
@@ -98,12 +96,13 @@ def _read(file: str) -> dict[str, Any]:
         raise Invalid(f"{file} is neither YAML nor JSON: {exc}") from exc
     if not isinstance(data, dict):
         raise Invalid(f"{file} must hold the request's fields, such as project_id and trust_ids")
-    return json.loads(json.dumps(data, default=str))  # type: ignore[no-any-return]
+    plain: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    return plain
 
 
 async def _judge(settings: Settings, data: dict[str, Any]) -> tuple[list[Problem], str | None]:
     """Everything that is wrong with the request, else the code of what it would wait for."""
-    from service.app import ManifestReader
+    from service.app import fact_reader
 
     envelope = Envelope(id=str(uuid4()), source="/dry-run", type=training.REQUESTED, data=data)
     try:
@@ -112,7 +111,7 @@ async def _judge(settings: Settings, data: dict[str, Any]) -> tuple[list[Problem
         return list(bad.problems), None
     assert isinstance(command, RequestTraining)
     async with pool_of(settings) as pool:
-        reader = FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
+        reader = fact_reader(settings)
         async with reading(pool) as connection:
             job = await peek(connection, command.job_id)
             facts = await reader.read(connection, projects=[command.request.project_id])

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from service.contracts.envelope import SCHEMA_PREFIX, rfc3339
+from service.contracts import envelope
 from service.contracts.placement import partition_for
 from service.errors import Transient
 from service.fl_api.outbox import Outbox, Report
@@ -141,12 +141,11 @@ class Reporter:
 
     def _headers(self, report: Report) -> list[tuple[str, bytes | None]]:
         return [
-            ("content-type", b"application/json"),
-            ("ce_specversion", b"1.0"),
-            ("ce_id", report.id.encode()),
-            ("ce_source", self._source.encode()),
-            ("ce_type", report.type.encode()),
-            ("ce_time", rfc3339(report.time).encode()),
-            ("ce_subject", report.subject.encode()),
-            ("ce_dataschema", (SCHEMA_PREFIX + report.type).encode()),
+            *envelope.headers(
+                event_id=report.id,
+                event_type=report.type,
+                time=report.time,
+                subject=report.subject,
+                source=self._source,
+            )
         ]

@@ -92,7 +92,6 @@ class Producer:
         deadline: float = 10.0,
     ) -> None:
         self._deadline = deadline
-        self._transactional = transactional_id is not None
         self._inner = AIOKafkaProducer(
             **client_arguments(connection),
             client_id=transactional_id or "fl-job-service",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
+from service.contracts import envelope
 from service.contracts.placement import partition_for
 from service.kafka.clients import Producer
 from service.kafka.connection import Connection
@@ -14,21 +15,15 @@ from service.kafka.connection import Connection
 SOURCE = "/fl-job-service/cli"
 
 
-def event_headers(
-    kind: str, subject: str | None, event_id: str | None = None
-) -> list[tuple[str, bytes]]:
+def event_headers(kind: str, subject: str) -> list[tuple[str, bytes]]:
     """CloudEvents headers in binary mode for a request of ours."""
-    headers = {
-        "ce_id": event_id or str(uuid4()),
-        "ce_source": SOURCE,
-        "ce_type": kind,
-        "ce_specversion": "1.0",
-        "ce_time": datetime.now(UTC).isoformat(),
-        "content-type": "application/json",
-    }
-    if subject is not None:
-        headers["ce_subject"] = subject
-    return [(name, value.encode()) for name, value in headers.items()]
+    return envelope.headers(
+        event_id=str(uuid4()),
+        event_type=kind,
+        time=datetime.now(UTC),
+        subject=subject,
+        source=SOURCE,
+    )
 
 
 async def publish(

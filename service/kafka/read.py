@@ -31,13 +31,8 @@ async def tail(
     Raises errors.Transient when the broker is away or has no such topic.
     """
     async with reader(connection, read_committed=True) as client:
+        await client._client.set_topics([topic])
         numbers = client.partitions_for_topic(topic)
-        if not numbers:
-            await client._client.force_metadata_update()
-            numbers = client.partitions_for_topic(topic)
-        if not numbers:
-            await client._client.set_topics([topic])
-            numbers = client.partitions_for_topic(topic)
         if not numbers:
             raise Transient(f"the broker has no topic {topic}: `fl-jobs doctor` tells more")
         places = [TopicPartition(topic, number) for number in sorted(numbers)]

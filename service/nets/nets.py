@@ -12,7 +12,7 @@ import asyncio
 import httpx
 
 from service.domain.registry import Net, Registry
-from service.domain.vocabulary import Reason
+from service.domain.vocabulary import FLBackend, Reason
 from service.errors import Invalid, Transient
 from service.nets.breaker import Breaker
 from service.nets.calls import Calls
@@ -46,6 +46,13 @@ class Nets:
     def encrypts(self) -> bool:
         """Whether there is a key: without one project ids go out clear."""
         return self._sealer.has_key
+
+    def told_in_clear(self) -> list[str]:
+        """The nets that get project ids unsealed although they are no part of this machine's stack."""
+        if self.encrypts:
+            return []
+        nets = self._registered.items()
+        return sorted(name for name, net in nets if net.backend is not FLBackend.EMBEDDED)
 
     def client(self, name: str) -> AdapterClient:
         """The net's client.

@@ -70,15 +70,6 @@ class Crew:
         self._stopping = Tasks("stop", pace.workers, on_step)
         self._collecting = Tasks("collect", pace.workers, on_step)
 
-    @property
-    def at_work(self) -> dict[str, int]:
-        """How many jobs are in hand, by what is done with them."""
-        return {
-            "drive": len(self._driving),
-            "stop": len(self._stopping),
-            "collect": len(self._collecting),
-        }
-
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set, then at most the grace. Errors of steps stay within."""
         kit = self.kit
