@@ -22,7 +22,7 @@ import structlog
 from service.bundles.names import Location, check_safe
 from service.bundles.parallel import each
 from service.bundles.s3 import Listed, ObjectStore
-from service.domain.vocabulary import Reason
+from service.domain.vocabulary import FLBackend, Reason
 from service.errors import Permanent, ServiceError, Transient
 
 _log = structlog.get_logger(__name__)
@@ -179,7 +179,9 @@ def _is_kept(path: str) -> bool:
 
 
 def _template_folders(shipped: Path) -> Iterable[Path]:
-    return [path for path in sorted(shipped.glob("*/*")) if path.is_dir()]
+    """`<backend>/<job type>` below the shipped assets, which hold other things too."""
+    backends = [shipped / backend for backend in sorted(FLBackend)]
+    return [path for folder in backends for path in sorted(folder.glob("*")) if path.is_dir()]
 
 
 def _read_folder(folder: Path) -> Template:

@@ -95,12 +95,22 @@ def _take_env_file(words: list[str]) -> None:
         os.environ.setdefault(key, value)
 
 
+def _log_to_stderr() -> None:
+    """Standard output is the command's own: a warning there would spoil what `--json` prints."""
+    from service.telemetry import logs
+
+    level = os.environ.get("FL_LOG__LEVEL", "").lower()
+    logs.configure(level if level in logs.LEVELS else "warning")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fl-jobs`. Ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _take_env_file(words)
         chosen = next((word for word in words if not word.startswith("-")), None)
+        if chosen is not None:
+            _log_to_stderr()
         assemble(chosen)(args=words, prog_name="fl-jobs")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 import typer
 
 from service.errors import Invalid, Missing, ServiceError
 from service.fl_api.serving import listening, serve
 from service.settings import KafkaSettings, load
+from service.telemetry import logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,7 +65,7 @@ def embedded(
     ] = None,
 ) -> None:
     """An embedded net: numpy federated averaging with a process per site."""
-    _log_to_stderr()
+    logs.configure("info", "json")
     try:
         if find_spec("numpy") is None:
             raise Missing(f"the embedded net needs numpy: {INSTALL_LINE}")
@@ -104,16 +102,3 @@ def _say(url: str) -> None:
 def _connection(bootstrap: str, topic_prefix: str | None) -> KafkaSettings:
     prefix = {} if topic_prefix is None else {"topic_prefix": topic_prefix}
     return load().kafka.model_copy(update={"bootstrap_servers": bootstrap, **prefix})
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)

@@ -29,7 +29,7 @@ _QUERY: Final = re.compile(
 )
 _USERINFO: Final = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_DEPTH: Final = 6
 
 
@@ -72,7 +72,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     """
     out = stream or sys.stderr
     console = format == "console" or (format == "auto" and out.isatty())
-    number = _LEVELS[level]
+    number = LEVELS[level]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

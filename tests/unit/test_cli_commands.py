@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from service.cli import COMMANDS, main
 from service.cli.demo import hospitals
@@ -168,3 +170,15 @@ def test_the_demo_splits_every_patient_once_and_the_same_way_again(tmp_path: Pat
     before = {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
     assert hospitals.write(tmp_path / "data", tmp_path / "test") == found
     assert before == {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
+
+
+def test_a_warning_leaves_standard_output_to_the_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("schemas", "check", "--json") == 0
+    before = capsys.readouterr().out
+    structlog.get_logger("a_room").warning("something_odd")
+    told = capsys.readouterr()
+    assert json.loads(before)
+    assert told.out == ""
+    assert "something_odd" in told.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ from service.bundles.frozen import Entry, freeze, thaw
 from service.bundles.layout import Origin, Placed
 from service.bundles.names import Location
 from service.bundles.staging import check_collisions, check_required
+from service.bundles.templates import _template_folders
 from service.domain.values import Origin as Cause
 from service.domain.values import Request
 from service.domain.vocabulary import FLBackend, Reason
@@ -262,3 +264,11 @@ def test_a_record_is_read_back_or_refused() -> None:
     staged = frozen.staged(Location("dest", "j/1/p/"))
     assert staged.prefix == "s3://dest/j/1/p/"
     assert staged.keys == ("j/1/p/a/ä", "j/1/p/b")
+
+
+def test_only_backends_have_templates(tmp_path: Path) -> None:
+    for name in ("embedded/standard", "demo/__pycache__", "nvflare/fed_opt"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "embedded" / "notes.txt").write_text("no folder")
+    found = [path.relative_to(tmp_path).as_posix() for path in _template_folders(tmp_path)]
+    assert found == ["embedded/standard", "nvflare/fed_opt"]
