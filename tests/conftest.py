@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests import stack as shared
 from tests.stack import fresh_env, migrated_env, module_env, private_stack, stack
 
 __all__ = ["fresh_env", "migrated_env", "module_env", "private_stack", "stack"]
+
+
+@pytest.fixture
+def kept_logging() -> Iterator[None]:
+    """What a test sets up of logging goes with it: a captured stream is closed when the test ends."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    levels = {
+        name: found.level
+        for name, found in logging.root.manager.loggerDict.items()
+        if isinstance(found, logging.Logger)
+    }
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
 
 
 def _in_worker() -> bool:

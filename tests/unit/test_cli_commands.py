@@ -27,7 +27,7 @@ def run(*words: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept_logging: None) -> None:
     """A folder of its own, and no settings."""
     for name in [n for n in os.environ if n.startswith("FL_") and not n.startswith("FL_TEST")]:
         monkeypatch.delenv(name)

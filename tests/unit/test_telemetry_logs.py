@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -18,15 +17,10 @@ from service.telemetry.traces import new_traceparent
 
 
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
+def written(kept_logging: None) -> io.StringIO:
     stream = io.StringIO()
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
     logs.configure("info", "json", stream)
-    yield stream
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+    return stream
 
 
 def test_secrets_are_dropped_by_name_at_any_depth(written: io.StringIO) -> None:
