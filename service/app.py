@@ -293,7 +293,8 @@ async def run(
 ) -> None:
     """Run the roles until SIGTERM or SIGINT. Raises the error of a part that gave up for good."""
     # Long-lived jobs and batches: a full collection every few hundred objects costs a tenth of ingest.
-    gc.set_threshold(50_000, 50, 50)
+    gc.freeze()
+    gc.set_threshold(400_000, 10, 50)
     async with opened(settings, roles) as app:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -119,7 +119,7 @@ def _free_form(max_bytes: int) -> AfterValidator:
             raise PydanticCustomError(
                 "free_form", "Object can't be stored: {reason}", {"reason": found[1]}
             )
-        if len(strict_json.dump(value)) > max_bytes:
+        if len(strict_json.write(value).encode()) > max_bytes:
             raise PydanticCustomError(
                 "too_large",
                 "Object should have at most {limit} bytes as JSON",

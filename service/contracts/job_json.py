@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import to_json
-
+from service.contracts.strict_json import write
 from service.domain.job import Rejection
 from service.domain.values import (
     Attempt,
@@ -34,11 +33,6 @@ from service.domain.values import (
 from service.domain.vocabulary import FLBackend, SlotState
 
 
-def _dumps(value: object) -> str:
-    """Compact JSON. What a job holds came from checked JSON, so no number here is not finite."""
-    return to_json(value, inf_nan_mode="null").decode()
-
-
 def _time(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat()
 
@@ -53,14 +47,14 @@ def _read_time(text: str | None) -> datetime | None:
 def write_request(request: Request | Rejection) -> str:
     """All that was asked for, defaults filled in, without `cohort_query`."""
     if isinstance(request, Rejection):
-        return _dumps({"requested_by": request.requested_by})
+        return write({"requested_by": request.requested_by})
     resources = request.resources
-    return _dumps(
+    return write(
         {
             # These two come first: a state record takes them over as text, up to `trust_ids`.
             "requested_by": request.requested_by,
             "labels": request.labels,
-            "trust_ids": [str(t) for t in request.trust_ids],
+            "trust_ids": request.trust_ids,
             "fl_backend": request.fl_backend,
             "job_type": request.job_type,
             "config": request.config,
@@ -150,7 +144,7 @@ def _why(data: Mapping[str, Any] | None) -> Why | None:
 
 
 def write_why(why: Why | None) -> str | None:
-    return None if why is None else _dumps(why_object(why))
+    return None if why is None else write(why_object(why))
 
 
 def read_why(text: str | None) -> Why | None:
@@ -164,7 +158,7 @@ def results_object(results: Results | None) -> dict[str, Any] | None:
 
 
 def write_results(results: Results | None) -> str | None:
-    return None if results is None else _dumps(results_object(results))
+    return None if results is None else write(results_object(results))
 
 
 def read_results(text: str | None) -> Results | None:
@@ -175,7 +169,7 @@ def write_stop(stop: Stop | None) -> str | None:
     if stop is None:
         return None
     origin = stop.origin
-    return _dumps(
+    return write(
         {
             "reason": stop.reason,
             "requested_by": stop.requested_by,
@@ -199,15 +193,15 @@ def read_stop(text: str | None) -> Stop | None:
 # --- attempts -------------------------------------------------------------------------------------
 
 
-def participants_object(participants: tuple[Participant, ...]) -> list[dict[str, str]]:
-    return [{"trust_id": str(p.trust_id), "slot": p.slot} for p in participants]
+def participants_object(participants: tuple[Participant, ...]) -> list[dict[str, object]]:
+    return [{"trust_id": p.trust_id, "slot": p.slot} for p in participants]
 
 
 def write_attempts(attempts: tuple[Attempt, ...]) -> str:
     """The attempts without their submissions."""
     if not attempts:
         return "[]"
-    return _dumps(
+    return write(
         [
             {
                 "number": a.number,
@@ -237,18 +231,18 @@ def write_submissions(attempts: tuple[Attempt, ...]) -> str:
     """{attempt number: its last submission}, private to the service."""
     if not attempts:
         return "{}"
-    return _dumps(
+    return write(
         {
             str(a.number): {
                 "number": s.number,
-                "path_id": str(s.path_id),
+                "path_id": s.path_id,
                 "key": s.key,
                 "known_runs": s.known_runs,
                 "opened_at": _time(s.opened_at),
                 "bundle_prefix": s.bundle_prefix,
                 "bundle_sha256": s.bundle_sha256,
                 "config": s.config,
-                "earlier_paths": [str(p) for p in s.earlier_paths],
+                "earlier_paths": s.earlier_paths,
             }
             for a in attempts
             if (s := a.submission) is not None
@@ -323,7 +317,7 @@ _NO_PROGRESS = Progress()
 def write_progress(progress: Progress) -> str:
     if progress is _NO_PROGRESS or progress == _NO_PROGRESS:
         return "{}"
-    return _dumps(
+    return write(
         {
             "round": progress.round,
             "aggregated": progress.aggregated,

@@ -31,7 +31,7 @@ from service.contracts.outbound import (
     ResultsShape,
     WaitingShape,
 )
-from service.contracts.strict_json import dump_text
+from service.contracts.strict_json import write
 from service.domain import events as e
 from service.domain.job import Job, Rejection, job_status
 from service.domain.values import Why
@@ -175,16 +175,16 @@ def body(job: Job, event: e.Event) -> str:
     own = _OWN.get(type(event))
     if own is None:
         e.word_of(event)
-        return dump_text(_common(job))
-    return dump_text(_common(job) | own(job, event))
+        return write(_common(job))
+    return write(_common(job) | own(job, event))
 
 
 def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, why: Why) -> str:
     """The data of `fl.training.request_refused.v1` as JSON."""
-    return dump_text(
+    return write(
         {
-            "job_id": None if job_id is None else str(job_id),
-            "model_id": None if model_id is None else str(model_id),
+            "job_id": job_id,
+            "model_id": model_id,
             "request_id": request_id,
             "reason": why_object(why),
         }
@@ -194,8 +194,8 @@ def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, why: Wh
 def _common(job: Job) -> dict[str, Any]:
     asked, attempt = job.request, job.attempt
     common: dict[str, Any] = {
-        "job_id": str(asked.job_id),
-        "model_id": None if asked.model_id is None else str(asked.model_id),
+        "job_id": asked.job_id,
+        "model_id": asked.model_id,
         "project_id": asked.project_id,
         "attempt": 0 if attempt is None else attempt.number,
         "state": job.state,
@@ -216,7 +216,7 @@ def _common(job: Job) -> dict[str, Any]:
 
 def _queued(job: Job, event: e.Queued) -> dict[str, Any]:
     return {
-        "trust_ids": [str(trust) for trust in event.request.trust_ids],
+        "trust_ids": event.request.trust_ids,
         "priority": event.request.priority,
         "warnings": event.warnings,
         "waiting_for": event.waiting_for,
@@ -243,7 +243,7 @@ def _round(job: Job, event: e.RoundReported) -> dict[str, Any]:
     return {
         "global_round": event.global_round,
         "total_rounds": event.total_rounds,
-        "trust_id": None if event.trust_id is None else str(event.trust_id),
+        "trust_id": event.trust_id,
         "slot": event.slot,
         "details": event.details or {},
     }

@@ -8,6 +8,7 @@ dictionaries, since validating our own words would cost more than writing them.
 
 from __future__ import annotations
 
+from hashlib import sha1
 from typing import Annotated, Any, Final
 from uuid import UUID, uuid5
 
@@ -131,9 +132,20 @@ class SubmissionShape(BaseModel):
     labels: dict[str, str]
 
 
-def event_id(job_id: UUID, sequence: int) -> UUID:
-    """The id of a job's `sequence`-th event: the same whoever publishes it, however often."""
-    return uuid5(job_id, f"event:{sequence}")
+def event_id(job_id: UUID, sequence: int) -> str:
+    """The id of a job's `sequence`-th event: the same whoever publishes it, however often.
+
+    It is `str(uuid5(job_id, f"event:{sequence}"))`, at less than half of its cost.
+    """
+    digest = sha1(job_id.bytes + b"event:%d" % sequence, usedforsecurity=False).hexdigest()
+    return (
+        f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}"
+        f"-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    )
+
+
+#: A UUID's variant (RFC 9562): the highest two bits of this digit are 1 and 0.
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def refusal_id(subject: UUID, source: str, request_id: str) -> UUID:

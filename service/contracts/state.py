@@ -28,7 +28,7 @@ from service.contracts.outbound import (
     ResultsShape,
     SubmissionShape,
 )
-from service.contracts.strict_json import dump_text
+from service.contracts.strict_json import write
 from service.domain.job import Job, job_status
 from service.domain.vocabulary import FLBackend, JobState, SlotState, Waiting
 
@@ -192,7 +192,7 @@ _STATUS: Final = {state.value: job_status(state).value for state in JobState}
 
 @lru_cache(maxsize=4_096)
 def _text(value: str | None) -> str:
-    return dump_text(value)
+    return write(value)
 
 
 def _time(value: datetime | None) -> str:
@@ -211,7 +211,7 @@ def _asked(request: str) -> str:
         return request[1:end]
     asked = json.loads(request)
     own = {"requested_by": asked.get("requested_by"), "labels": asked.get("labels", {})}
-    return dump_text(own)[1:-1]
+    return write(own)[1:-1]
 
 
 def _attempt(attempts: str) -> str:
@@ -222,4 +222,4 @@ def _attempt(attempts: str) -> str:
     known = {"attempt": last["number"], "net": last["net"], "fl_backend": last["fl_backend"]}
     if last["fl_backend_job_id"] is not None:
         known["fl_backend_job_id"] = last["fl_backend_job_id"]
-    return dump_text(known)[1:-1]
+    return write(known)[1:-1]

@@ -9,7 +9,7 @@ nets) is judged by the domain.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -230,49 +230,50 @@ def content_hash(model: TrainingRequested, data: Mapping[str, Any]) -> bytes:
         "cohort_query": model.cohort_query,
         "trust_ids": sorted([trust.lower() for trust in data["trust_ids"]]),
     }
-    for name in model.model_fields_set - content.keys():
-        value = _chosen(model, name)
-        if value != _DEFAULTS.get(name):
-            content[name] = value
-    return hashlib.sha256(strict_json.canonical_flat(content)).digest()
+    fields = model.__dict__
+    for name, default in _OPTIONAL:
+        value = fields[name]
+        if value is None or value == default:
+            continue
+        spelling = _SPELLING.get(name)
+        if spelling is not None:
+            value = spelling(value, model)
+            if value is None:
+                continue
+        content[name] = value
+    return hashlib.sha256(strict_json.canonical_checked(content)).digest()
 
 
-def _chosen(model: TrainingRequested, name: str) -> Any:
-    """An optional field's value in its one spelling; its default where that means the same."""
-    value: Any = getattr(model, name)
-    if not value or name in _AS_THEY_ARE:
-        return value
-    if name == "min_trusts":
-        return None if value == len(model.trust_ids) else value
-    if name == "config":
-        return _config(value) or None
-    if name == "app_config":
-        return strict_json.plain_numbers(value)
-    if name == "model_files":
-        return {"uri": value.uri, "sha256": _digests(value)}
-    if name == "resources":
-        return [value.num_gpus, value.mem_per_gpu_gib] if value.num_gpus else None
-    return rfc3339(value)
-
-
-_DEFAULTS: Final[dict[str, Any]] = {
-    "priority": 5,
-    "max_attempts": 3,
-    "app_config": {},
-    "labels": {},
-}
-_AS_THEY_ARE: Final = frozenset(
-    {
-        "fl_backend",
-        "job_type",
-        "priority",
-        "max_attempts",
-        "max_runtime_seconds",
-        "max_stall_seconds",
-        "requested_by",
-        "labels",
-    }
+#: Every field but the five that each request has, with the value that counts as left out beside None.
+_OPTIONAL: Final[tuple[tuple[str, Any], ...]] = (
+    ("fl_backend", None),
+    ("job_type", None),
+    ("config", None),
+    ("app_config", {}),
+    ("model_files", None),
+    ("priority", 5),
+    ("min_trusts", None),
+    ("resources", None),
+    ("max_attempts", 3),
+    ("not_before", None),
+    ("deadline", None),
+    ("max_runtime_seconds", None),
+    ("max_stall_seconds", None),
+    ("requested_by", None),
+    ("labels", {}),
 )
+#: Those that can be written in several ways: the one that counts, None where it means the default.
+_SPELLING: Final[dict[str, Callable[[Any, TrainingRequested], Any]]] = {
+    "config": lambda value, _: _config(value) or None,
+    "app_config": lambda value, _: strict_json.plain_numbers(value),
+    "model_files": lambda value, _: {"uri": value.uri, "sha256": _digests(value)},
+    "min_trusts": lambda value, model: None if value == len(model.trust_ids) else value,
+    "resources": lambda value, _: (
+        [value.num_gpus, value.mem_per_gpu_gib] if value.num_gpus else None
+    ),
+    "not_before": lambda value, _: rfc3339(value),
+    "deadline": lambda value, _: rfc3339(value),
+}
 _UUID_LENGTH: Final = 36
 
 

@@ -144,7 +144,7 @@ def _job_type_problems(request: Request, nets: list[Net], facts: Facts) -> list[
 
 def _weights(request: Request) -> Mapping[str, Any]:
     weights = request.config.get(_WEIGHTS)
-    return weights if isinstance(weights, Mapping) else {}
+    return weights if weights and isinstance(weights, Mapping) else {}
 
 
 def _weight_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:

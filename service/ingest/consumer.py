@@ -43,7 +43,7 @@ from service.store.batch import Fenced, Item
 log = structlog.get_logger(__name__)
 
 _POLL_MS = 500
-_SLICE = 200
+_SLICE = 40
 #: With an idle store a batch of this size starts although more is waiting to be decoded: small first batches
 #: cost more in transactions than their head start is worth.
 _WORTHWHILE = 2_000

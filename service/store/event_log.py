@@ -37,7 +37,7 @@ _COLUMNS: Final = (
     "traceparent",
 )
 _Row = tuple[
-    UUID, UUID | None, int | None, str, str, datetime, str, str | None, str | None, str | None
+    UUID | str, UUID | None, int | None, str, str, datetime, str, str | None, str | None, str | None
 ]
 
 

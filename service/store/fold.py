@@ -91,11 +91,8 @@ class Fold:
 
     def changed(self) -> list[Job]:
         """Loaded jobs that are not what they were, in the order of their ids."""
-        return [
-            job
-            for job_id, job in sorted(self.jobs.items(), key=lambda item: item[0].int)
-            if (old := self.before.get(job_id)) is not None and old is not job
-        ]
+        moved = [job_id for job_id, old in self.before.items() if self.jobs[job_id] is not old]
+        return [self.jobs[job_id] for job_id in sorted(moved, key=_NUMBER)]
 
     def new_groups(self) -> dict[UUID, Request]:
         """The groups of the new jobs, each with one of its requests."""

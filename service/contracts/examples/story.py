@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from service.contracts import lifecycle, net_status, state
 from service.contracts.catalogue import BY_TYPE
@@ -79,7 +80,7 @@ def _attempt(number: int, seconds: int) -> Attempt:
 def _submission(seconds: int) -> e.SubmissionOpened:
     submission = Submission(
         number=1,
-        path_id=event_id(cast.JOB, 0),
+        path_id=UUID(event_id(cast.JOB, 0)),
         key=f"{cast.JOB}:2",
         known_runs=(),
         opened_at=_at(seconds),
@@ -178,7 +179,7 @@ def _records(life: Iterable[e.Event], cause: str) -> Iterator[tuple[Job, Example
             continue
         kind = lifecycle.event_type(event)
         head = headers(
-            event_id=str(event_id(job.job_id, job.sequence)),
+            event_id=event_id(job.job_id, job.sequence),
             event_type=kind,
             time=event.at,
             subject=str(job.job_id),
@@ -211,7 +212,7 @@ def _refusal() -> Example:
 
 def _state(job: Job, name: str) -> Example:
     head = headers(
-        event_id=str(event_id(job.job_id, job.sequence)),
+        event_id=event_id(job.job_id, job.sequence),
         event_type=state.STATE,
         time=job.changed_at,
         subject=str(job.job_id),
@@ -233,7 +234,7 @@ def _net() -> Example:
     clients = [Client(slot, "CONNECTED", True) for slot in cast.SLOTS[:2]]
     shown = net_status.status(net, trusts, clients, answering=True, occupied=1)
     head = headers(
-        event_id=str(event_id(net.id, 1)),
+        event_id=event_id(net.id, 1),
         event_type=net_status.STATUS,
         time=_at(80),
         subject=net.name,
