@@ -10,7 +10,7 @@ true is no 1, a Unix timestamp is no time. The JSON Schemas say the same as far 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -34,21 +34,23 @@ _TIME_RE: Final = re.compile(_TIME_TEXT, re.ASCII)
 _FIRST_YEAR: Final = 1970
 
 
-def uuid_spelling(data: Mapping[str, Any], *names: str) -> Iterator[tuple[str | int, ...]]:
+def uuid_spelling(data: Mapping[str, Any], *names: str) -> list[tuple[str | int, ...]]:
     """Where members of raw `data` hold a UUID in an unusual notation (no hyphens, braces, urn:).
 
     One UUID has one text, whatever language compares it. Of the notations that pydantic takes only
     the usual one is 36 characters long, so that a check of the length after validation is enough.
     """
+    unusual: list[tuple[str | int, ...]] = []
     for name in names:
         value = data.get(name)
         if isinstance(value, str):
             if len(value) != _UUID_LENGTH:
-                yield (name,)
+                unusual.append((name,))
         elif isinstance(value, list):
             for index, entry in enumerate(value):
                 if isinstance(entry, str) and len(entry) != _UUID_LENGTH:
-                    yield name, index
+                    unusual.append((name, index))
+    return unusual
 
 
 def parse_time(text: str) -> datetime:

@@ -159,7 +159,7 @@ class IInitiateTrainingInputPayload(BaseModel):
         Raises:
             ValueError: two entries are the same UUID.
         """
-        if len(set(value)) < len(value):
+        if len({trust.int for trust in value}) < len(value):
             raise ValueError("'trust_ids' must all be unique entries")
         return value
 

@@ -98,12 +98,10 @@ def _with_readable_names(value: Any) -> Any:
     return value
 
 
-def spelled(data: Mapping[str, Any], *names: str) -> Iterator[Problem]:
+def spelled(data: Mapping[str, Any], *names: str) -> list[Problem]:
     """Problems for UUIDs in members of `data` that are valid but written in an unusual way."""
-    for loc in uuid_spelling(data, *names):
-        yield problem(
-            loc, "A UUID should be written as 8-4-4-4-12 hexadecimal digits", "uuid_parsing"
-        )
+    text = "A UUID should be written as 8-4-4-4-12 hexadecimal digits"
+    return [problem(loc, text, "uuid_parsing") for loc in uuid_spelling(data, *names)]
 
 
 def _valid_part(

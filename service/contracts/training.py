@@ -124,6 +124,10 @@ def request(data: Mapping[str, Any]) -> TrainingRequested:
     return checked("training request", TrainingRequested, data, _rules)
 
 
+#: Settings that belong into `config`.
+_OVERRIDABLE: Final = frozenset(IOverridableConfig.model_fields)
+
+
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
     yield from spelled(data, "job_id", "model_id", "trust_ids")
     asked, least = data.get("trust_ids"), valid.get("min_trusts")
@@ -137,17 +141,17 @@ def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
     begin, end = valid.get("not_before"), valid.get("deadline")
     if begin is not None and end is not None and end <= begin:
         yield problem(("deadline",), "Should be later than 'not_before'", "value_error")
-    if config := valid.get("config"):
-        yield from _weight_rules(config, valid.get("trust_ids"))
+    config = valid.get("config")
+    if config and config.AGGREGATION_WEIGHTS:
+        yield from _weight_rules(config.AGGREGATION_WEIGHTS, valid.get("trust_ids"))
     for key in valid.get("app_config") or ():
-        if key in IOverridableConfig.model_fields:
+        if key in _OVERRIDABLE:
             yield problem(("app_config", key), f"'{key}' belongs into 'config'", "value_error")
 
 
-def _weight_rules(config: TrainingConfig, trusts: list[UUID] | None) -> Iterator[Problem]:
+def _weight_rules(weights: dict[str, float], trusts: list[UUID] | None) -> Iterator[Problem]:
     """Weights by trust id must leave somebody a weight; those by slot need the registry."""
-    weights = config.AGGREGATION_WEIGHTS
-    if not weights or not trusts or any(weights.values()):
+    if not trusts or any(weights.values()):
         return
     zero = {key.lower() for key in weights}
     if all(str(trust) in zero for trust in trusts):
