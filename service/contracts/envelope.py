@@ -31,6 +31,7 @@ SCHEMA_PREFIX: Final = "urn:fl-job-service:schema:"
 _MAX_ATTRIBUTE: Final = 1_024
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_MEANT: Final = frozenset({"content-type", "traceparent"})
 _STRUCTURED: Final = "application/cloudevents+json"
 _JSON: Final = "application/json"
 
@@ -82,7 +83,7 @@ def decode(
     if value is None:
         raise _undecodable("value", "The record has no value", "missing")
     named = _lower(headers)
-    media = _media_type(named.get("content-type", b""))
+    media = _media_type(named.pop("content-type", b""))
     if media.startswith("application/cloudevents"):
         return _structured(media, value, named)
     return _binary(media, value, named)
@@ -93,10 +94,13 @@ def _undecodable(where: str, msg: str, kind: str) -> Undecodable:
 
 
 def _lower(headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """The headers that mean something to us, by name: content type, attributes and trace context."""
     named: dict[str, bytes] = {}
     for name, raw in headers:
         lower = name.lower()
-        if lower in named and (lower.startswith("ce_") or lower == "content-type"):
+        if lower[:3] != "ce_" and lower not in _MEANT:
+            continue
+        if lower in named and lower != "traceparent":
             raise _undecodable("headers", "An attribute is given twice", "duplicate")
         if raw is not None:
             named[lower] = raw
@@ -124,9 +128,7 @@ def _binary(media: str, value: bytes, named: dict[str, bytes]) -> Envelope:
     if not _is_json(media):
         raise _undecodable("content-type", f"The content type should be {_JSON}", "content_type")
     try:
-        attributes = {
-            name[3:]: raw.decode("utf-8") for name, raw in named.items() if name[:3] == "ce_"
-        }
+        attributes = {name[3:]: raw.decode() for name, raw in named.items() if name[:3] == "ce_"}
     except UnicodeDecodeError as exc:
         raise _undecodable("headers", "A header is not UTF-8", "unicode") from exc
     return _envelope(attributes, _parsed(value, "value"), named)
@@ -168,13 +170,8 @@ def _envelope(
     found = attributes.get
     if found("specversion") != "1.0" or not (found("id") and found("source") and found("type")):
         raise Undecodable("record", [*_required(attributes), *_unlawful(attributes)])
-    for value in attributes.values():
-        if not (isinstance(value, str) and value.isascii() and value.isprintable()) or (
-            len(value) > _MAX_ATTRIBUTE
-        ):
-            if wrong := list(_unlawful(attributes)):
-                raise Undecodable("record", wrong)
-            break
+    if not _plainly_lawful(attributes) and (wrong := list(_unlawful(attributes))):
+        raise Undecodable("record", wrong)
     try:
         time = _event_time(found("time"))
     except ValueError as exc:
@@ -190,6 +187,15 @@ def _envelope(
         _extension(found("causationid")),
         _traceparent(found("traceparent"), named),
     )
+
+
+def _plainly_lawful(attributes: dict[str, Any]) -> bool:
+    """Quick to say for what is usual: printable ASCII, all of it no longer than one may be."""
+    try:
+        text = "".join(attributes.values())
+    except TypeError:
+        return False
+    return len(text) <= _MAX_ATTRIBUTE and text.isascii() and text.isprintable()
 
 
 def _required(attributes: dict[str, Any]) -> Iterator[Problem]:

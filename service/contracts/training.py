@@ -161,7 +161,7 @@ def _weight_rules(weights: dict[str, float], trusts: list[UUID] | None) -> Itera
 
 def to_command(model: TrainingRequested, envelope: Envelope) -> commands.RequestTraining:
     """The domain's command for an accepted request."""
-    files, resources = model.model_files, model.resources
+    files, resources, config = model.model_files, model.resources, _config(model.config)
     wanted = Request(
         job_id=model.job_id,
         model_id=model.model_id,
@@ -169,11 +169,11 @@ def to_command(model: TrainingRequested, envelope: Envelope) -> commands.Request
         cohort_query=model.cohort_query,
         trust_ids=tuple(model.trust_ids),
         min_trusts=model.min_trusts or len(model.trust_ids),
-        content_hash=content_hash(model, envelope.data),
+        content_hash=content_hash(model, envelope.data, config),
         origin=origin(envelope),
         fl_backend=model.fl_backend,
         job_type=model.job_type,
-        config=_config(model.config),
+        config=config,
         app_config=model.app_config,
         model_files_uri=files.uri if files else None,
         model_files_sha256=_digests(files) if files else {},
@@ -220,12 +220,14 @@ def _digests(files: ModelFiles) -> dict[str, str]:
     return {name: digest.lower() for name, digest in files.sha256.items()}
 
 
-def content_hash(model: TrainingRequested, data: Mapping[str, Any]) -> bytes:
+def content_hash(
+    model: TrainingRequested, data: Mapping[str, Any], config: Mapping[str, Any]
+) -> bytes:
     """SHA-256 of what the request asks for, the same however it was written.
 
     Values equal to the contract's defaults count as left out, the service's settings are not filled
-    in, and the order of `trust_ids` does not matter. `data` is what `model` was made of: a UUID's
-    text is at hand there, and making it anew would cost more than the hash.
+    in, and the order of `trust_ids` does not matter. `data` is what `model` was made of (a UUID's
+    text is at hand there, and making it anew would cost more than the hash), `config` its settings.
     """
     content: dict[str, Any] = {
         "job_id": data["job_id"].lower(),
@@ -234,6 +236,8 @@ def content_hash(model: TrainingRequested, data: Mapping[str, Any]) -> bytes:
         "cohort_query": model.cohort_query,
         "trust_ids": sorted([trust.lower() for trust in data["trust_ids"]]),
     }
+    if config:
+        content["config"] = config
     fields = model.__dict__
     for name, default in _OPTIONAL:
         value = fields[name]
@@ -252,7 +256,6 @@ def content_hash(model: TrainingRequested, data: Mapping[str, Any]) -> bytes:
 _OPTIONAL: Final[tuple[tuple[str, Any], ...]] = (
     ("fl_backend", None),
     ("job_type", None),
-    ("config", None),
     ("app_config", {}),
     ("model_files", None),
     ("priority", 5),
@@ -268,7 +271,6 @@ _OPTIONAL: Final[tuple[tuple[str, Any], ...]] = (
 )
 #: Those that can be written in several ways: the one that counts, None where it means the default.
 _SPELLING: Final[dict[str, Callable[[Any, TrainingRequested], Any]]] = {
-    "config": lambda value, _: _config(value) or None,
     "app_config": lambda value, _: strict_json.plain_numbers(value),
     "model_files": lambda value, _: {"uri": value.uri, "sha256": _digests(value)},
     "min_trusts": lambda value, model: None if value == len(model.trust_ids) else value,

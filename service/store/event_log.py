@@ -49,12 +49,14 @@ class EventLog:
     partitions: int
     rows: list[tuple[int, _Row]] = field(default_factory=list)
 
-    def place(self, key: UUID) -> int:
-        """The partition of the lifecycle topic on which everything about this key goes."""
-        return partition_for(str(key).encode(), self.partitions)
+    def place(self, subject: str) -> int:
+        """The partition of the lifecycle topic on which everything about this subject goes."""
+        return partition_for(subject.encode(), self.partitions)
 
-    def tell(self, job: Job, event: Event, partition: int, cause: Origin | None) -> None:
-        """A published event; `job` is the job after it."""
+    def tell(
+        self, job: Job, event: Event, subject: str, partition: int, cause: Origin | None
+    ) -> None:
+        """A published event; `job` is the job after it, `subject` its id as text."""
         request = job.request
         first = getattr(request, "origin", None) or cause
         job_id = request.job_id
@@ -66,7 +68,7 @@ class EventLog:
                     job_id,
                     job.sequence,
                     lifecycle.event_type(event),
-                    str(job_id),
+                    subject,
                     event.at,
                     lifecycle.body(job, event),
                     first.event_id if first else None,
@@ -86,7 +88,7 @@ class EventLog:
             raise ValueError("a refusal needs a job or a model")
         self.rows.append(
             (
-                self.place(subject),
+                self.place(str(subject)),
                 (
                     outbound.refusal_id(subject, origin.source, origin.event_id),
                     job_id,

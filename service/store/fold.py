@@ -62,9 +62,10 @@ class Fold:
 
     def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:
         cause = origin_of(command)
+        subject = str(command.job_id)
         partition = self.partitions.get(command.job_id)
         if partition is None:
-            partition = self.partitions[command.job_id] = self.log.place(command.job_id)
+            partition = self.partitions[command.job_id] = self.log.place(subject)
         told: list[tuple[Job, Any]] = []
         for event in decision.events:
             job = evolve(job, event)
@@ -72,7 +73,7 @@ class Fold:
                 told.append((job, event))
         assert job is not None
         for after, event in told:
-            self.log.tell(after, event, partition, cause)
+            self.log.tell(after, event, subject, partition, cause)
         self.jobs[command.job_id] = job
 
     def _group(self, job: Job) -> UUID | None:

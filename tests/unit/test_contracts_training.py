@@ -34,7 +34,7 @@ def _event(data: dict[str, Any], kind: str = training.REQUESTED) -> Envelope:
 
 
 def _hash(data: dict[str, Any]) -> bytes:
-    return training.content_hash(training.request(data), data)
+    return training.to_command(training.request(data), _event(data)).request.content_hash
 
 
 def _told(data: dict[str, Any]) -> dict[tuple[str | int, ...], str]:
