@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -92,3 +93,43 @@ def test_dump_refuses_what_is_no_json() -> None:
     with pytest.raises(ValueError, match="float"):
         strict_json.dump({"a": float("nan")})
     assert strict_json.dump({"b": "é", "a": 1}) == '{"b":"é","a":1}'.encode()
+
+
+_WRITTEN = st.recursive(
+    st.sampled_from(
+        ["1", "-0.5", "1e999", "-1e400", "true", "null", '":"', r'"\":1"', '"a:b"', "2"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda of: f"[{','.join(of)}]")
+        | st.lists(
+            st.tuples(st.sampled_from(['"a"', '"b" ', '":"', r'"\"a\":"', r'"\u0061"']), inner),
+            max_size=3,
+        ).map(lambda pairs: "{" + ", ".join(f"{name}:{value}" for name, value in pairs) + "}")
+    ),
+    max_leaves=8,
+)
+
+
+@given(_WRITTEN)
+def test_members_named_twice_and_numbers_too_large_are_found_anywhere(text: str) -> None:
+    doubled = False
+
+    def pairs(of: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal doubled
+        doubled = doubled or len(dict(of)) < len(of)
+        return dict(of)
+
+    value = json.loads(text, object_pairs_hook=pairs)
+    if doubled or "inf" in repr(value):
+        with pytest.raises(strict_json.NotJson):
+            strict_json.parse(text.encode())
+    else:
+        assert strict_json.parse(text.encode()) == value
+
+
+def test_write_takes_ids_and_large_numbers() -> None:
+    own = UUID(int=1)
+    assert strict_json.write({"id": own, "é": (1,)}) == f'{{"id":"{own}","é":[1]}}'
+    assert strict_json.write({"id": own, "n": 2**70}) == f'{{"id":"{own}","n":{2**70}}}'
+    with pytest.raises(TypeError):
+        strict_json.write({"n": 2**70, "x": object()})
