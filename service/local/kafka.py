@@ -121,12 +121,11 @@ class KafkaPart(Part):
             self._format()
 
     def _format(self) -> None:
-        identity = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         argv = [
             *self._java(),
             "kafka.tools.StorageTool",
             "format",
-            *("-t", identity, "-c", str(self.properties), "--ignore-formatted"),
+            *("-t", cluster_id(), "-c", str(self.properties), "--ignore-formatted"),
         ]
         done = subprocess.run(
             argv,
@@ -183,3 +182,12 @@ def brokers_known(port: int, seconds: float = 1.0) -> int:
     except OSError:
         return 0
     return int(struct.unpack(">iii", head)[2]) if len(head) == 12 else 0
+
+
+def cluster_id() -> str:
+    """A new id in Kafka's notation: 16 random bytes in base64 for URLs.
+
+    It starts with a letter: with a minus, once in 64 times, Kafka's own tool takes it for an option.
+    """
+    first, *rest = uuid.uuid4().bytes
+    return base64.urlsafe_b64encode(bytes([first & 0x7F, *rest])).decode().rstrip("=")

@@ -1,7 +1,8 @@
-"""Kafka's jars: only the files on record are used, whatever an index serves."""
+"""The embedded Kafka: only the jars on record are used, and its id is one that its own tool takes."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from service.errors import Missing
 from service.local import jars
 from service.local.jars import Jar
+from service.local.kafka import cluster_id
 from service.local.part import Progress
 
 GOOD = b"what was recorded"
@@ -92,3 +94,10 @@ def test_another_file_under_the_same_name_is_refused(
     with pytest.raises(Missing, match="SHA-256"):
         jars.class_path(lambda step: None)
     assert list(cache.iterdir()) == []
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    made = {cluster_id() for _ in range(1_000)}
+    assert len(made) == 1_000
+    assert all(own[0].isalpha() and len(own) == 22 for own in made)
+    assert len(base64.urlsafe_b64decode(f"{made.pop()}==")) == 16
