@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import sha1
 from typing import Final
 from uuid import UUID
 
 from service.contracts.envelope import SCHEMA_PREFIX, SOURCE
+from service.contracts.outbound import state_id
 from service.contracts.state import STATE
 from service.relay.positions import POSITION_HEADER, STREAM_HEADER
 from service.store.outbox import EventRow
@@ -67,20 +67,11 @@ def event_headers(row: EventRow, stream: bytes) -> list[Header]:
     return headers
 
 
-def _state_id(job_id: UUID, sequence: int) -> bytes:
-    """uuid5(job_id, `state:<sequence>`) as text; written out, at a quarter of what `uuid.uuid5` costs."""
-    number = bytearray(sha1(job_id.bytes + b"state:%d" % sequence, usedforsecurity=False).digest())
-    number[6] = number[6] & 0x0F | 0x50
-    number[8] = number[8] & 0x3F | 0x80
-    text = number.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:32]}".encode()
-
-
 def state_headers(job_id: UUID, key: bytes, sequence: int, at: datetime) -> list[Header]:
     """The headers of a state record; its id is the same for the same state of the same job."""
     return [
         *_of_type(STATE),
-        ("ce_id", _state_id(job_id, sequence)),
+        ("ce_id", state_id(job_id, sequence).encode()),
         ("ce_time", _time(at)),
         ("ce_subject", key),
         ("ce_sequence", b"%d" % sequence),

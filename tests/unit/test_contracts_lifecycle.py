@@ -6,14 +6,16 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4, uuid5
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.contracts import job_json, lifecycle, net_status, state
 from service.contracts.examples import cast, story
 from service.contracts.fl import INetStatus
-from service.contracts.outbound import event_id, refusal_id
+from service.contracts.outbound import event_id, refusal_id, state_id
 from service.domain import events as e
 from service.domain.job import Job, evolve, job_status
 from service.domain.observed import Client
@@ -182,3 +184,9 @@ def test_metrics_and_texts_with_any_characters_survive() -> None:
     log = e.LogRecorded(job.changed_at + timedelta(seconds=1), 'é"\\\n\u2028 \U0001f600', False)
     body = lifecycle.body(evolve(job, log), log)
     assert json.loads(body.encode())["log"] == log.log
+
+
+@given(st.uuids(), st.integers(0, 2**31 - 1))
+def test_an_events_id_is_its_jobs_uuid5(job_id: UUID, sequence: int) -> None:
+    assert event_id(job_id, sequence) == str(uuid5(job_id, f"event:{sequence}"))
+    assert state_id(job_id, sequence) == str(uuid5(job_id, f"state:{sequence}"))
