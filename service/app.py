@@ -338,7 +338,9 @@ async def _watch(app: App, running: dict[asyncio.Task[object], str]) -> None:
             part = running.pop(task)
             error = None if task.cancelled() else task.exception()
             if error is None:
-                continue
+                if app.stop.is_set():
+                    continue
+                error = Transient(f"{part} ended without a word", code="part_ended")
             app.failed = error
             log.error("part_gave_up", part=part, error=str(error))
             if not isinstance(error, Permanent) or len(running) <= 1:

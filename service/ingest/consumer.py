@@ -35,7 +35,7 @@ from service.ingest.isolate import Applies, Isolator
 from service.ingest.line_stop import LineStop
 from service.ingest.status import IngestStatus
 from service.ingest.unreadable import read_singly
-from service.kafka.clients import consumer, discard_consumer, start_consumer
+from service.kafka.clients import being_cancelled, consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
 from service.store.batch import Fenced, Item
@@ -52,6 +52,7 @@ _RECORD_BYTES = 200
 _PATIENCE = 1.0
 _COURTESY_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
+_CUT_OFF = Transient("the Kafka client cancelled a task of its own", code="kafka_error")
 
 
 class IngestOptions(Protocol):
@@ -107,10 +108,13 @@ class Consumer:
                 self.status.stopped = exc.message
                 log.error("ingest_stopped", code=exc.code, error=exc.message)
                 raise
-            except Transient as exc:
+            except (Transient, asyncio.CancelledError) as caught:
+                if isinstance(caught, asyncio.CancelledError) and being_cancelled():
+                    raise
+                trouble = caught if isinstance(caught, Transient) else _CUT_OFF
                 self.status.errors += 1
-                self.status.last_error = exc.message
-                log.warning("ingest_interrupted", code=exc.code, error=exc.message)
+                self.status.last_error = trouble.message
+                log.warning("ingest_interrupted", code=trouble.code, error=trouble.message)
                 wait = 0.2 if time.monotonic() - began > 30 else min(wait * 2, 5.0)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):

@@ -193,6 +193,18 @@ async def _discard(client: AIOKafkaProducer | AIOKafkaConsumer, what: str) -> No
     except (TimeoutError, KafkaError, OSError, AssertionError) as exc:
         log.info("kafka_client_thrown_away", client=what, error=repr(exc))
         await _tear_down(client)
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        log.info("kafka_client_thrown_away", client=what, error="a task of its own was cancelled")
+        await _tear_down(client)
+
+
+def being_cancelled() -> bool:
+    """Did somebody cancel the running task? aiokafka lets the cancellation of its own tasks leak out of
+    `stop` and of reads when a broker goes away, and that must not end a task of ours."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _tear_down(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
