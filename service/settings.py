@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from service.contracts import fl
 from service.contracts.shipped import shipped
@@ -25,6 +32,16 @@ Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def conflicts(self) -> Iterator[str]:
+        """What no single value shows: each begins with the variable's name and says how to mend it."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if found := list(self.conflicts()):
+            raise ValueError("\n  ".join(found))
+        return self
 
 
 class KafkaSettings(Section):
@@ -49,11 +66,32 @@ class KafkaSettings(Section):
     lifecycle_retention_hours: Annotated[int, Field(ge=1)] = 30 * 24
     dead_letter_retention_hours: Annotated[int, Field(ge=1)] = 14 * 24
 
+    def conflicts(self) -> Iterator[str]:
+        for server in self.bootstrap_servers.split(","):
+            if not _has_host(server.strip()):
+                yield (
+                    f"FL_KAFKA__BOOTSTRAP_SERVERS: {server.strip()!r} is no address: host:port, several "
+                    "with commas between them"
+                )
+        if self.security_protocol.startswith("SASL"):
+            password = self.sasl_password and self.sasl_password.get_secret_value()
+            for name, value in (("USERNAME", self.sasl_username), ("PASSWORD", password)):
+                if not value:
+                    told = f"FL_KAFKA__SECURITY_PROTOCOL={self.security_protocol} needs it"
+                    yield f"FL_KAFKA__SASL_{name}: is missing, and {told}"
+        if self.ssl_keyfile and not self.ssl_certfile:
+            yield "FL_KAFKA__SSL_CERTFILE: is missing, and FL_KAFKA__SSL_KEYFILE is of no use without it"
+
 
 class DatabaseSettings(Section):
     dsn: SecretStr = SecretStr("postgresql://fl@127.0.0.1:5432/fl")
     pool_size: Annotated[int, Field(ge=2, le=100)] = 12
     command_timeout_seconds: Seconds = 30.0
+
+    def conflicts(self) -> Iterator[str]:
+        # The value itself is never told: it may hold a password.
+        if not self.dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
+            yield "FL_DATABASE__DSN: must be postgresql://user:password@host:port/database"
 
 
 class S3Settings(Section):
@@ -68,6 +106,13 @@ class S3Settings(Section):
     presigned_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
     max_bundle_files: Annotated[int, Field(ge=1)] = 10_000
+
+    def conflicts(self) -> Iterator[str]:
+        if self.endpoint_url is not None and not _is_http_url(self.endpoint_url):
+            yield (
+                f"FL_S3__ENDPOINT_URL: {self.endpoint_url!r} is no address: http://host:port or "
+                "https://host; leave the variable out for AWS's own"
+            )
 
 
 class EncryptionSettings(Section):
@@ -94,6 +139,13 @@ class LimitSettings(Section):
     backoff_seconds: Seconds = 5.0
     backoff_max_seconds: Seconds = 300.0
 
+    def conflicts(self) -> Iterator[str]:
+        if self.backoff_max_seconds < self.backoff_seconds:
+            yield (
+                f"FL_LIMITS__BACKOFF_MAX_SECONDS: {self.backoff_max_seconds:g} must be at least "
+                f"FL_LIMITS__BACKOFF_SECONDS, {self.backoff_seconds:g}"
+            )
+
 
 class StepSettings(Section):
     """How the loops pace themselves."""
@@ -107,12 +159,28 @@ class StepSettings(Section):
     sweep_seconds: Seconds = 1.0
     fence_wait_seconds: Annotated[float, Field(ge=0, le=3_600)] = 15.0
 
+    def conflicts(self) -> Iterator[str]:
+        # One renewal may come late or fail, and the lease must still hold.
+        if self.renew_seconds > self.lease_seconds / 2:
+            yield (
+                f"FL_STEPS__RENEW_SECONDS: {self.renew_seconds:g} must be at most half of "
+                f"FL_STEPS__LEASE_SECONDS, {self.lease_seconds:g}"
+            )
+
 
 class RetentionSettings(Section):
     jobs_days: Annotated[int, Field(ge=1)] = 90
     inbound_ids_days: Annotated[int, Field(ge=1)] = 30
     job_ids_days: Annotated[int, Field(ge=1)] = 400
     dead_letters_days: Annotated[int, Field(ge=1)] = 14
+
+    def conflicts(self) -> Iterator[str]:
+        # An id that is forgotten before its job would let the same request train again.
+        if self.job_ids_days < self.jobs_days:
+            yield (
+                f"FL_RETENTION__JOB_IDS_DAYS: {self.job_ids_days} must be at least "
+                f"FL_RETENTION__JOBS_DAYS, {self.jobs_days}"
+            )
 
 
 class HttpSettings(Section):
@@ -123,6 +191,24 @@ class HttpSettings(Section):
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
+
+
+def _has_host(server: str) -> bool:
+    """Is this `host` or `host:port`?"""
+    try:
+        parts = urlsplit(f"//{server}")
+        return bool(parts.hostname) and parts.port != 0 and parts.netloc == server
+    except ValueError:
+        return False
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(host) and not any(map(str.isspace, url))
 
 
 class Settings(BaseSettings):
@@ -156,7 +242,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, file_secret_settings
+        # The plain source would look for whole sections only, and pass over fl_database__dsn in silence.
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, secrets_dir_missing="error", secrets_nested_delimiter="__"
+        )
+        return init_settings, env_settings, secrets
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -186,25 +276,39 @@ def load(env_file: Path | None = None, **overrides: Any) -> Settings:
     if env_file is not None:
         for key, value in read_env_file(env_file).items():
             os.environ.setdefault(key, value)
-    secrets = overrides.get("secrets_dir") or os.environ.get("FL_SECRETS_DIR")
+    secrets = overrides.get("secrets_dir") or os.environ.get("FL_SECRETS_DIR") or None
+    lost = secrets is not None and not Path(secrets).is_dir()
+    told = [f"FL_SECRETS_DIR: there is no folder {secrets}"] if lost else []
     try:
-        settings = Settings(_secrets_dir=secrets, **overrides)
+        settings = Settings(_secrets_dir=None if lost else secrets, **overrides)
     except ValidationError as exc:
-        raise Invalid(_explain(exc)) from exc
+        raise Invalid(_unusable(told + _explain(exc))) from exc
+    except SettingsError as exc:
+        # A section as a whole that is no JSON, such as FL_KAFKA=localhost.
+        raise Invalid(_unusable([*told, f"{exc}; use FL_<SECTION>__<NAME>"])) from exc
+    if told:
+        raise Invalid(_unusable(told))
     fl.ASSETS_DIR = settings.assets_dir
     return settings
 
 
-def _explain(exc: ValidationError) -> str:
+def _unusable(told: list[str]) -> str:
+    return "the settings are not usable:\n  " + "\n  ".join(told)
+
+
+def _explain(exc: ValidationError) -> list[str]:
     lines = []
     for error in exc.errors(include_url=False, include_input=False):
         name = f"{PREFIX}{'__'.join(str(part) for part in error['loc'])}".upper()
         told = error["msg"]
+        if error["type"] == "value_error" and len(error["loc"]) == 1:
+            lines.append(str(error["ctx"]["error"]))
+            continue
         if error["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, _variables(), n=1)
             told = "there is no such setting" + (f"; is {near[0]} meant?" if near else "")
         lines.append(f"{name}: {told}")
-    return "the settings are not usable:\n  " + "\n  ".join(lines)
+    return lines
 
 
 def _variables() -> set[str]:

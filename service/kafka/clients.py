@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -28,7 +28,7 @@ from aiokafka.errors import (
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from service.errors import Transient
+from service.errors import Invalid, Transient
 from service.kafka.connection import Connection, client_arguments
 
 log = structlog.get_logger(__name__)
@@ -75,6 +75,17 @@ async def within(seconds: float, what: str, waiting: Awaitable[T]) -> T:
         raise Transient(f"{what}: {exc!r}", code="kafka_error") from exc
 
 
+@contextlib.contextmanager
+def _made() -> Iterator[None]:
+    """What aiokafka refuses before it asks any broker is a setting. Raises errors.Invalid."""
+    try:
+        yield
+    except (ValueError, AssertionError) as exc:
+        raise Invalid(
+            f"the FL_KAFKA__ settings make no client: {exc}", code="kafka_settings"
+        ) from exc
+
+
 class Producer:
     """An idempotent producer, transactional when it has a `transactional_id`.
 
@@ -92,16 +103,17 @@ class Producer:
         deadline: float = 10.0,
     ) -> None:
         self._deadline = deadline
-        self._inner = AIOKafkaProducer(
-            **client_arguments(connection),
-            client_id=transactional_id or "fl-job-service",
-            transactional_id=transactional_id,
-            transaction_timeout_ms=transaction_timeout_ms,
-            enable_idempotence=True,
-            max_batch_size=max_batch_bytes,
-            max_request_size=64 * 1024 * 1024,
-            retry_backoff_ms=50,
-        )
+        with _made():
+            self._inner = AIOKafkaProducer(
+                **client_arguments(connection),
+                client_id=transactional_id or "fl-job-service",
+                transactional_id=transactional_id,
+                transaction_timeout_ms=transaction_timeout_ms,
+                enable_idempotence=True,
+                max_batch_size=max_batch_bytes,
+                max_request_size=64 * 1024 * 1024,
+                retry_backoff_ms=50,
+            )
 
     async def start(self) -> None:
         """Connect; with a transactional id also end or abort what its predecessor left, and fence it.
@@ -231,22 +243,23 @@ def consumer(
     max_poll_interval_ms: int = 60_000,
 ) -> AIOKafkaConsumer:
     """A consumer that commits nothing by itself and never chooses an offset by itself."""
-    return AIOKafkaConsumer(
-        **client_arguments(connection),
-        client_id="fl-job-service",
-        group_id=group_id,
-        group_instance_id=group_instance_id,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed" if read_committed else "read_uncommitted",
-        fetch_max_bytes=fetch_max_bytes,
-        max_partition_fetch_bytes=partition_max_bytes,
-        fetch_max_wait_ms=fetch_wait_ms,
-        session_timeout_ms=session_timeout_ms,
-        heartbeat_interval_ms=max(500, session_timeout_ms // 4),
-        max_poll_interval_ms=max_poll_interval_ms,
-        retry_backoff_ms=50,
-    )
+    with _made():
+        return AIOKafkaConsumer(
+            **client_arguments(connection),
+            client_id="fl-job-service",
+            group_id=group_id,
+            group_instance_id=group_instance_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed" if read_committed else "read_uncommitted",
+            fetch_max_bytes=fetch_max_bytes,
+            max_partition_fetch_bytes=partition_max_bytes,
+            fetch_max_wait_ms=fetch_wait_ms,
+            session_timeout_ms=session_timeout_ms,
+            heartbeat_interval_ms=max(500, session_timeout_ms // 4),
+            max_poll_interval_ms=max_poll_interval_ms,
+            retry_backoff_ms=50,
+        )
 
 
 async def start_consumer(client: AIOKafkaConsumer, deadline: float = 10.0) -> None:
@@ -284,9 +297,13 @@ async def admin(
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client, closed at the end.
 
-    Raises BrokerAway when the broker does not answer within `deadline` seconds.
+    Raises BrokerAway when the broker does not answer within `deadline` seconds, errors.Invalid for
+    settings that make no client.
     """
-    client = AIOKafkaAdminClient(**client_arguments(connection), client_id="fl-job-service-admin")
+    with _made():
+        client = AIOKafkaAdminClient(
+            **client_arguments(connection), client_id="fl-job-service-admin"
+        )
     try:
         await within(deadline, "reaching the broker", client.start())
         yield client

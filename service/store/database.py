@@ -45,6 +45,11 @@ AWAY: Final = (
     OSError,
     TimeoutError,
 )
+REFUSED: Final = (
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
+    asyncpg.exceptions.InsufficientPrivilegeError,
+)
 _AGAIN: Final = (
     asyncpg.exceptions.SerializationError,
     asyncpg.exceptions.DeadlockDetectedError,
@@ -57,8 +62,8 @@ on_retry: list[Callable[[str], None]] = []
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Raises errors.Transient (`database_away`, `database_busy`, `net_in_doubt`), BatchRefused, or Invalid
-    (`schema_missing`) before the first migration."""
+    """Raises errors.Transient (`database_away`, `database_refused`, `database_busy`, `net_in_doubt`),
+    BatchRefused, or Invalid (`schema_missing`) before the first migration."""
     try:
         yield
     except asyncpg.DataError as exc:
@@ -79,13 +84,35 @@ def translated() -> Iterator[None]:
         raise Invalid(
             "the database lacks this version's schema: run `fl-jobs migrate`", code="schema_missing"
         ) from exc
+    except REFUSED as exc:
+        # Transient: a password that is changed on both sides must not end a process that runs.
+        raise Transient(
+            f"the database refuses this user or has no such database: {exc}; correct FL_DATABASE__DSN, "
+            "or make the role, the database or its rights",
+            code="database_refused",
+        ) from exc
     except AWAY as exc:
         raise Transient(f"the database is away: {exc!r}", code="database_away") from exc
 
 
+@contextlib.contextmanager
+def connecting() -> Iterator[None]:
+    """As `translated`, for what reads the DSN. Raises Invalid too, for one that can't be read."""
+    with translated():
+        try:
+            yield
+        except ValueError as exc:
+            # A plain ValueError may quote a piece of the password.
+            told = f": {exc}" if isinstance(exc, asyncpg.InterfaceError) else ""
+            raise Invalid(
+                f"FL_DATABASE__DSN can't be read{told}; write "
+                "postgresql://user:password@host:port/database"
+            ) from exc
+
+
 async def open_pool(settings: DatabaseSettings) -> Pool:
     """A pool of connections that never sit in a transaction: a frozen writer would hold others back."""
-    with translated():
+    with connecting():
         return await asyncpg.create_pool(
             settings.dsn.get_secret_value(),
             min_size=1,

@@ -11,7 +11,7 @@ import asyncpg
 from service.contracts.shipped import shipped
 from service.errors import Invalid
 from service.settings import DatabaseSettings
-from service.store.database import AWAY, translated
+from service.store.database import AWAY, connecting, translated
 
 _LOCK = 7_105_822_001
 _TABLE = """CREATE TABLE IF NOT EXISTS migration (
@@ -43,7 +43,7 @@ def migrations(folder: Path | None = None) -> list[Migration]:
 
 
 async def _connect(settings: DatabaseSettings) -> asyncpg.Connection[asyncpg.Record]:
-    with translated():
+    with connecting():
         return await asyncpg.connect(settings.dsn.get_secret_value(), timeout=10)
 
 
