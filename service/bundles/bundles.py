@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from service.bundles.names import check_safe, parse_setting
 from service.bundles.parallel import each
-from service.bundles.s3 import ObjectStore
+from service.bundles.s3 import Away, Denied, ObjectStore
 from service.bundles.staging import Limits, Staging
 from service.bundles.templates import Templates
 from service.domain.observed import Staged
@@ -26,6 +27,18 @@ from service.errors import Invalid, Permanent, Transient
 _PART_BYTES: Final = 8 * 1024 * 1024
 _RESULTS_NAME: Final = "results.zip"
 _AT_ONCE: Final = 8
+_REACH: Final = "start the object store, or correct FL_S3__ENDPOINT_URL and FL_S3__REGION"
+_KEYS: Final = (
+    "correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS's own chain), or their rights"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with the store, and what to do about it."""
+
+    told: str
+    fix: str
 
 
 class Bundles:
@@ -150,20 +163,29 @@ class Bundles:
         place = self._destination.below(job_id)
         return await self._store.delete_prefix(place.bucket, place.prefix)
 
-    async def problems(self) -> list[str]:
-        """What is wrong with the store and its buckets, each with its fix; empty when all is well."""
+    async def problems(self) -> list[Problem]:
+        """What is wrong with the store and its buckets; empty when all is well. A store that is away or
+        knows none of our keys is one problem, not four."""
 
-        async def problem(setting: str) -> str | None:
+        async def problem(setting: str) -> Problem | None:
             bucket = self._buckets()[setting]
             try:
                 if await self._store.has_bucket(bucket):
                     return None
+            except Away as exc:
+                return Problem(exc.message, _REACH)
+            except Denied as exc:
+                return Problem(f"{setting}: {exc.message}", _KEYS)
             except Transient as exc:
-                return f"{setting}: {exc.message}"
-            return f"bucket {bucket} is not there: make it, or correct {setting}"
+                return Problem(f"{setting}: {exc.message}", _REACH)
+            return Problem(f"bucket {bucket} is not there", f"make it, or correct {setting}")
 
         found = await each(list(self._buckets()), problem, at_once=_AT_ONCE)
-        return [text for text in found if text is not None]
+        problems = [one for one in found if one is not None]
+        alike = {one.fix for one in problems}
+        if len(problems) == len(found) and alike in ({_REACH}, {_KEYS}):
+            return problems[:1]
+        return problems
 
     def _buckets(self) -> dict[str, str]:
         return {

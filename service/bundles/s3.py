@@ -20,14 +20,31 @@ import aioboto3
 import structlog
 from aiobotocore.config import AioConfig
 from aiohttp import ClientError as HttpClientError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
 from service.domain.vocabulary import Reason
-from service.errors import Permanent, Transient
+from service.errors import Invalid, Permanent, Transient
 
 _log = structlog.get_logger(__name__)
 
 _GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+_DENIED: Final = frozenset(
+    {
+        "403",
+        "AccessDenied",
+        "ExpiredToken",
+        "Forbidden",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+    }
+)
 _HAS_ALREADY: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _CHUNK: Final = 256 * 1024
 _COPY_PART: Final = 64 * 1024 * 1024
@@ -38,6 +55,14 @@ class NotThere(Permanent):
     """The object does not exist (any more)."""
 
     code = Reason.MODEL_FILES_MISSING
+
+
+class Away(Transient):
+    """The store does not answer."""
+
+
+class Denied(Transient):
+    """The store answers, and refuses our keys or what they want."""
 
 
 class Changed(Permanent):
@@ -88,7 +113,10 @@ class ObjectStore:
         self._presigner: Any = None
 
     async def open(self) -> None:
-        """Load the clients; a second call does nothing. Sends nothing."""
+        """Load the clients; a second call does nothing. Sends nothing.
+
+        Raises errors.Invalid when the endpoint is no address.
+        """
         async with self._opening:
             if self._client is not None:
                 return
@@ -103,11 +131,16 @@ class ObjectStore:
             self._client = client
 
     async def _enter(self, session: Any, endpoint: str | None) -> Any:
-        return await self._stack.enter_async_context(
-            session.client(
-                "s3", endpoint_url=endpoint, region_name=self._region, config=self._config
+        try:
+            return await self._stack.enter_async_context(
+                session.client(
+                    "s3", endpoint_url=endpoint, region_name=self._region, config=self._config
+                )
             )
-        )
+        except ValueError as exc:
+            raise Invalid(
+                f"FL_S3__ENDPOINT_URL or FL_S3__REGION makes no client: {_line(exc)}"
+            ) from exc
 
     async def close(self) -> None:
         """Give back all connections. The store can be opened again."""
@@ -384,16 +417,22 @@ def _translated(what: str) -> Iterator[None]:
             raise Permanent(
                 f"could not {what}: the name is too long", code=Reason.UNSAFE_PATH
             ) from exc
+        if code in _DENIED:
+            raise Denied(
+                f"could not {what}: the object store says {code}; check the AWS credentials and "
+                "their rights"
+            ) from exc
         hint = ""
         if code == "NoSuchBucket":
             hint = "; make the bucket, or name another one in the FL_S3__*_BUCKET settings"
-        elif code in {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-            hint = "; check the AWS credentials and their rights"
         raise Transient(f"could not {what}: the object store says {code or exc}{hint}") from exc
+    except (NoCredentialsError, PartialCredentialsError) as exc:
+        raise Denied(f"could not {what}: there are no AWS credentials: {_line(exc)}") from exc
     except BotoCoreError as exc:
-        raise Transient(f"could not {what}: {type(exc).__name__}: {_line(exc)}") from exc
+        kind = Away if isinstance(exc, HTTPClientError) else Transient
+        raise kind(f"could not {what}: {type(exc).__name__}: {_line(exc)}") from exc
     except (HttpClientError, TimeoutError, OSError) as exc:
-        raise Transient(f"could not {what}: {type(exc).__name__}") from exc
+        raise Away(f"could not {what}: {type(exc).__name__}") from exc
 
 
 def _line(exc: Exception) -> str:

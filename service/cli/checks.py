@@ -111,18 +111,22 @@ def _behind(offsets: Mapping[int, tuple[int, int]]) -> dict[int, int]:
 
 
 async def _storage(settings: Settings) -> AsyncIterator[Finding]:
-    bundles = make_bundles(settings)
+    fix = "look at the FL_S3__ settings and the AWS credentials"
+    try:
+        bundles = make_bundles(settings)
+    except Invalid as exc:
+        yield failed("object store", exc.message, fix)
+        return
     try:
         await bundles.open()
         problems = await bundles.problems()
     except ServiceError as exc:
-        fix = "look at FL_S3__ENDPOINT_URL, FL_S3__REGION and the AWS credentials"
         yield failed("object store", exc.message, fix)
         return
     finally:
         await bundles.close()
-    for told in problems:
-        yield failed("object store", told, "make the bucket, or give this service's key its rights")
+    for problem in problems:
+        yield failed("object store", problem.told, problem.fix)
     if not problems:
         async for finding in _writes(settings):
             yield finding

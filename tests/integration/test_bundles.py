@@ -317,12 +317,25 @@ async def test_a_store_that_is_away_is_transient_and_quick(world: World) -> None
             await world.model(), net=NET, attempt=1, path_id=uuid4(), slots={TRUST: "Trust_1"}
         )
     assert time.monotonic() - began < 15
-    assert any("FL_S3__RESULTS_BUCKET" in problem for problem in await away.problems())
+    (problem,) = await away.problems()
+    assert "FL_S3__ENDPOINT_URL" in problem.fix
+    assert "bucket" not in problem.fix
     await away.close()
     assert await world.bundles.problems() == []
     other = world.make(results_bucket="no-such-bucket-here")
     (problem,) = await other.problems()
-    assert "no-such-bucket-here" in problem
+    assert "no-such-bucket-here" in problem.told
+    assert "FL_S3__RESULTS_BUCKET" in problem.fix
+    await other.close()
+
+
+async def test_keys_that_the_store_refuses_are_told_as_such(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    other = world.make()
+    (problem,) = await other.problems()
+    assert "AWS_SECRET_ACCESS_KEY" in problem.fix
     await other.close()
 
 
