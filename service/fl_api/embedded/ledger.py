@@ -18,6 +18,7 @@ from uuid import UUID, uuid4, uuid5
 
 from service.domain.vocabulary import FLJobStatus
 from service.fl_api.database import Database
+from service.fl_api.reports import storable
 from service.fl_api.runtime import StagedApp, Tag
 
 _NAMESPACE: Final = UUID("5b0f0a5e-8f0f-5d52-9a1c-6f1f3f7c9d10")
@@ -108,18 +109,15 @@ class Ledger:
 
     def begin(self, run: Run) -> None:
         """The run trains now (again)."""
-        run.status = FLJobStatus.RUNNING
-        run.starts += 1
-        self._update(run)
+        self._update(run, FLJobStatus.RUNNING, None, run.starts + 1, None)
 
     def end(self, run: Run, status: FLJobStatus, details: str | None = None) -> None:
-        """The run is over; the first end stays."""
+        """The run is over; the first end stays. `details` may be any text."""
         if run.over:
             return
-        run.status = status
-        run.details = None if details is None else " ".join(details.split())[:_MAX_DETAILS]
-        run.ended = time.time()
-        self._update(run)
+        if details is not None:
+            details = " ".join(storable(details).split())[:_MAX_DETAILS]
+        self._update(run, status, details, run.starts, time.time())
 
     def forget(self, run_ids: Iterable[str]) -> None:
         """Remove runs."""
@@ -131,11 +129,20 @@ class Ledger:
         """Close the file."""
         self._database.close()
 
-    def _update(self, run: Run) -> None:
+    def _update(
+        self,
+        run: Run,
+        status: FLJobStatus,
+        details: str | None,
+        starts: int,
+        ended: float | None,
+    ) -> None:
+        """On disk first: what could not be written is not shown either."""
         self._database.execute(
             "UPDATE run SET status = ?, details = ?, starts = ?, ended = ? WHERE run_id = ?",
-            (run.status.value, run.details, run.starts, run.ended, run.run_id),
+            (status.value, details, starts, ended, run.run_id),
         )
+        run.status, run.details, run.starts, run.ended = status, details, starts, ended
 
 
 def _run(row: tuple[Any, ...]) -> Run:
@@ -149,7 +156,7 @@ def _run(row: tuple[Any, ...]) -> Run:
         Path(app),
         tuple(json.loads(slots)),
         FLJobStatus(status),
-        details,
+        None if details is None else storable(details),
         starts,
         ended,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import shutil
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,8 @@ KEEP_RUNS: Final = 1_000
 KEEP_BYTES: Final = 10 * 2**30
 #: Seconds between a submit's answer and the start of its processes.
 _AFTER_ANSWER: Final = 0.02
+#: Seconds until a net whose disk took nothing tries again.
+_RETRY_SECONDS: Final = 5.0
 
 
 class EmbeddedRuntime:
@@ -218,8 +221,16 @@ class EmbeddedRuntime:
             if not run.over and run.run_id not in self._tasks
         ]
         waiting.sort(key=lambda run: run.status is not FLJobStatus.RUNNING)
-        for run in waiting[: max(0, self.capacity - len(self._tasks))]:
-            self._begin(run)
+        try:
+            for run in waiting[: max(0, self.capacity - len(self._tasks))]:
+                self._begin(run)
+        except sqlite3.Error as exc:
+            self._cannot_write(exc)
+
+    def _cannot_write(self, error: sqlite3.Error) -> None:
+        """The net's disk is full or gone: what could not be written is tried again later."""
+        _log.error("ledger_not_written", error=str(error), retry_s=_RETRY_SECONDS)
+        asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._fill)
 
     def _begin(self, run: Run) -> None:
         if run.starts >= MAX_STARTS:
@@ -261,7 +272,12 @@ class EmbeddedRuntime:
         if error is not None:
             _log.error("run_broke", run_id=run.run_id, exc_info=error)
             details = f"internal error of the net: {type(error).__name__}: {error}"
-            self._ledger.end(run, FLJobStatus.FAILED, details)
+            try:
+                self._ledger.end(run, FLJobStatus.FAILED, details)
+            except sqlite3.Error as exc:
+                # The run begins again after its last saved round.
+                self._cannot_write(exc)
+                return
         _log.info("run_ended", run_id=run.run_id, status=run.status.value, details=run.details)
         self._tell_end(run)
         self._prune()
