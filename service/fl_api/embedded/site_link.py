@@ -2,7 +2,8 @@
 
 Promise: a call gives an answer or `SiteFailed` with a cause that a person can act on, also when
 the process is killed, prints without end or answers nonsense; after `close` the process and what
-it started in its group are gone. The process sees none of the server's settings or credentials.
+it started are gone, new sessions included (on Linux, while they keep their environment). The
+process sees none of the server's settings or credentials.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.fl_api.embedded import frames
+from service.fl_api.embedded import frames, processes
 from service.fl_api.embedded.parameters import BadParameters, Parameters, from_npz
 from service.fl_api.embedded.plan import Plan
 from service.fl_api.embedded.run_log import LogFile
@@ -31,6 +32,8 @@ _ONE_THREAD: Final = (
     *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     "VECLIB_MAXIMUM_THREADS",
 )
+#: What a site's process and all it starts carry in their environment; the value is its folder.
+_MARK: Final = "FL_SITE_FOLDER"
 #: Bytes of a message below which it is packed and unpacked on the event loop itself.
 SMALL: Final = 1 << 18
 
@@ -74,6 +77,7 @@ class SiteLink:
         self._plan = plan
         self._data_dir = data_dir
         self._work = work
+        self._mark = str(work.resolve())
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
         self._following: asyncio.Task[None] | None = None
@@ -87,15 +91,15 @@ class SiteLink:
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
             self._work.mkdir(parents=True, exist_ok=True)
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "service.fl_api.embedded.site_process"),
-                str(os.getpid()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
+            # A server that was killed may have left some of this run's.
+            await self._end_leftovers()
+            self._process = await processes.start(
+                (
+                    *(sys.executable, "-P", "-m", "service.fl_api.embedded.site_process"),
+                    str(os.getpid()),
+                ),
                 cwd=self._work,
-                env=_environment(),
-                start_new_session=True,
+                env={**_environment(), _MARK: self._mark},
             )
         except OSError as exc:
             raise SiteFailed(
@@ -155,19 +159,22 @@ class SiteLink:
         return Measured(answer["num_examples"], answer["metrics"])
 
     async def close(self) -> None:
-        """End the process and its group; returns when it is gone."""
+        """End the process and what it started; returns when it is gone."""
         process = self._process
         if process is None:
             return
         self._kill()
         if process.stdin is not None:
             process.stdin.close()
+        left = await self._end_leftovers()
         await process.wait()
+        if left:
+            self._log.line(f"ended {left} processes that the trainer had left running", self.slot)
         if self._following is not None:
-            try:
-                await asyncio.wait_for(self._following, 1.0)
-            except TimeoutError:
-                self._log.line("something the trainer started still holds its output", self.slot)
+            await self._following
+
+    async def _end_leftovers(self) -> int:
+        return await asyncio.to_thread(processes.end_marked, _MARK, self._mark)
 
     def _kill(self) -> None:
         process = self._process
@@ -216,12 +223,12 @@ class SiteLink:
         process = self._process
         assert process is not None
         try:
-            code = await asyncio.wait_for(process.wait(), 2.0)
+            code = await asyncio.wait_for(process.wait(), processes.GRACE_SECONDS + 1)
         except TimeoutError:
             self._kill()
             return "the site's process sent something that is no answer"
         if code < 0:
-            name = signal.Signals(-code).name
+            name = _signal_name(-code)
             hint = " (out of memory?)" if name == "SIGKILL" else ""
             return f"the site's process was ended by {name}{hint}"
         return f"the site's process ended with exit code {code}"
@@ -236,6 +243,14 @@ class SiteLink:
 
     def _failed(self, function: str, cause: str, *, alive: bool) -> SiteFailed:
         return SiteFailed(self.slot, function, cause, alive=alive)
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _environment() -> dict[str, str]:
