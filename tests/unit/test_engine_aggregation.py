@@ -104,3 +104,26 @@ def test_metrics_are_weighted_by_examples_and_skip_what_is_not_a_number() -> Non
     assert averaged == {"loss": 1.75, "auc": 0.5, "odd": None}
     assert average_metrics([(0, {"a": 1.0}), (0, {"a": 3.0})]) == {"a": 2.0}
     assert average_metrics([]) == {}
+    # What would overflow as a sum is averaged all the same.
+    averaged = average_metrics([(3, {"a": 1.7e308}), (1, {"a": 1.5e308})])
+    assert averaged == {"a": pytest.approx(1.65e308)}
+
+
+@pytest.mark.parametrize("make", [InTime, Collect])
+def test_finite_values_stay_finite_and_in_range(make) -> None:  # type: ignore[no-untyped-def]
+    big = np.array([1.7e308, -1.7e308])
+    top = np.array([2**63 - 1, -(2**63)])
+    folding = make()
+    for slot, weight in (("a", 1e15), ("b", 3e15), ("c", 0.0)):
+        folding.add(slot, parameters(big, top), weight)
+    result = folding.result(parameters(big, top))
+    np.testing.assert_allclose(result.arrays[0], big)
+    np.testing.assert_allclose(result.arrays[1].astype(float), top.astype(float))
+
+
+@pytest.mark.parametrize("make", [InTime, Collect])
+def test_a_complex_model_may_come_back_real_from_a_site(make) -> None:  # type: ignore[no-untyped-def]
+    folding = make()
+    folding.add("a", parameters(np.ones(1)), 1.0)
+    folding.add("b", parameters(np.full(1, 1j)), 1.0)
+    assert folding.result(parameters(np.zeros(1, complex))).arrays[0].tolist() == [0.5 + 0.5j]

@@ -136,3 +136,26 @@ def test_an_update_must_fit_what_it_came_from(update: object, told: str) -> None
     reference = from_trainer({"w": [0.0, 0.0], "b": 0.0})
     assert told in (problem_with(from_trainer(update), reference) or "")
     assert problem_with(from_trainer({"b": 1.0, "w": [1.0, 1.0]}), reference) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "update", "told"),
+    [
+        ("float32", [1e300], "1 of 1 values beyond the range of float32"),
+        ("float16", np.array([100_000]), "beyond the range of float16"),
+        ("float64", np.array([1e300]), None),
+        ("int8", [300.0], "beyond the range of int8"),
+        ("int8", [126.6], None),
+        ("uint8", np.array([-1]), "beyond the range of uint8"),
+        ("int64", [2.0**63], "beyond the range of int64"),
+        ("int64", np.array([True]), None),
+        ("complex64", [1e300], "beyond the range of complex64"),
+        ("complex64", [1.0], None),
+        ("longdouble", np.array(["1e4000"], np.longdouble), "beyond the range of float"),
+        ("float32", [1j], "holds complex128, it came in as float32"),
+        ("bool", [1.0], None),
+    ],
+)
+def test_an_update_must_fit_the_models_types(dtype: str, update: object, told: str | None) -> None:
+    problem = problem_with(from_trainer([update]), from_trainer([np.zeros(1, dtype)]))
+    assert problem == told if told is None else told in (problem or "")

@@ -1,22 +1,24 @@
 """Weighted federated averaging: the two ways of folding the sites' updates into one model.
 
 Promise: both give sum(w_i * p_i) / sum(w_i), where w_i is a site's aggregation weight times its
-number of examples, and differ within float tolerance only: `InTime` keeps one running sum and adds
-each update when it arrives (memory of one model, the order of arrival rounds differently);
+number of examples, and differ within float tolerance only: `InTime` keeps one running mean and
+folds each update in when it arrives (memory of one model, the order of arrival rounds differently);
 `Collect` keeps all updates and averages them in the slots' order (the same bits whatever came
-first). Sums are made in float64 (complex128), results have the reference's types; whole-number
-arrays are rounded. Source: McMahan et al., federated averaging.
+first). Weights are normalised before they meet a value, so that finite values stay finite. Sums
+are made in float64 (complex128), results have the reference's types; whole-number arrays are
+rounded. Source: McMahan et al., federated averaging.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from service.domain.vocabulary import FLAggregators
-from service.fl_api.embedded.parameters import Array, Parameters
+from service.fl_api.embedded.parameters import Array, Parameters, whole_range, wide
 from service.fl_api.embedded.trainer import Metrics
 
 
@@ -25,7 +27,7 @@ class NothingToAverage(ValueError):
 
 
 class Aggregator(Protocol):
-    """Takes the updates of one round. Updates have the reference's names and shapes already."""
+    """Takes the updates of one round. `problem_with` found nothing in its updates."""
 
     def add(self, slot: str, update: Parameters, weight: float) -> None:
         """Take one site's update; `weight` is finite and at least 0."""
@@ -42,23 +44,25 @@ class InTime:
     """Accumulates each update as it arrives."""
 
     def __init__(self) -> None:
-        self._sums: list[Array] | None = None
+        self._means: list[Array] | None = None
         self._weight = 0.0
 
     def add(self, slot: str, update: Parameters, weight: float) -> None:
-        self._weight += weight
-        terms = [_wide(array) * weight for array in update.arrays]
-        if self._sums is None:
-            self._sums = terms
+        if weight <= 0:
             return
-        for total, term in zip(self._sums, terms, strict=True):
-            total += term
+        before, self._weight = self._weight, self._weight + weight
+        if self._means is None:
+            self._means = [wide(array) for array in update.arrays]
+            return
+        keep, share = before / self._weight, weight / self._weight
+        for index, array in enumerate(update.arrays):
+            # Not in place: a complex model may come back real from one site and not from another.
+            self._means[index] = self._means[index] * keep + wide(array) * share
 
     def result(self, reference: Parameters) -> Parameters:
-        if self._sums is None or self._weight <= 0:
+        if self._means is None:
             raise NothingToAverage(_NOTHING)
-        averages = [total / self._weight for total in self._sums]
-        return _like(reference, averages)
+        return _like(reference, self._means)
 
 
 class Collect:
@@ -78,9 +82,9 @@ class Collect:
         shares = [weight / total for _, weight in updates]
         averages = []
         for index in range(len(reference.arrays)):
-            average = np.zeros_like(_wide(reference.arrays[index]))
+            average = np.zeros_like(wide(reference.arrays[index]))
             for (update, _), share in zip(updates, shares, strict=True):
-                average += _wide(update.arrays[index]) * share
+                average += wide(update.arrays[index]) * share
             averages.append(average)
         return _like(reference, averages)
 
@@ -115,12 +119,11 @@ def _mean(known: list[tuple[int, float]]) -> float | None:
         return None
     weight = sum(examples for examples, _ in known)
     if weight == 0:
-        return sum(value for _, value in known) / len(known)
-    return sum(examples * value for examples, value in known) / weight
-
-
-def _wide(array: Array) -> Array:
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+        known, weight = [(1, value) for _, value in known], len(known)
+    total = sum(examples * value for examples, value in known)
+    if math.isfinite(total):
+        return total / weight
+    return sum(examples / weight * value for examples, value in known)
 
 
 def _like(reference: Parameters, averages: list[Array]) -> Parameters:
@@ -136,4 +139,6 @@ def _like(reference: Parameters, averages: list[Array]) -> Parameters:
 def _narrow(average: Array, dtype: np.dtype[np.generic]) -> Array:
     if dtype.kind in "biu":
         average = np.rint(average)
+    if dtype.kind in "iu":
+        average = np.clip(average, *whole_range(dtype))
     return np.asarray(average).astype(dtype)

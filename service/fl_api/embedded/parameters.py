@@ -2,8 +2,8 @@
 
 Promise: what passes `from_trainer` is numbers in numpy arrays, can be carried as npz bytes without
 pickle and comes back in the form it was given in; what passes `problem_with` has the names, shapes
-and finite values that averaging needs. Messages name the very array. Needs numpy and nothing else:
-every site process imports this.
+and finite values that averaging needs, within the range of the model's types. Messages name the
+very array. Needs numpy and nothing else: every site process imports this.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ def from_trainer(value: object) -> Parameters:
         if not all(isinstance(key, str) for key in value):
             raise BadParameters(f"parameters should be {_SAID}; a key of the dict is no text")
         keys, members = tuple(value), list(value.values())
+        for key in keys:
+            if not _is_name(key):
+                raise BadParameters(f"{ascii(key)[:80]} can't be the name of an array in a file")
     elif isinstance(value, list | tuple):
         keys, members = None, list(value)
     else:
@@ -72,6 +75,11 @@ def from_trainer(value: object) -> Parameters:
         if array.dtype.kind not in "biufc":
             raise BadParameters(f"{made.name(index)} holds {array.dtype}, not numbers")
     return made
+
+
+def _is_name(key: str) -> bool:
+    """Lone surrogates have no bytes, and a zip's names end at NUL."""
+    return "\0" not in key and not any("\ud800" <= letter <= "\udfff" for letter in key)
 
 
 def _array(member: object, keys: tuple[str, ...] | None, index: int) -> Array:
@@ -92,14 +100,62 @@ def problem_with(update: Parameters, reference: Parameters | None) -> str | None
         problem = _other_structure(update, reference)
         if problem is not None:
             return problem
+        update = in_order(update, reference)
     for index, array in enumerate(update.arrays):
-        if array.dtype.kind in "fc" and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
+        dtype = array.dtype if reference is None else reference.arrays[index].dtype
+        problem = _bad_values(array, dtype)
+        if problem is not None:
+            return f"{update.name(index)} {problem}"
+    return None
+
+
+def _bad_values(array: Array, dtype: np.dtype[Any]) -> str | None:
+    """What keeps an array from being averaged into one of type `dtype`."""
+    if array.dtype.kind == "c" and dtype.kind != "c":
+        return f"holds {array.dtype}, it came in as {dtype}"
+    if array.dtype.kind in "fc":
+        finite = np.isfinite(array)
+        if not finite.all():
             return (
-                f"{update.name(index)} has {bad} of {array.size} values that are not finite"
+                f"has {int(array.size - finite.sum())} of {array.size} values that are not finite"
                 " (NaN or infinity): lower the learning rate or clean the data"
             )
+    outside = _outside(array, dtype)
+    if outside:
+        return f"has {outside} of {array.size} values beyond the range of {dtype}"
     return None
+
+
+def _outside(array: Array, dtype: np.dtype[Any]) -> int:
+    """How many finite values become another thing in `dtype`, or in the type that sums are made
+    in."""
+    with np.errstate(over="ignore"):
+        if dtype.kind in "iu" and array.dtype != dtype:
+            low, high = whole_range(dtype)
+            whole = np.rint(wide(array))
+            return int(((whole < low) | (whole > high)).sum())
+        if dtype.kind in "fc" and array.dtype != dtype:
+            return int((~np.isfinite(wide(array).astype(dtype))).sum())
+        if array.dtype.itemsize > wide_type(array.dtype).itemsize:
+            return int((~np.isfinite(wide(array))).sum())
+    return 0
+
+
+def wide_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that sums over arrays of `dtype` are made in."""
+    return np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+
+
+def wide(array: Array) -> Array:
+    """A copy of the array in its `wide_type`."""
+    return array.astype(wide_type(array.dtype))
+
+
+def whole_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The least and the greatest float64 that a whole-number type holds."""
+    limits = np.iinfo(dtype)
+    high = float(limits.max)
+    return float(limits.min), high if int(high) <= limits.max else float(np.nextafter(high, 0))
 
 
 def _other_structure(update: Parameters, reference: Parameters) -> str | None:

@@ -33,6 +33,8 @@ _MAX_CAUSE: Final = 400
 _MAX_TRACE: Final = 6_000
 _MAX_METRICS: Final = 200
 _MAX_LABEL: Final = 128
+#: What every reader of JSON takes as a whole number.
+_MAX_EXAMPLES: Final = 2**53
 
 Metrics = dict[str, float | None]
 
@@ -184,6 +186,8 @@ def _examples(function: str, value: Any) -> int:
         raise _wrong(
             function, f"num_examples should be a whole number of 0 or more, not {str(value)[:80]}"
         )
+    if number > _MAX_EXAMPLES:
+        raise _wrong(function, f"num_examples should be at most {_MAX_EXAMPLES}, not {number:g}")
     return int(number)
 
 

@@ -219,6 +219,9 @@ class Training:
             averaged = await _maybe_in_thread(parameters.nbytes, lambda: folding.result(parameters))
         except NothingToAverage as exc:
             raise TrainingFailed(f"round {number}: {exc}") from exc
+        problem = await _maybe_in_thread(averaged.nbytes, lambda: problem_with(averaged, None))
+        if problem is not None:
+            raise TrainingFailed(f"round {number}: the average of all sites' {problem}")
         return updates, averaged
 
     async def _take(

@@ -1,0 +1,203 @@
+"""What a site may do to its net: leave processes, die oddly, say what can't be stored or averaged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from service.domain.vocabulary import FLAggregators, FLJobStatus
+from service.fl_api.embedded.ledger import Ledger
+from service.fl_api.runtime import StagedApp, Tag
+from tests.conformance.at_hand import changed
+from tests.unit.test_engine_runs import OVER, Bench, bench, site_processes
+
+__all__ = ["bench"]
+
+BOTH = [kind.value for kind in FLAggregators]
+
+
+def fits(code: str) -> str:
+    """The adding trainer with more at the start of `fit`."""
+    return changed("    time.sleep", f"    {code}\n    time.sleep")
+
+
+def running(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_text_that_can_not_be_stored_ends_its_run_and_nothing_else(bench: Bench) -> None:
+    run_id = await bench.submit(fits('raise ValueError("a\\ud800c\\0")'))
+    run = await bench.until(run_id, *OVER)
+    assert run.status is FLJobStatus.FAILED
+    assert "ValueError: a?c" in (run.details or "")
+    await bench.restart()
+    assert await bench.view(run_id) == run
+    after = await bench.submit()
+    assert (await bench.until(after, *OVER)).status is FLJobStatus.FINISHED
+
+
+async def test_a_name_that_can_not_be_stored_is_that_trainers_fault(bench: Bench) -> None:
+    run_id = await bench.submit(changed('"b": np', '"\\ud800": np'))
+    run = await bench.until(run_id, *OVER)
+    assert "initial_parameters: '\\ud800' can't be the name of an array" in (run.details or "")
+
+
+def test_what_was_not_written_is_not_shown(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "runs.db")
+    run = ledger.new(StagedApp(uuid4(), tmp_path, ("Trust_1",)), Tag(uuid4(), None, None, None))
+    ledger.write(run)
+    ledger.runs[run.run_id] = run
+    ledger.begin(run)
+    other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
+    other.execute("CREATE TRIGGER full BEFORE UPDATE ON run BEGIN SELECT RAISE(FAIL, 'full'); END")
+    with pytest.raises(sqlite3.Error):
+        ledger.end(run, FLJobStatus.FAILED, "why")
+    with pytest.raises(sqlite3.Error):
+        ledger.begin(run)
+    assert (run.status, run.details, run.starts) == (FLJobStatus.RUNNING, None, 1)
+    other.execute("DROP TRIGGER full")
+    other.execute("UPDATE run SET details = CAST(x'61eda08063' AS TEXT)")  # no UTF-8
+    other.close()
+    ledger.close()
+    again = Ledger(tmp_path / "runs.db")
+    details = again.runs[run.run_id].details
+    assert details is not None
+    assert details.encode().startswith(b"a")
+    again.close()
+
+
+async def test_a_run_whose_end_can_not_be_written_ends_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
+    ends = Ledger.end
+    left = [2]
+
+    def fails_twice(self: Ledger, *given: object) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        ends(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ledger, "end", fails_twice)
+    run_id = await bench.submit()
+    assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
+
+
+LEAVES = {
+    "session": "subprocess.Popen(['sleep', '98765'], start_new_session=True).pid",
+    "group": "subprocess.Popen(['sleep', '98765']).pid",
+    "fork": "os.fork() or (os.setsid(), time.sleep(98765))",
+}
+
+
+@pytest.mark.parametrize("exits", [False, True])
+@pytest.mark.parametrize("how", LEAVES)
+async def test_what_a_trainer_left_running_goes_with_its_run(
+    bench: Bench, how: str, exits: bool
+) -> None:
+    noted = bench.tmp / "pids"
+    code = (
+        f"import os, subprocess; pid = {LEAVES[how]}"
+        f"; print(pid, file=open({str(noted)!r}, 'a'), flush=True)"
+    )
+    run_id = await bench.submit(fits(code + ("; os._exit(7)" if exits else "")))
+    run = await bench.until(run_id, *OVER)
+    if exits:
+        assert run.status is FLJobStatus.FAILED
+        assert "exit code 7" in (run.details or "")
+    else:
+        assert run.status is FLJobStatus.FINISHED
+        await bench.result(run_id)
+        assert "left running" in (await bench.runtime.logs(run_id, 8000)).text or how == "group"
+    pids = [int(pid) for pid in noted.read_text().split()]
+    assert pids
+    assert not any(map(running, pids))
+    assert site_processes(bench.tmp) == []
+
+
+async def test_a_leftover_out_of_reach_holds_no_run_up(bench: Bench) -> None:
+    noted = bench.tmp / "pids"
+    run_id = await bench.submit(
+        fits(
+            "import subprocess; pid = subprocess.Popen(['sleep', '98765'], env={'PATH': '/usr/bin:/bin'},"
+            f" start_new_session=True).pid; print(pid, file=open({str(noted)!r}, 'a'))"
+        )
+    )
+    try:
+        assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
+    finally:
+        for pid in map(int, noted.read_text().split()):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def test_what_a_killed_server_left_goes_when_its_run_goes_on(bench: Bench) -> None:
+    run_id = await bench.submit(config={"FIT_SECONDS": 60}, slots=("Trust_1",))
+    await bench.until(run_id, FLJobStatus.RUNNING, when=lambda: "RUNNING" in bench.told.statuses)
+    work = bench.tmp / "net" / "runs" / run_id / "work" / "Trust_1"
+    await bench.runtime.close()
+    left = await asyncio.create_subprocess_exec(
+        "sleep", "98765", env={**os.environ, "FL_SITE_FOLDER": str(work)}
+    )
+    bench.runtime = bench.make()
+    await bench.runtime.start()
+    assert await asyncio.wait_for(left.wait(), 10) == -signal.SIGKILL
+
+
+async def test_a_signal_without_a_name_is_told_by_its_number(bench: Bench) -> None:
+    run_id = await bench.submit(fits("import os; os.kill(os.getpid(), 40)"))
+    run = await bench.until(run_id, *OVER)
+    assert "the site's process was ended by signal 40" in (run.details or "")
+
+
+MISFITS = {
+    "complex": ('parameters["w"] * (1 + 1j)', "holds complex128, it came in as float64"),
+    "longdouble": ('np.full((2, 2), np.longdouble("1e4000"))', "4 of 4 values beyond the range"),
+}
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize("name", MISFITS)
+async def test_a_misfit_is_its_sites_failure(bench: Bench, name: str, kind: str) -> None:
+    value, told = MISFITS[name]
+    trainer = changed(
+        '    return {"w": parameters["w"] + data',
+        f"    if data == 2:\n        return {{'w': {value}, 'b': parameters['b']}}, 20, {{}}\n"
+        '    return {"w": parameters["w"] + data',
+    )
+    config = {"IGNORE_RESULT_ERROR": True, "GLOBAL_ROUNDS": 2, "AGGREGATOR": kind}
+    run_id = await bench.submit(trainer, config)
+    assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
+    parameters, rounds, _ = await bench.result(run_id)
+    np.testing.assert_allclose(parameters["w"], np.full((2, 2), 2 * (10 + 90) / 40))
+    assert [sorted(r["sites"]) for r in rounds] == [["Trust_1", "Trust_3"]] * 2
+    assert told in rounds[0]["failed"]["Trust_2"]
+    strict = await bench.submit(trainer, {**config, "IGNORE_RESULT_ERROR": False})
+    run = await bench.until(strict, *OVER)
+    assert (run.details or "").startswith("site Trust_2 failed in round 1, fit: parameters['w']")
+
+
+@pytest.mark.parametrize("kind", BOTH)
+async def test_finite_values_average_to_finite_values(bench: Bench, kind: str) -> None:
+    trainer = changed('"w": parameters["w"] + data', '"w": np.full((2, 2), 1.7e308)')
+    run_id = await bench.submit(trainer, {"AGGREGATOR": kind, "IGNORE_RESULT_ERROR": True})
+    assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
+    parameters, rounds, _ = await bench.result(run_id)
+    np.testing.assert_allclose(parameters["w"], np.full((2, 2), 1.7e308))
+    assert sorted(rounds[0]["sites"]) == ["Trust_1", "Trust_2", "Trust_3"]
+
+
+async def test_examples_beyond_whole_numbers_are_refused(bench: Bench) -> None:
+    run_id = await bench.submit(changed('10 * data, {"loss"', '10**300, {"loss"'))
+    run = await bench.until(run_id, *OVER)
+    assert "num_examples should be at most 9007199254740992" in (run.details or "")
