@@ -33,12 +33,12 @@ class Demo:
         self.temporary = home / "temporary"
         self.said = home / "said.txt"
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
+    def start(self, *more: str, **settings: str) -> subprocess.Popen[str]:
         own = {key: value for key, value in os.environ.items() if key not in ADDRESS_OF.values()}
         with self.said.open("w") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "service", "demo", "--dir", str(self.dir), *more],
-                env=own | {"TMPDIR": str(self.temporary)},
+                env=own | {"TMPDIR": str(self.temporary)} | settings,
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
@@ -128,6 +128,24 @@ def test_a_killed_service_still_completes_the_job(home: Path) -> None:
     runs = demo.runs(found["job_id"])
     assert sorted(attempt for attempt, _ in runs) == list(range(1, found["attempts"] + 1))
     assert len(found["backend_runs"]) == len(runs)
+
+
+def test_a_shell_with_the_settings_of_another_stack_changes_nothing(home: Path) -> None:
+    demo = Demo(home)
+    nowhere = {
+        "FL_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "FL_KAFKA__TOPIC_PREFIX": "theirs.",
+        "FL_DATABASE__DSN": "postgresql://fl@127.0.0.1:1/theirs",
+        "FL_S3__ENDPOINT_URL": "http://127.0.0.1:1",
+        "FL_REGISTRY_FILE": "/nowhere/registry.yaml",
+        "AWS_ACCESS_KEY_ID": "THEIRS",
+        "AWS_SECRET_ACCESS_KEY": "theirs",
+    }
+    found = demo.document(demo.start("--json", "--rounds", "3", **nowhere))
+    demo.assert_nothing_left()
+    assert found["state"] == "completed"
+    told = [line for line in demo.said.read_text().splitlines() if line.startswith("ignored: ")]
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

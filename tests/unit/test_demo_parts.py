@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.cli.demo import hospitals, picture, rivals
+from service.cli.demo import environment, hospitals, picture, rivals
 from service.cli.demo.story import Story, Told, read
 from service.domain.vocabulary import Lifecycle
 from service.errors import Permanent
 from service.kafka.read import Record
+from service.local import env_file
 from service.local.nets import SLOTS
+from service.local.stack import ALL_PARTS
+from service.local.state import State
 
 
 def _rows(path: Path) -> list[tuple[str, ...]]:
@@ -110,3 +113,30 @@ def test_a_place_that_missed_a_round_still_gives_a_picture(
     names = {"all": "Together", "Trust_1": "North"}
     picture.draw(tmp_path / "p.png", rounds, names, {"Federated": 0.9})
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_settings_of_another_stack_are_forgotten_and_told() -> None:
+    others = {
+        "FL_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9092",
+        "fl_database__dsn": "postgresql://fl@127.0.0.1/fl",
+        "FL_S3": "{}",
+        "FL_HTTP__PORT": "8080",
+        "FL_REGISTRY_FILE": "/srv/registry.yaml",
+        "FL_SECRETS_DIR": "/run/secrets",
+        "AWS_PROFILE": "work",
+    }
+    kept = {"PATH": "/bin", "KAFKA_HOME": "/opt/kafka", "FL_LOG__LEVEL": "debug"}
+    environ = {**others, **kept}
+    said = environment.forget(environ)
+    assert environ == kept
+    assert said is not None
+    assert "and 4 more" in said
+    assert "--use-environment" in said
+    assert environment.forget(environ) is None
+
+
+def test_what_a_stack_writes_for_its_users_is_all_forgotten(tmp_path: Path) -> None:
+    state = State.load(tmp_path / "state.json")
+    state.ports = {"kafka": {"client": 1}, "postgres": {"client": 2}, "s3": {"http": 3}}
+    written = env_file.settings(tmp_path, ALL_PARTS, state, {}, {})
+    assert environment.of_a_stack(written) == sorted(written)

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from service.cli.demo import environment
 from service.cli.local import ends_on_terminate, one_line_errors
 from service.errors import Missing
 from service.local.part import require
@@ -31,13 +32,23 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the stack running, to look around in it.")
     ] = False,
+    use_environment: Annotated[
+        bool,
+        typer.Option(
+            "--use-environment",
+            help="Take the parts that FL_KAFKA__BOOTSTRAP_SERVERS, FL_DATABASE__DSN and "
+            "FL_S3__ENDPOINT_URL name, and their settings, in place of own ones.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a breast-cancer model over three hospitals, on a whole real stack on this machine.
 
     Kafka, PostgreSQL, S3 and an FL net are started, then the service; the request goes through
     Kafka like everybody's. At the end everything is stopped; the folder stays and makes the next
-    demo quicker.
+    demo quicker. Settings of another stack in the environment (FL_KAFKA__*, FL_DATABASE__*, FL_S3__*,
+    FL_HTTP__*, FL_REGISTRY_FILE, AWS_*, ...) are ignored, unless --use-environment is given: then the
+    demo writes its registry, topics and job there.
 
     \b
     fl-jobs demo
@@ -47,6 +58,8 @@ def demo(
     if backend not in _BACKENDS:
         raise typer.BadParameter(f"{backend!r} is none of: {', '.join(_BACKENDS)}")
     began = time.monotonic()
+    if not use_environment and (said := environment.forget(os.environ)):
+        typer.echo(said, err=True)
     # Its font cache stays in the demo's folder, wherever the home folder is.
     os.environ.setdefault("MPLCONFIGDIR", str(dir.absolute() / "cache"))
     console = Console(stderr=True)
