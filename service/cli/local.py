@@ -8,6 +8,7 @@ on standard output stays clean.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -29,9 +30,10 @@ from service.errors import ServiceError
 from service.kafka.topics import ensure_topics, raise_errors
 from service.local.part import Progress, Report
 from service.local.stack import PartStatus, Stack
-from service.settings import Settings, load
+from service.settings import DatabaseSettings, Settings, load
+from service.store.database import close_pool, open_pool
 from service.store.migrate import migrate
-from service.store.registry import apply_registry_file
+from service.store.registry import apply_registry_file, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +71,7 @@ def up(
     with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:
         info = stack.up(report)
         os.environ.update(info.env)
-        asyncio.run(prepare(load(), report))
+        asyncio.run(prepare(load(), stack, report))
     if as_json:
         _print_json(stack, started=list(info.started))
         return
@@ -111,10 +113,10 @@ def down(
         typer.echo(f"Nothing of {_short(stack.dir)} was running.")
 
 
-async def prepare(settings: Settings, report: Report) -> None:
+async def prepare(settings: Settings, stack: Stack, report: Report) -> None:
     """Make what the service needs in the parts: topics, buckets, schema, and the demo's registry.
 
-    Everything is idempotent. Raises the rooms' own errors.
+    Everything is idempotent, and a registry that was applied by hand stays. Raises the rooms' own errors.
     """
     topics, buckets, _ = await asyncio.gather(
         ensure_topics(settings.kafka),
@@ -130,8 +132,28 @@ async def prepare(settings: Settings, report: Report) -> None:
     for warning in topics.warnings:
         report(Progress("topics", warning, finished=True))
     if settings.registry_file is not None:
-        await apply_registry_file(settings.database, settings.registry_file)
+        await _apply_registry(settings.database, settings.registry_file, stack)
     report(Progress("prepare", f"schema and registry in place, {made}", finished=True))
+
+
+async def _apply_registry(database: DatabaseSettings, path: Path, stack: Stack) -> None:
+    """Apply the file when it changed since it was last applied here, or the database has none: a repair
+    must not take back what `fl-jobs registry apply` said meanwhile."""
+    digest = await asyncio.to_thread(_digest, path)
+    if digest and digest == stack.applied_registry():
+        pool = await open_pool(database)
+        try:
+            version, _ = await show(pool)
+        finally:
+            await close_pool(pool)
+        if version:
+            return
+    await apply_registry_file(database, path)
+    stack.note_applied_registry(digest)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def bucket_names(settings: Settings) -> list[str]:

@@ -124,6 +124,17 @@ class Stack:
             state.save()
             return StackInfo(self.dir, self.env_path, env, tuple(started))
 
+    def applied_registry(self) -> str:
+        """The SHA-256 (hex) of the registry file as it was last applied here; empty: never."""
+        return self._state().registry_applied
+
+    def note_applied_registry(self, sha256: str) -> None:
+        """Remember it for the next `up`."""
+        with folder_lock(self.dir / "lock", lambda: None):
+            state = self._state()
+            state.registry_applied = sha256
+            state.save()
+
     def down(self, progress: Report = silent, *, wipe: bool = False) -> list[str]:
         """Stop everything of this stack; with `wipe` delete its data too. Names what it stopped."""
         if not self.dir.exists():

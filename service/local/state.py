@@ -19,7 +19,8 @@ from service.local import ports
 
 @dataclass(slots=True)
 class State:
-    """Ports by part and use, the object store's key pair, the digest of the registry we wrote.
+    """Ports by part and use, the object store's key pair, the digests of the registry file as we wrote it
+    and as it was last applied.
 
     `handed_out` has every address that was ever written as ours: one of them in the environment
     means that somebody loaded our settings, not that a part of theirs is to be used.
@@ -30,6 +31,7 @@ class State:
     access_key: str = field(default_factory=lambda: secrets.token_hex(10).upper())
     secret_key: str = field(default_factory=lambda: secrets.token_urlsafe(30))
     registry_sha256: str = ""
+    registry_applied: str = ""
     handed_out: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -46,6 +48,7 @@ class State:
                 access_key=str(raw["access_key"]),
                 secret_key=str(raw["secret_key"]),
                 registry_sha256=str(raw["registry_sha256"]),
+                registry_applied=str(raw.get("registry_applied", "")),
                 handed_out=[str(each) for each in raw.get("handed_out", [])],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -59,6 +62,7 @@ class State:
                 "access_key": self.access_key,
                 "secret_key": self.secret_key,
                 "registry_sha256": self.registry_sha256,
+                "registry_applied": self.registry_applied,
                 "handed_out": self.handed_out,
             }
             write_private(self.path, json.dumps(kept, indent=1))

@@ -102,7 +102,7 @@ def travel(
             os.environ.update(stack.up(report).env)
             clock.lap("stack")
             settings = load()
-            asyncio.run(prepare(settings, report))
+            asyncio.run(prepare(settings, stack, report))
         clock.lap("topics, buckets, schema")
         child = Child(stack.dir, stack.env_path, console.print)
         try:
