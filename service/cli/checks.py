@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
 from service.app import ManifestReader, fact_reader, make_bundles, make_nets
 from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
+from service.cli.check_reading import reading_on
+from service.cli.finding import Finding, failed, ok, warning
+from service.contracts import registry_file
+from service.contracts.problems import BadData
 from service.errors import Invalid, ServiceError, Transient
 from service.kafka.topics import Topics, ensure_topics
 from service.nets import Nets
@@ -24,35 +27,18 @@ from service.store.queries import Queries
 
 #: Longer than any transaction of a relay that is alive.
 _OPEN_SECONDS: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`state`: ok, warning or failed. `fix` is what to do about it."""
-
-    part: str
-    state: str
-    told: str
-    fix: str = ""
-
-
-def ok(part: str, told: str) -> Finding:
-    return Finding(part, "ok", told)
-
-
-def failed(part: str, told: str, fix: str) -> Finding:
-    return Finding(part, "failed", told, fix)
-
-
-def warning(part: str, told: str, fix: str) -> Finding:
-    return Finding(part, "warning", told, fix)
+#: A backend that still answers ends an aborted run well within this.
+_LONG_QUARANTINE_SECONDS: Final = 900.0
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known. What depends on a part that failed is left out."""
     for name in unknown_variables(os.environ):
         yield warning("settings", f"{name} is read by nothing", "is it misspelt? See the README")
-    async for finding in _broker(settings):
+    async for finding in _words(settings):
+        yield finding
+    partitions: dict[str, int] = {}
+    async for finding in _broker(settings, partitions):
         yield finding
     async for finding in _storage(settings):
         yield finding
@@ -60,11 +46,36 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         if types is None:
             fix = f"look at job_types_and_required_files.{backend}.json in FL_ASSETS_DIR"
             yield failed("assets", f"the manifest of {backend} can't be read", fix)
-    async for finding in _database(settings):
+    async for finding in _database(settings, partitions):
         yield finding
 
 
-async def _broker(settings: Settings) -> AsyncIterator[Finding]:
+async def _words(settings: Settings) -> AsyncIterator[Finding]:
+    """Settings that are well formed and still name nothing, or something for once only."""
+    if settings.registry_file is not None:
+        try:
+            registry_file.load(await asyncio.to_thread(settings.registry_file.read_bytes))
+        except OSError as exc:
+            told = f"FL_REGISTRY_FILE: {settings.registry_file} can't be read: {exc.strerror}"
+            yield failed("settings", told, "correct the path, or leave the variable out")
+        except (BadData, ServiceError) as exc:
+            told = f"FL_REGISTRY_FILE: {settings.registry_file}: {exc}"
+            yield failed("settings", told, "correct the file")
+    host = settings.http.host
+    try:
+        # Any port: the service's own is taken while it runs.
+        server = await asyncio.start_server(lambda *_: None, host, 0)
+        server.close()
+    except (OSError, UnicodeError) as exc:
+        told = f"FL_HTTP__HOST: {host!r} is no address of this machine: {exc}"
+        yield failed("settings", told, "0.0.0.0 for all its addresses, 127.0.0.1 for itself alone")
+    if settings.relay_accept_log:
+        told = "FL_RELAY_ACCEPT_LOG is on: every relay goes on from the log without asking you"
+        yield warning("settings", told, "take it out again; `fl-jobs run --accept-log` is for once")
+
+
+async def _broker(settings: Settings, partitions: dict[str, int]) -> AsyncIterator[Finding]:
+    """`partitions` becomes how many each topic has, when all are there."""
     servers = settings.kafka.bootstrap_servers
     try:
         report = await ensure_topics(settings.kafka, create=False)
@@ -78,6 +89,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Finding]:
     for told in report.warnings:
         yield warning("topics", told, "change the topic's configuration with your broker's tools")
     if not report.errors:
+        partitions.update(report.partitions)
         yield ok("topics", f"{len(report.partitions)} topics are as they should be")
         async for finding in _open_transactions(settings, report.partitions):
             yield finding
@@ -157,7 +169,7 @@ async def _writes(settings: Settings) -> AsyncIterator[Finding]:
         yield ok("object store", "all four buckets are there, and ours can be written")
 
 
-async def _database(settings: Settings) -> AsyncIterator[Finding]:
+async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncIterator[Finding]:
     try:
         missing = await migrate.missing(settings.database)
     except ServiceError as exc:
@@ -169,17 +181,24 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
     yield ok("database", "the schema is up to date")
     pool = await open_pool(settings.database)
     try:
+        queries = Queries(pool)
+        if partitions:
+            async for finding in reading_on(settings, queries, partitions):
+                yield finding
         version, _ = await stored.show(pool)
         if version == 0:
             yield failed("registry", "none was applied", "`fl-jobs registry apply FILE`")
             return
         yield ok("registry", f"version {version}")
-        queries = Queries(pool)
         async for finding in _work(queries):
             yield finding
         async with reading(pool) as connection:
             registry = await fact_reader(settings).registry(connection)
-        nets = make_nets(settings)
+        try:
+            nets = make_nets(settings)
+        except Invalid as exc:
+            yield failed("encryption", exc.message, "correct FL_ENCRYPTION__AES_KEY_BASE64")
+            return
         nets.follow(registry)
         try:
             for name, net in sorted(registry.nets.items()):
@@ -204,12 +223,31 @@ async def _adapter(nets: Nets, name: str, endpoint: str) -> Finding:
     except (ServiceError, Invalid) as exc:
         fix = f"is its adapter up at {endpoint}? `fl-jobs registry show` has the address"
         return failed(part, exc.message, fix)
+    try:
+        await client.runs()
+    except (ServiceError, Invalid) as exc:
+        told = f"it answers, and can't list its jobs: {exc.message}"
+        return failed(part, told, f"look at the log of its adapter at {endpoint} (list_jobs)")
     offline = sorted(c.slot for c in clients if not c.online)
     extensions = ", ".join(sorted(health.extensions)) or "none"
     if offline:
         told = f"offline: {', '.join(offline)}; extensions: {extensions}"
         return warning(part, told, "start these sites' FL clients")
     return ok(part, f"{len(clients)} clients online; extensions: {extensions}")
+
+
+async def _places(queries: Queries) -> AsyncIterator[Finding]:
+    """Slots that nothing will free by itself."""
+    for slot in await queries.stuck_slots(_LONG_QUARANTINE_SECONDS):
+        place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
+        fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
+        if not slot["registered"]:
+            told = f"{place}, and the registry has no such net: nobody looks at its run"
+            fix = "put the net back with `fl-jobs registry apply FILE` until its runs are over"
+            yield failed(f"net {slot['net']}", told, fix)
+        elif not slot["in_doubt"]:
+            told = f"{place}, since {slot['seconds'] / 60:.0f} minutes: nobody could prove its end"
+            yield warning(f"net {slot['net']}", told, fix)
 
 
 async def _work(queries: Queries) -> AsyncIterator[Finding]:
@@ -223,6 +261,8 @@ async def _work(queries: Queries) -> AsyncIterator[Finding]:
                 told = f"the submission of job {slot['job_id']} has no known outcome"
                 fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
                 yield failed(f"net {net['name']}", told, fix)
+    async for finding in _places(queries):
+        yield finding
     if counts["dead_letters_unsent"]:
         told = f"{counts['dead_letters_unsent']} not on their topic yet"
         yield warning("dead letters", told, "is a relay running, and does it have rights there?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -11,6 +11,7 @@ import yaml
 from service.cli.session import AsJson, EnvFile, pool_of, say_json, settings_of, work
 from service.settings import Settings
 from service.store import registry as stored
+from service.store.queries import Queries
 
 app = typer.Typer(no_args_is_help=True, help="Trusts, nets and projects.")
 
@@ -23,13 +24,29 @@ def apply(
 ) -> None:
     """Make this file the registry. The same file again changes nothing.
 
-    Approvals that it takes back end queued jobs and stop running ones.
+    Approvals that it takes back end queued jobs and stop running ones. A net that it leaves out while
+    places are held there is named: nobody looks at its runs any more.
     """
-    version, changed = work(stored.apply_registry_file(settings_of(env_file).database, file))
+    version, changed, left = work(_apply(settings_of(env_file), file))
     if as_json:
-        say_json({"version": version, "changed": changed})
-    else:
-        print(f"registry version {version}{'' if changed else ' (nothing changed)'}")
+        say_json({"version": version, "changed": changed, "held_on_removed_nets": left})
+        return
+    print(f"registry version {version}{'' if changed else ' (nothing changed)'}")
+    for slot in left:
+        print(
+            f"warning: net {slot['net']} is out of the registry with a place {slot['state']} for job "
+            f"{slot['job_id']}, attempt {slot['attempt']}: put the net back until its runs are over"
+        )
+
+
+async def _apply(settings: Settings, file: Path) -> tuple[int, bool, list[dict[str, Any]]]:
+    """Version, whether anything changed, and the places on nets that are out of the registry."""
+    version, changed = await stored.apply_registry_file(settings.database, file)
+    async with pool_of(settings) as pool:
+        slots = await Queries(pool).stuck_slots(0.0)
+    kept = ("net", "job_id", "attempt", "state", "run_id", "job_state")
+    left = [{key: slot[key] for key in kept} for slot in slots if not slot["registered"]]
+    return version, changed, left
 
 
 @app.command()

@@ -103,6 +103,20 @@ class Queries:
             for row in rows
         ]
 
+    async def stuck_slots(self, quarantined_seconds: float) -> list[dict[str, Any]]:
+        """Places quarantined for so many seconds, and those on nets that the registry does not have:
+        net, job_id, attempt, state, run_id, in_doubt, job_state, registered, seconds since the job's last
+        change."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(Q["q_slots_stuck"], quarantined_seconds)
+        return [{**dict(row), "job_id": str(row["job_id"])} for row in rows]
+
+    async def offsets(self, group: str) -> dict[tuple[str, int], int]:
+        """Where a consumer group reads on, by (topic, partition)."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(Q["q_offsets"], group)
+        return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
+
     async def dead_letters(self, topic: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """The newest first, without their content."""
         async with reading(self._pool) as connection:

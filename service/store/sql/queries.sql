@@ -23,6 +23,18 @@ SELECT name, registered, capacity, occupied, paused, answering, online, extensio
 SELECT s.job_id, s.attempt, s.net, s.state, s.run_id, s.in_doubt, j.state AS job_state
 FROM slot s JOIN job j USING (job_id) ORDER BY s.net, s.job_id
 
+-- name: q_slots_stuck
+-- A job that is over does not change any more: its place is quarantined at least since then.
+SELECT s.net, s.job_id, s.attempt, s.state, s.run_id, s.in_doubt, j.state AS job_state,
+    coalesce(n.registered, false) AS registered, extract(epoch FROM now() - j.changed_at)::float8 AS seconds
+FROM slot s JOIN job j USING (job_id) LEFT JOIN net n ON n.name = s.net
+WHERE n.registered IS NOT TRUE
+    OR (s.state = 'quarantined' AND j.changed_at < now() - make_interval(secs => $1))
+ORDER BY s.net, s.job_id, s.attempt
+
+-- name: q_offsets
+SELECT topic, partition, next_offset FROM consumer_offset WHERE consumer_group = $1
+
 -- name: q_dead_letters
 SELECT topic, partition, "offset", kind, message, at, published_at FROM dead_letter
 WHERE ($1::text IS NULL OR topic = $1) ORDER BY at DESC, topic, partition, "offset" DESC LIMIT $2

@@ -1,0 +1,84 @@
+"""Does anybody read what comes in? The consumer group, and how far behind the database's offsets are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from service.cli.finding import Finding, failed, ok, warning
+from service.errors import Transient
+from service.kafka.groups import log_ends, members
+from service.kafka.topics import Topics
+from service.settings import Settings
+from service.store.queries import Queries
+
+#: A service that reads moves its offsets, over markers too, well within this.
+_STANDS_SECONDS: Final = 8.0
+_LOOKS: Final = 8
+
+Place = tuple[str, int]
+
+
+async def reading_on(
+    settings: Settings, queries: Queries, partitions: Mapping[str, int]
+) -> AsyncIterator[Finding]:
+    """Members of the group, lag by topic, and partitions that stand still below the end of their log.
+
+    `partitions` is how many each topic has.
+    """
+    inbound = {topic: partitions[topic] for topic in Topics(settings.kafka.topic_prefix).inbound}
+    group = settings.kafka.group_id
+    try:
+        count = await members(settings.kafka)
+        ends = await log_ends(settings.kafka, inbound)
+    except Transient as exc:
+        fix = "give this service's user the right to describe and read its group and topics"
+        yield failed("consumer group", exc.message, fix)
+        return
+    letters = bool(await queries.dead_letters(limit=1))
+    look = "look at /readyz and the log of `fl-jobs run`"
+    look += "; `fl-jobs dead-letters list` shows what could not be used" if letters else ""
+    behind = lag(await queries.offsets(group), ends)
+    if count == 0:
+        told = f"nobody reads: group {group} has no members; {_by_topic(behind, inbound)}"
+        fix = f"`fl-jobs run`, or `fl-jobs run --role ingest`; if one is up, {look}"
+        yield warning("consumer group", told, fix)
+        return
+    standing = await _standing(queries, group, ends) if behind else {}
+    for (topic, number), waiting in sorted(standing.items()):
+        told = (
+            f"{topic}/{number} stands still: {waiting} records wait, and its offset does not move"
+        )
+        yield warning("consumer group", told, look)
+    if not standing:
+        yield ok("consumer group", f"{count} member(s) in {group}; {_by_topic(behind, inbound)}")
+
+
+def lag(stored: Mapping[Place, int], ends: Mapping[Place, tuple[int, int]]) -> dict[Place, int]:
+    """Records that wait, by partition where any do. What was never read waits from the log's start."""
+    found = {place: end - stored.get(place, start) for place, (start, end) in ends.items()}
+    return {place: count for place, count in found.items() if count > 0}
+
+
+async def _standing(
+    queries: Queries, group: str, ends: Mapping[Place, tuple[int, int]]
+) -> dict[Place, int]:
+    """Of the partitions that are behind, those whose offset does not move for some seconds."""
+    first = await queries.offsets(group)
+    standing = lag(first, ends)
+    for _ in range(_LOOKS):
+        await asyncio.sleep(_STANDS_SECONDS / _LOOKS)
+        now = await queries.offsets(group)
+        standing = {at: n for at, n in standing.items() if now.get(at) == first.get(at)}
+        if not standing:
+            break
+    return standing
+
+
+def _by_topic(behind: Mapping[Place, int], topics: Mapping[str, int]) -> str:
+    counts: Counter[str] = Counter()
+    for (topic, _), count in behind.items():
+        counts[topic] += count
+    return "lag: " + ", ".join(f"{topic} {counts[topic]}" for topic in sorted(topics))

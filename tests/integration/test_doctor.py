@@ -1,0 +1,204 @@
+"""`fl-jobs doctor` on real parts: every fault has its finding, with a fix that names the right thing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.cli import local
+from service.cli import registry as registry_command
+from service.cli.check_reading import lag
+from service.cli.checks import examine
+from service.cli.finding import Finding
+from service.kafka.clients import Producer, consumer, discard_consumer, start_consumer
+from service.kafka.topics import Topics, ensure_topics
+from service.local.stack import Stack
+from service.settings import Settings, load
+from service.store import registry as stored
+from service.store.database import close_pool, open_pool
+from tests.integration.store_world import net, opened, registry
+
+
+@pytest.fixture
+def settings(
+    migrated_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Settings:
+    for key, value in migrated_env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("FL_REGISTRY_FILE", raising=False)
+    return load()
+
+
+async def found(settings: Settings, part: str) -> list[Finding]:
+    return [one async for one in examine(settings) if one.part == part]
+
+
+async def test_settings_that_name_nothing(settings: Settings, tmp_path: Path) -> None:
+    wrong = settings.model_copy(
+        update={
+            "registry_file": tmp_path / "none.yaml",
+            "http": settings.http.model_copy(update={"host": "no-such-host.invalid"}),
+            "relay_accept_log": True,
+        }
+    )
+    findings = await found(wrong, "settings")
+    states = {
+        one.told.split(":")[0].split(" ")[0]: one.state
+        for one in findings
+        if "TEST" not in one.told
+    }
+    assert states == {
+        "FL_REGISTRY_FILE": "failed",
+        "FL_HTTP__HOST": "failed",
+        "FL_RELAY_ACCEPT_LOG": "warning",
+    }
+    assert [one for one in await found(settings, "settings") if "TEST" not in one.told] == []
+
+
+async def test_a_database_that_is_not_there_names_its_setting(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = settings.database.dsn.get_secret_value()
+    monkeypatch.setenv("FL_DATABASE__DSN", dsn.rpartition("/")[0] + "/no_such_database")
+    (finding,) = await found(load(), "database")
+    assert finding.state == "failed"
+    assert "FL_DATABASE__DSN" in finding.told
+
+
+async def test_nobody_reads_and_a_line_that_stands_still(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cli.check_reading._STANDS_SECONDS", 0.5)
+    await ensure_topics(settings.kafka)
+    (nobody,) = await found(settings, "consumer group")
+    assert nobody.state == "warning", nobody
+    assert "no members" in nobody.told
+    assert "/readyz" in nobody.fix
+
+    topic = Topics(settings.kafka.topic_prefix).requests
+    await send(settings, topic, 3)
+    pool = await open_pool(settings.database)
+    await pool.execute(
+        'INSERT INTO dead_letter (topic, partition, "offset", timestamp_ms, consumer_group, headers, '
+        "kind, message, at) VALUES ($1, 0, 0, 0, 'g', '', 'Undecodable', 'bad', now())",
+        topic,
+    )
+    await close_pool(pool)
+    reader = consumer(settings.kafka, group_id=settings.kafka.group_id)
+    reader.subscribe([topic])
+    await start_consumer(reader)
+    try:
+        (standing,) = await found(settings, "consumer group")
+    finally:
+        await discard_consumer(reader)
+    assert standing.state == "warning"
+    assert f"{topic}/0 stands still: 3 records" in standing.told
+    assert "fl-jobs dead-letters list" in standing.fix
+
+
+async def send(settings: Settings, topic: str, count: int) -> None:
+    producer = Producer(settings.kafka)
+    await producer.start()
+    batch = producer.batch()
+    for _ in range(count):
+        batch.append(None, b"x", [])
+    await producer.delivered([await producer.send(batch, topic, 0)])
+    await producer.discard()
+
+
+def test_lag_counts_from_the_offset_or_the_start_of_the_log() -> None:
+    ends = {("a", 0): (5, 9), ("a", 1): (0, 4), ("a", 2): (0, 0)}
+    assert lag({("a", 1): 4}, ends) == {("a", 0): 4}
+
+
+async def test_places_that_nothing_frees(
+    migrated_env: dict[str, str], settings: Settings, tmp_path: Path
+) -> None:
+    two = registry(nets=[net("net-1", 1), net("net-2", 1)])
+    async with opened(migrated_env, two) as w:
+        job_ids = [await w.ask(), await w.ask()]
+        for job_id, where in zip(job_ids, ("net-1", "net-2"), strict=True):
+            await w.pool.execute(
+                "INSERT INTO slot (job_id, attempt, net, state, run_id, in_doubt) "
+                "VALUES ($1, 1, $2, 'quarantined', 'run-9', false)",
+                job_id,
+                where,
+            )
+        await w.pool.execute("UPDATE job SET changed_at = now() - interval '2 hours'")
+        left = tmp_path / "left.yaml"
+        left.write_text(yaml.safe_dump(registry(nets=[net("net-1", 1)])))
+        version, changed, held = await registry_command._apply(settings, left)
+        assert (version, changed) == (2, True)
+        assert [(slot["net"], slot["job_id"]) for slot in held] == [("net-2", str(job_ids[1]))]
+        json.dumps(held)
+        findings = [one async for one in examine(settings)]
+    (gone,) = [one for one in findings if one.part == "net net-2"]
+    assert gone.state == "failed"
+    assert str(job_ids[1]) in gone.told
+    (long,) = [one for one in findings if one.part == "net net-1" and "120 minutes" in one.told]
+    assert f"fl-jobs nets release {job_ids[0]}" in long.fix
+
+
+async def test_a_net_that_cannot_list_its_jobs_is_named(
+    migrated_env: dict[str, str], settings: Settings
+) -> None:
+    server = await asyncio.start_server(half_an_adapter, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    broken = net("net-1", 1) | {"endpoint": f"http://127.0.0.1:{port}"}
+    async with opened(migrated_env, registry(nets=[broken])):
+        findings = [one async for one in examine(settings)]
+    server.close()
+    told = [one for one in findings if one.part == "net net-1" and one.state == "failed"]
+    assert any("list its jobs" in one.told for one in told), told
+
+
+async def half_an_adapter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Well in all but `list_jobs`."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    path = head.split(" ")[1].split("?")[0]
+    body: Any = {
+        "/health": {"status": "ok", "extensions": ["flip.reports.v1"]},
+        "/check_server_status": {"status": "running"},
+        "/check_client_status": [],
+    }.get(path, {"detail": "boom"})
+    status = "500 Internal Server Error" if path.startswith("/list_jobs") else "200 OK"
+    text = json.dumps(body).encode()
+    writer.write(
+        f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(text)}\r\n"
+        "connection: close\r\n\r\n".encode()
+        + text
+    )
+    await writer.drain()
+    writer.close()
+
+
+async def test_a_repair_does_not_take_back_what_the_operator_applied(
+    settings: Settings, tmp_path: Path
+) -> None:
+    stack = Stack(tmp_path / "stack", environ={})
+    (tmp_path / "stack").mkdir()
+    ours = tmp_path / "stack" / "registry.yaml"
+    ours.write_text(yaml.safe_dump(registry()))
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text(yaml.safe_dump(registry(nets=[net("net-1", 7)])))
+
+    async def capacity() -> int:
+        pool = await open_pool(settings.database)
+        try:
+            return int((await stored.show(pool))[1]["nets"][0]["capacity"])
+        finally:
+            await close_pool(pool)
+
+    await local._apply_registry(settings.database, ours, stack)
+    assert await capacity() == 2
+    await stored.apply_registry_file(settings.database, theirs)
+    await local._apply_registry(settings.database, ours, stack)
+    assert await capacity() == 7
+    ours.write_text(yaml.safe_dump(registry(nets=[net("net-1", 3)])))
+    await local._apply_registry(settings.database, ours, stack)
+    assert await capacity() == 3
