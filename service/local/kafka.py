@@ -38,7 +38,8 @@ logger.version.level = info
 """
 
 # One node: every internal topic has one copy. The rest keeps it small and quick to come back:
-# few threads, small buffers, a short session for the broker itself.
+# few threads, small buffers, a short session for the broker itself. The data's folder is seen from the
+# part's own one: the file is read as Latin-1, and a comma would be the end of a path.
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
@@ -48,7 +49,7 @@ advertised.listeners=PLAINTEXT://{host}:{client}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={data}
+log.dirs=data
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
@@ -113,7 +114,6 @@ class KafkaPart(Part):
                 host=HOST,
                 client=self.ports["client"],
                 controller=self.ports["controller"],
-                data=self.dir / "data",
             )
         )
         if not (self.dir / "data" / "meta.properties").exists():
@@ -129,6 +129,7 @@ class KafkaPart(Part):
         ]
         done = subprocess.run(
             argv,
+            cwd=self.dir,
             env=child_environment({}, "kafka-format"),
             capture_output=True,
             text=True,
@@ -149,7 +150,7 @@ class KafkaPart(Part):
             str(JAVA),
             *_JVM,
             f"-Djava.io.tmpdir={self.dir / 'tmp'}",
-            f"-Dlog4j2.configurationFile={self.dir / 'log4j2.properties'}",
+            "-Dlog4j2.configurationFile=log4j2.properties",
             "-cp",
             (self.dir / "class_path").read_text(),
         ]

@@ -24,6 +24,9 @@ MARKER: Final = "FL_LOCAL_PART"
 _PROC: Final = Path("/proc")
 _HAS_PROC: Final = (_PROC / "self" / "stat").exists()
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "TMPDIR", "LD_LIBRARY_PATH")
+# English messages, and paths in UTF-8: in plain C, Java takes every other letter for a question mark.
+# macOS has no C.UTF-8, and its paths are UTF-8 whatever the locale.
+_LOCALE: Final = "C" if sys.platform == "darwin" else "C.UTF-8"
 
 # Started here and still to be reaped by us; a Popen that is collected while its process runs warns.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -114,7 +117,7 @@ def _stat(pid: int) -> list[str] | None:
 def child_environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
     """A small environment: parts get no credentials or settings that they were not given."""
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    env.update(LC_ALL="C", TZ="UTC")
+    env.update(LC_ALL=_LOCALE, TZ="UTC")
     env.update(extra)
     env[MARKER] = mark
     return env

@@ -59,7 +59,8 @@ class S3Part(Part):
                 f"-logdir={self.dir}",
                 "-logtostderr=true",
                 "mini",
-                f"-dir={self.dir / 'data'}",
+                # Relative: a comma in a path would be the end of it.
+                "-dir=data",
                 *(f"-ip={HOST}", f"-ip.bind={HOST}"),
                 f"-s3.config={self.dir / 'identities.json'}",
                 # Relative, so that these sockets lie in our folder and their names stay short.

@@ -119,6 +119,22 @@ def test_down_leaves_no_process_and_nothing_in_the_temporary_folder(private_stac
     assert _states(own) == dict.fromkeys(own.parts, "stopped")
 
 
+@pytest.mark.parametrize("name", ["józef ładny", "one, two"])
+def test_a_folder_may_have_any_name(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    home = tmp_path_factory.mktemp("names")
+    for folder in (home, home.parent):
+        folder.chmod(0o711)
+    own = Stack(home / name, environ={})
+    try:
+        own.up()
+        assert (own.dir / "kafka" / "data" / "meta.properties").exists()
+        assert list((own.dir / "s3" / "data").iterdir()) != []
+        assert [path.name for path in home.iterdir()] == [name]
+    finally:
+        own.down(wipe=True)
+    assert list(home.iterdir()) == []
+
+
 def _is_ours(path: Path, own: Stack) -> bool:
     """Other programs use the same folder meanwhile: ours are those with our ports or our name."""
     numbers = {
