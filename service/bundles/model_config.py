@@ -8,13 +8,14 @@ and its variants in the model's file included.
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
 
+from service.contracts import strict_json
 from service.contracts.fl import DEFAULT_JOB_TYPE, AggregationWeights, FLAggregators
 from service.domain.values import JsonObject, Request
 from service.domain.vocabulary import Reason
@@ -25,29 +26,25 @@ _log = structlog.get_logger(__name__)
 CONFIG_FILE: Final = "config.json"
 _ALIAS_END: Final = "_client_api"
 _MIN_ROUNDS, _MAX_ROUNDS = 1, 1000
+#: A run's settings are told in its `completed` event, which must fit into a record with all the rest.
+_MOST_BYTES: Final = 256 * 1024
 
 
 def read(body: bytes) -> dict[str, Any]:
     """The model's `config.json`.
 
     Raises:
-        Permanent: `bad_model_config`: not UTF-8, not JSON (NaN and Infinity are not), not an object.
+        Permanent: `bad_model_config`: not UTF-8, not JSON as `strict_json` takes it, not an object.
     """
     try:
-        content = json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        content = strict_json.parse(body.removeprefix(codecs.BOM_UTF8))
         # What came in can be written again, as UTF-8 too (an escaped lone surrogate can't).
-        json.dumps(content, ensure_ascii=False).encode()
-    except RecursionError as exc:
-        raise _bad("is nested too deeply") from exc
+        strict_json.dump(content)
     except ValueError as exc:
         raise _bad(f"is not JSON: {str(exc)[:200]}") from exc
     if not isinstance(content, dict):
         raise _bad("must be a JSON object")
     return content
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
 
 
 def job_type_of(request: Request, model_config: JsonObject) -> str:
@@ -85,6 +82,12 @@ def effective(
         weights, wrong = _weights(config["AGGREGATION_WEIGHTS"], slots, members)
         config["AGGREGATION_WEIGHTS"] = weights
         problems += wrong
+    size = len(strict_json.write(config).encode())
+    if size > _MOST_BYTES:
+        problems.append(
+            f"with the request's settings is {size:,} bytes long; {_MOST_BYTES:,} are allowed: put "
+            "large values into a file of the model"
+        )
     if problems:
         raise _bad("; ".join(problems))
     return config

@@ -107,6 +107,9 @@ class JobShape(BaseModel):
     net: str | None = None
     fl_backend: FLBackend | None = None
     fl_backend_job_id: str | None = None
+    truncated: list[str] | None = Field(
+        default=None, description="Members that were left out or cut since the record was too long"
+    )
 
 
 class SubmissionShape(BaseModel):

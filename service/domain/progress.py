@@ -54,10 +54,22 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
         attempt = job.attempts[-1]
     elif job.state not in _HEARD:
         return ignored("not_running", f"the job is {job.state}")
+    elif _of_another(attempt, command.run_id):
+        return ignored("other_run", f"the attempt's run is {attempt.run_id}, not {command.run_id}")
     elif command.run_id is not None and (attempt.run_id is None or attempt.provisional):
         before = [e.RunKnown(at=facts.now, attempt=attempt.number, run_id=command.run_id)]
     events = _judge(job, attempt, command, facts)
     return happened(*before, *(events or [e.SignSeen(at=facts.now)]))
+
+
+def _of_another(attempt: Attempt, run_id: str | None) -> bool:
+    """Does a report speak of another run than the attempt's own, which is known for certain?"""
+    return (
+        run_id is not None
+        and attempt.run_id is not None
+        and not attempt.provisional
+        and run_id != attempt.run_id
+    )
 
 
 def _judge(job: Job, attempt: Attempt, command: c.Report, facts: Facts) -> list[e.Event]:

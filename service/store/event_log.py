@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from service.contracts import lifecycle, outbound
+from service.contracts.cut import fitting
 from service.contracts.placement import partition_for
 from service.domain.events import Event
 from service.domain.job import Job
@@ -44,7 +45,7 @@ _Row = tuple[
 @dataclass(slots=True)
 class EventLog:
     """Collects a transaction's events, bodies frozen, and writes them last. `partitions`: the lifecycle
-    topic's, fixed when it was made."""
+    topic's, fixed when it was made. A body that the topic could not take is cut here, where it is frozen."""
 
     partitions: int
     rows: list[tuple[int, _Row]] = field(default_factory=list)
@@ -70,7 +71,7 @@ class EventLog:
                     lifecycle.event_type(event),
                     subject,
                     event.at,
-                    lifecycle.body(job, event),
+                    fitting(lifecycle.body(job, event)),
                     first.event_id if first else None,
                     cause.event_id if cause else None,
                     (cause.traceparent if cause else None)
@@ -96,7 +97,7 @@ class EventLog:
                     lifecycle.REFUSED,
                     str(subject),
                     at,
-                    lifecycle.refusal(job_id, model_id, origin.event_id, why),
+                    fitting(lifecycle.refusal(job_id, model_id, origin.event_id, why)),
                     origin.event_id,
                     origin.event_id,
                     origin.traceparent,
