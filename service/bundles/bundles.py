@@ -15,7 +15,8 @@ from uuid import UUID
 
 from service.bundles.names import check_safe, parse_setting
 from service.bundles.parallel import each
-from service.bundles.s3 import Away, Denied, ObjectStore
+from service.bundles.s3 import ObjectStore
+from service.bundles.s3_errors import Away, Denied
 from service.bundles.staging import Limits, Staging
 from service.bundles.templates import Templates
 from service.domain.observed import Staged

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,52 +23,18 @@ from aiohttp import ClientError as HttpClientError
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
 )
 
+from service.bundles.s3_errors import GONE, code_of, line_of, translated
 from service.domain.vocabulary import Reason
 from service.errors import Invalid, Permanent, Transient
 
 _log = structlog.get_logger(__name__)
 
-_GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
-_DENIED: Final = frozenset(
-    {
-        "403",
-        "AccessDenied",
-        "ExpiredToken",
-        "Forbidden",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "SignatureDoesNotMatch",
-    }
-)
 _HAS_ALREADY: Final = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 _CHUNK: Final = 256 * 1024
 _COPY_PART: Final = 64 * 1024 * 1024
 _MAX_DELETE: Final = 1000  #: the protocol's own limit for one call
-
-
-class NotThere(Permanent):
-    """The object does not exist (any more)."""
-
-    code = Reason.MODEL_FILES_MISSING
-
-
-class Away(Transient):
-    """The store does not answer."""
-
-
-class Denied(Transient):
-    """The store answers, and refuses our keys or what they want."""
-
-
-class Changed(Permanent):
-    """The object is another one than was listed a moment before."""
-
-    code = Reason.DIGEST_MISMATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +87,7 @@ class ObjectStore:
             if self._client is not None:
                 return
             session = aioboto3.Session()
-            with _translated("open the S3 client"):
+            with translated("open the S3 client"):
                 client = await self._enter(session, self._endpoint)
                 self._presigner = (
                     client
@@ -139,7 +105,7 @@ class ObjectStore:
             )
         except ValueError as exc:
             raise Invalid(
-                f"FL_S3__ENDPOINT_URL or FL_S3__REGION makes no client: {_line(exc)}"
+                f"FL_S3__ENDPOINT_URL or FL_S3__REGION makes no client: {line_of(exc)}"
             ) from exc
 
     async def close(self) -> None:
@@ -156,7 +122,7 @@ class ObjectStore:
     async def ensure_bucket(self, bucket: str) -> bool:
         """Make the bucket unless it is there; whether it was made."""
         client = await self._s3()
-        with _translated(f"make bucket {bucket}"):
+        with translated(f"make bucket {bucket}"):
             if await self._has_bucket(client, bucket):
                 return False
             place = (
@@ -167,7 +133,7 @@ class ObjectStore:
             try:
                 await client.create_bucket(Bucket=bucket, **place)
             except ClientError as exc:
-                if _code(exc) not in _HAS_ALREADY:
+                if code_of(exc) not in _HAS_ALREADY:
                     raise
                 return False
             return True
@@ -175,7 +141,7 @@ class ObjectStore:
     async def has_bucket(self, bucket: str) -> bool:
         """Whether the bucket exists and our credentials may look into it."""
         client = await self._s3()
-        with _translated(f"look at bucket {bucket}"):
+        with translated(f"look at bucket {bucket}"):
             return await self._has_bucket(client, bucket)
 
     @staticmethod
@@ -183,7 +149,7 @@ class ObjectStore:
         try:
             await client.head_bucket(Bucket=bucket)
         except ClientError as exc:
-            if _code(exc) in _GONE | {"NoSuchBucket"}:
+            if code_of(exc) in GONE | {"NoSuchBucket"}:
                 return False
             raise
         return True
@@ -192,7 +158,7 @@ class ObjectStore:
         """Objects whose key begins with `prefix`, at most `limit` of them, in the store's order."""
         client = await self._s3()
         found: list[Listed] = []
-        with _translated(f"list s3://{bucket}/{prefix}"):
+        with translated(f"list s3://{bucket}/{prefix}"):
             pages = client.get_paginator("list_objects_v2").paginate(
                 Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": 1000}
             )
@@ -233,12 +199,12 @@ class ObjectStore:
         client = await self._s3()
         what = f"read s3://{bucket}/{key}"
         only = {"IfMatch": etag} if etag else {}
-        with _translated(what):
+        with translated(what):
             answer = await client.get_object(Bucket=bucket, Key=key, **only)
         body = answer["Body"]
 
         async def chunks() -> AsyncIterator[bytes]:
-            with _translated(what):
+            with translated(what):
                 while chunk := await body.read(_CHUNK):
                     yield chunk
 
@@ -250,7 +216,7 @@ class ObjectStore:
     async def put(self, bucket: str, key: str, body: bytes) -> None:
         """Write a whole object; another content under the same key is replaced."""
         client = await self._s3()
-        with _translated(f"write s3://{bucket}/{key}"):
+        with translated(f"write s3://{bucket}/{key}"):
             await client.put_object(Bucket=bucket, Key=key, Body=body)
 
     async def copy(
@@ -265,7 +231,7 @@ class ObjectStore:
         if etag:
             given["CopySourceIfMatch"] = etag
         if size <= _COPY_PART:
-            with _translated(f"copy s3://{source[0]}/{source[1]}"):
+            with translated(f"copy s3://{source[0]}/{source[1]}"):
                 await client.copy_object(Bucket=target[0], Key=target[1], **given)
             return
         upload = _Multipart(client, *target)
@@ -285,7 +251,7 @@ class ObjectStore:
         client = await self._s3()
         total = 0
         while found := await self.list(bucket, prefix, _MAX_DELETE):
-            with _translated(f"delete s3://{bucket}/{prefix}"):
+            with translated(f"delete s3://{bucket}/{prefix}"):
                 answer = await client.delete_objects(
                     Bucket=bucket,
                     Delete={"Objects": [{"Key": each.key} for each in found], "Quiet": True},
@@ -300,7 +266,7 @@ class ObjectStore:
         """A GET URL for each key, in order, valid for so many seconds. Asks nobody."""
         await self._s3()
         urls: list[str] = []
-        with _translated("presign"):
+        with translated("presign"):
             for number, key in enumerate(keys, start=1):
                 urls.append(
                     await self._presigner.generate_presigned_url(
@@ -363,13 +329,13 @@ class _Multipart:
         return self._id is not None
 
     async def part(self, body: bytes) -> None:
-        with _translated(self._what):
+        with translated(self._what):
             at = await self._next()
             answer = await self._client.upload_part(**at, Body=body)
         self._parts.append({"PartNumber": at["PartNumber"], "ETag": answer["ETag"]})
 
     async def copy_part(self, source: dict[str, Any]) -> None:
-        with _translated(self._what):
+        with translated(self._what):
             at = await self._next()
             answer = await self._client.upload_part_copy(**at, **source)
         etag = answer["CopyPartResult"]["ETag"]
@@ -383,7 +349,7 @@ class _Multipart:
         return {**self._at, "UploadId": self._id, "PartNumber": len(self._parts) + 1}
 
     async def complete(self) -> None:
-        with _translated(self._what):
+        with translated(self._what):
             await self._client.complete_multipart_upload(
                 **self._at, UploadId=self._id, MultipartUpload={"Parts": self._parts}
             )
@@ -396,44 +362,3 @@ class _Multipart:
             await self._client.abort_multipart_upload(**self._at, UploadId=self._id)
         except (ClientError, BotoCoreError, HttpClientError, OSError) as exc:
             _log.warning("multipart_upload_left", error=type(exc).__name__, **self._at)
-
-
-def _code(exc: ClientError) -> str:
-    return str(exc.response.get("Error", {}).get("Code", ""))
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """Turn the driver's exceptions into ours; `what` says what was tried (no credentials in it)."""
-    try:
-        yield
-    except ClientError as exc:
-        code = _code(exc)
-        if code in _GONE:
-            raise NotThere(f"could not {what}: there is no such object") from exc
-        if code in {"PreconditionFailed", "412"}:
-            raise Changed(f"could not {what}: the object was changed meanwhile") from exc
-        if code == "KeyTooLongError":
-            raise Permanent(
-                f"could not {what}: the name is too long", code=Reason.UNSAFE_PATH
-            ) from exc
-        if code in _DENIED:
-            raise Denied(
-                f"could not {what}: the object store says {code}; check the AWS credentials and "
-                "their rights"
-            ) from exc
-        hint = ""
-        if code == "NoSuchBucket":
-            hint = "; make the bucket, or name another one in the FL_S3__*_BUCKET settings"
-        raise Transient(f"could not {what}: the object store says {code or exc}{hint}") from exc
-    except (NoCredentialsError, PartialCredentialsError) as exc:
-        raise Denied(f"could not {what}: there are no AWS credentials: {_line(exc)}") from exc
-    except BotoCoreError as exc:
-        kind = Away if isinstance(exc, HTTPClientError) else Transient
-        raise kind(f"could not {what}: {type(exc).__name__}: {_line(exc)}") from exc
-    except (HttpClientError, TimeoutError, OSError) as exc:
-        raise Away(f"could not {what}: {type(exc).__name__}") from exc
-
-
-def _line(exc: Exception) -> str:
-    return " ".join(str(exc).split())[:200]

@@ -23,7 +23,8 @@ from service.bundles.frozen import Entry, Frozen, freeze, thaw
 from service.bundles.layout import Layout, Origin, Placed
 from service.bundles.names import Location, check_safe, source_from
 from service.bundles.parallel import both, each
-from service.bundles.s3 import Listed, NotThere, ObjectStore
+from service.bundles.s3 import Listed, ObjectStore
+from service.bundles.s3_errors import NotThere
 from service.bundles.templates import Template, Templates
 from service.contracts.fl import JobRequiredFiles
 from service.domain.observed import Staged
