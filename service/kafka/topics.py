@@ -24,8 +24,6 @@ from service.kafka.connection import Connection
 DEAD: Final = ".dlq"
 
 HOUR_MS: Final = 60 * 60 * 1000
-#: Kafka's own default; said aloud, since outgoing sizes are checked against it.
-MAX_MESSAGE_BYTES: Final = 1_048_588
 _TOPIC_EXISTS: Final = 36
 
 
