@@ -132,6 +132,9 @@ class RefusedData(BaseModel):
     model_id: Uuid | None
     request_id: str
     reason: ReasonShape
+    truncated: list[str] | None = Field(
+        default=None, description="Members that were left out or cut since the record was too long"
+    )
 
 
 #: The shape of each lifecycle word; those without own fields have the common ones.

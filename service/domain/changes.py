@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from service.domain import events as e
+from service.domain.sizes import first_metrics, first_sites
 from service.domain.values import Attempt, Lease, Metric, Progress, SiteProgress
 from service.domain.vocabulary import JobState, Lifecycle, ModelStatus, Reason, SlotState
 
@@ -111,20 +112,21 @@ def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
             aggregated=max(p.aggregated, event.global_round)
             if event.word is Lifecycle.ROUND_AGGREGATED
             else p.aggregated,
-            sites=tuple(sorted(sites, key=lambda s: s.slot)),
+            sites=first_sites(tuple(sorted(sites, key=lambda s: s.slot))),
             last_sign_at=event.at,
         )
     }
 
 
 def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    """The newest metric of each (label, slot), by round; the same round again: the later one."""
+    """The newest metric of each (label, slot), by round; the same round again: the later one. Of too
+    many, or too large ones, the first by name are kept."""
     best = {(m.label, m.fl_client_name or ""): m for m in old}
     for metric in new:
         key = (metric.label, metric.fl_client_name or "")
         if key not in best or best[key].global_round <= metric.global_round:
             best[key] = metric
-    return tuple(best[key] for key in sorted(best))[:MAX_METRICS]
+    return first_metrics(tuple(best[key] for key in sorted(best))[:MAX_METRICS])
 
 
 #: How many (label, slot) pairs a job remembers as its last metrics.

@@ -12,6 +12,7 @@ from service.domain.facts import Facts
 from service.domain.job import Job, evolve
 from service.domain.limits import next_running_due
 from service.domain.retry import backoff, fail_or_retry
+from service.domain.sizes import portions
 from service.domain.stop import stopped
 from service.domain.submit import submitted
 from service.domain.values import Attempt, Results, Why
@@ -84,7 +85,7 @@ def _judge(job: Job, attempt: Attempt, command: c.Report, facts: Facts) -> list[
             m if m.fl_client_name else replace(m, fl_client_name=command.fl_client_name)
             for m in command.metrics
         )
-        return [e.MetricsRecorded(at=facts.now, metrics=metrics)]
+        return [e.MetricsRecorded(at=facts.now, metrics=part) for part in portions(metrics)]
     if isinstance(command, c.ReportLog):
         return [e.LogRecorded(at=facts.now, log=command.log, success=command.success)]
     return []
