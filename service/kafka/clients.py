@@ -22,7 +22,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
+    MessageSizeTooLargeError,
     ProducerFenced,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
 from aiokafka.producer import sender
@@ -53,6 +55,17 @@ class Fenced(Transient):
     """Another producer has taken over this transactional id (or the transaction timed out there)."""
 
     code = "producer_fenced"
+
+
+class TooLarge(Transient):
+    """The broker will never take this batch as long as its topic's `max.message.bytes` is what it is.
+    `batch`: which of the batches that were waited for, 0 first; -1 when that is not known."""
+
+    code = "record_too_large"
+
+    def __init__(self, message: str, batch: int = -1) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 async def within(seconds: float, what: str, waiting: Awaitable[T]) -> T:
@@ -140,12 +153,15 @@ class Producer:
     async def delivered(self, futures: Sequence[asyncio.Future[object]]) -> list[int]:
         """Wait for the broker's word on every batch: the offsets of their first records, in order.
 
-        Raises Fenced, BrokerAway, errors.Transient; every future has been looked at then.
+        Raises TooLarge, Fenced, BrokerAway, errors.Transient; every future has been looked at then.
         """
         if not futures:
             return []
         done, late = await asyncio.wait(futures, timeout=self._deadline)
         errors = [future.exception() for future in done if not future.cancelled()]
+        for number, future in enumerate(futures):
+            if future in done and not future.cancelled() and _too_large(future.exception()):
+                raise TooLarge(f"delivering a batch: {future.exception()!r}", number)
         if late:
             raise BrokerAway(f"{len(late)} batches unanswered after {self._deadline:g} s")
         for error in errors:
@@ -192,6 +208,10 @@ class Batch:
             return False
         self.count += 1
         return True
+
+
+def _too_large(error: BaseException | None) -> bool:
+    return isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError))
 
 
 async def _raise(error: BaseException) -> None:

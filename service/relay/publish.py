@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+from service.contracts.cut import BODY_BYTES, fitting
 from service.contracts.placement import partition_for
 from service.errors import faultpoint
-from service.kafka.clients import Batch, Producer
+from service.kafka.clients import Batch, Producer, TooLarge
 from service.relay.records import Header, StateRecord, States, event_headers, state_headers
+from service.relay.stops import OperatorStop
 from service.store.outbox import EventRow, Stream
 
 
@@ -33,13 +35,20 @@ class Publisher:
     """Sends on one producer, for one stream. Not for two tasks at once, but `prepare` may run ahead."""
 
     def __init__(
-        self, producer: Producer, stream: Stream, state_topic: str, states: States
+        self,
+        producer: Producer,
+        stream: Stream,
+        state_topic: str,
+        states: States,
+        state_bytes: int = BODY_BYTES,
     ) -> None:
+        """`state_bytes`: the largest body of a state record that its topic takes, in bytes."""
         self._producer = producer
         self._stream = stream
         self._stream_id = str(stream.id).encode()
         self._state_topic = state_topic
         self._states = states
+        self._state_bytes = state_bytes
 
     async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> Prepared:
         """Rows, in position order per partition, and their jobs' states; `again`: more jobs to send."""
@@ -75,6 +84,8 @@ class Publisher:
         now = datetime.now(UTC)
         by_partition: dict[int, list[tuple[bytes, bytes, list[Header]]]] = {}
         for job_id, (key, body, sequence) in states.items():
+            if len(body) > self._state_bytes:
+                body = fitting(body.decode(), self._state_bytes).encode()
             headers = state_headers(job_id, key, sequence, at.get(job_id, now))
             partition = placed.get(job_id, -1)
             if partition < 0:
@@ -102,13 +113,17 @@ class Publisher:
         """One transaction. Returns hints: by partition, the last position and its offset in the log.
 
         Raises errors.Transient (Fenced, BrokerAway among them); then nobody knows whether it committed,
-        and the producer is good for nothing but discarding.
+        and the producer is good for nothing but discarding. Raises OperatorStop, with nothing committed,
+        when the broker answers that a batch is too large for its topic: it always will.
         """
         await self._producer.begin()
         futures: list[asyncio.Future[object]] = []
         for topic, partition, batch in prepared.batches:
             futures.append(await self._producer.send(batch, topic, partition))
-        offsets = await self._producer.delivered(futures)
+        try:
+            offsets = await self._producer.delivered(futures)
+        except TooLarge as exc:
+            raise self._stop(prepared, exc.batch) from exc
         faultpoint("relay_before_commit")
         await self._producer.commit()
         faultpoint("relay_after_commit")
@@ -117,3 +132,28 @@ class Publisher:
             if topic == self._stream.topic and offset >= 0:
                 hints[partition] = (prepared.last[partition], offset + batch.count - 1)
         return hints
+
+    def _stop(self, prepared: Prepared, number: int) -> OperatorStop:
+        """Names the batch that is too large: its topic, its partition and its place there."""
+        topic, partition, batch = prepared.batches[number]
+        if topic == self._stream.topic:
+            same = [
+                b.count
+                for t, p, b in prepared.batches[number + 1 :]
+                if (t, p) == (topic, partition)
+            ]
+            last = prepared.last[partition] - sum(same)
+            what = (
+                f"position {last}"
+                if batch.count == 1
+                else f"positions {last - batch.count + 1} to {last}"
+            )
+        elif partition in prepared.last:
+            what = f"{batch.count} states of the jobs up to position {prepared.last[partition]}"
+        else:
+            what = f"{batch.count} states of jobs"
+        return OperatorStop(
+            f"topic {topic}, partition {partition}: the broker takes no record as large as {what}",
+            code="relay_too_large",
+            way_out=f"Raise max.message.bytes of {topic} (kafka-configs.sh) and start the relay again",
+        )

@@ -11,14 +11,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final
 from uuid import UUID
 
 import structlog
 
+from service.contracts.cut import MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
-from service.kafka.clients import Producer
+from service.kafka.clients import BrokerAway, Producer, within
 from service.kafka.connection import Connection
-from service.kafka.topics import Topics
+from service.kafka.topics import Topics, max_message_bytes
 from service.relay.hanging import HangingWatch
 from service.relay.lease import Held, Lease
 from service.relay.options import RelayOptions
@@ -31,6 +33,9 @@ from service.relay.stops import OperatorStop
 from service.store.outbox import EventRow, Outbox, Session, Stream
 
 log = structlog.get_logger(__name__)
+
+#: The largest batch of several records, where the topics take one.
+_BATCH_BYTES: Final = 1_000_000
 
 
 class Relay:
@@ -95,10 +100,13 @@ class Relay:
             await sleep_unless(stop, pause)
 
     async def _lead(self, held: Held, stop: asyncio.Event) -> None:
+        sizes = await self._sizes()
+        held.progress()
         producer = Producer(
             self._connection,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=self._options.transaction_timeout_ms,
+            max_batch_bytes=min(_BATCH_BYTES, *sizes.values()),
             deadline=self._options.broker_deadline,
         )
         try:
@@ -125,7 +133,13 @@ class Relay:
                 self.status.takeovers += 1
                 self.status.leading = True
                 log.info("relay_leads", shard=self._options.shard, partitions=len(partitions))
-                publisher = Publisher(producer, stream, self._topics.job_state, self._states)
+                publisher = Publisher(
+                    producer,
+                    stream,
+                    self._topics.job_state,
+                    self._states,
+                    sizes[self._topics.job_state] - RESERVE,
+                )
                 turn = _Turn(
                     session, publisher, found.published, self._options, self.status, accept
                 )
@@ -133,6 +147,19 @@ class Relay:
                     await self._publish(turn, _job_ids(found.subjects), held, stop)
         finally:
             await producer.discard()
+
+    async def _sizes(self) -> dict[str, int]:
+        """The `max.message.bytes` of both topics; the planned one where the broker does not say."""
+        names = [self._topics.lifecycle, self._topics.job_state]
+        sizes = dict.fromkeys(names, MAX_MESSAGE_BYTES)
+        try:
+            reading = max_message_bytes(self._connection, names)
+            sizes |= await within(self._options.broker_deadline, "reading topic sizes", reading)
+        except BrokerAway:
+            raise
+        except Transient as exc:
+            log.info("topic_sizes_unknown", error=exc.message)
+        return sizes
 
     async def _stream(self, producer: Producer) -> Stream:
         """The stream, after checking that both topics have the partitions fixed for it."""

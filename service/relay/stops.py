@@ -1,7 +1,9 @@
-"""Where the relay stops and waits for an operator: the log and the database contradict each other.
+"""Where the relay stops and waits for an operator: the log and the database contradict each other, or the
+broker will never take what comes next.
 
 Going on could lose, double or reorder events, so nothing is guessed. Every stop says what was seen and the
-two ways out: repair what the message names, or let the relay go on from the log with `--accept-log`.
+way out: repair what the message names, or, where log and database differ, let the relay go on from the log
+with `--accept-log`.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ WAY_OUT = "`fl-jobs doctor` explains; `fl-jobs run --role relay --accept-log` go
 
 
 class OperatorStop(Permanent):
-    """A contradiction that only a person may settle. `code` names which."""
+    """What only a person may settle. `code` names which."""
 
     code = "relay_stopped"
 
-    def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(f"{message}. {WAY_OUT}", code=code)
+    def __init__(self, message: str, *, code: str, way_out: str = WAY_OUT) -> None:
+        super().__init__(f"{message}. {way_out}", code=code)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
-from collections.abc import AsyncIterator
-from uuid import uuid4
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from service.contracts.placement import partition_for
 from service.kafka.clients import admin
 from service.relay.options import RelayOptions
+from service.relay.records import StateRecord
 from service.relay.relay import Relay
 from service.relay.stops import OperatorStop
 from tests.integration.relay_world import World, kill, some_states, until, world
@@ -172,3 +176,55 @@ async def test_the_lease_passes_in_turn(w: World) -> None:
         await w.give(20)
         await w.all_hinted()
         assert [first.status.leading, second.status.leading].count(True) == 1
+
+
+async def test_a_record_that_the_broker_never_takes_stops_it_by_name(w: World) -> None:
+    (job,) = await w.give(1)
+    async with relaying(w):
+        await w.all_hinted()
+    await w.give(1, [job])
+    await w.pool.execute("UPDATE event SET body = repeat('y', 1048600) WHERE position = 2")
+    place = partition_for(str(job).encode(), w.stream.partitions)
+    relay = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
+    with pytest.raises(OperatorStop) as caught:
+        await asyncio.wait_for(relay.run(asyncio.Event()), 15)
+    assert caught.value.code == "relay_too_large"
+    told = f"topic {w.topics.lifecycle}, partition {place}: "
+    assert caught.value.message.startswith(told)
+    assert "position 2." in caught.value.message
+    assert "max.message.bytes" in caught.value.message
+    assert len(await w.log(w.topics.lifecycle)) == 1
+    await set_largest(w, w.topics.lifecycle, 2_000_000)
+    async with relaying(w):
+        await w.all_hinted()
+    await w.published_once()
+
+
+async def test_topics_that_take_less_get_smaller_batches_and_states_cut_to_size(w: World) -> None:
+    for topic in (w.topics.lifecycle, w.topics.job_state):
+        await set_largest(w, topic, 40_000)
+    large = json.dumps({"state": "queued", "progress": {"metrics": ["y" * 60_000]}}).encode()
+
+    async def states(job_ids: Sequence[UUID]) -> dict[UUID, StateRecord]:
+        return {job: (str(job).encode(), large, 1) for job in job_ids}
+
+    wake, stop = asyncio.Event(), asyncio.Event()
+    relay = Relay(w.outbox, w.kafka, states, wake)
+    await w.give(500)
+    task = asyncio.create_task(relay.run(stop))
+    await w.all_hinted()
+    stop.set()
+    await asyncio.wait_for(task, 20)
+    await w.published_once()
+    told = json.loads((await w.log(w.topics.job_state))[0].value or b"")
+    assert told == {
+        "state": "queued",
+        "progress": {"metrics": []},
+        "truncated": ["progress.metrics"],
+    }
+
+
+async def set_largest(w: World, topic: str, size: int) -> None:
+    async with admin(w.kafka) as client:
+        kind = ConfigResourceType.TOPIC
+        await client.alter_configs([ConfigResource(kind, topic, {"max.message.bytes": str(size)})])
