@@ -11,12 +11,10 @@ import asyncio
 import hashlib
 import json
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
@@ -26,10 +24,12 @@ from rich.progress import Progress as Display
 from rich.table import Table
 
 from service.bundles import ensure_buckets
+from service.cli.ending import ends_on_terminate, finish, undisturbed
 from service.errors import ServiceError
 from service.kafka.topics import ensure_topics, raise_errors
 from service.local.part import Progress, Report
 from service.local.stack import PartStatus, Stack
+from service.local.users import end_users
 from service.settings import DatabaseSettings, Settings, load
 from service.store.database import close_pool, open_pool
 from service.store.migrate import migrate
@@ -71,7 +71,12 @@ def up(
     with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:
         info = stack.up(report)
         os.environ.update(info.env)
-        asyncio.run(prepare(load(), stack, report))
+        try:
+            finish(prepare(load(), stack, report))
+        except KeyboardInterrupt:
+            with undisturbed():
+                stack.take_back(info.started, report)
+            raise
     if as_json:
         _print_json(stack, started=list(info.started))
         return
@@ -103,10 +108,13 @@ def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Delete all its data as well.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop every part. Data is kept for the next `up` unless --wipe is given."""
+    """Stop every part, and before them a demo of this folder and the service that its `service.pid` names.
+
+    Data is kept for the next `up` unless --wipe is given.
+    """
     stack = Stack(dir)
     with one_line_errors(), display(quiet=as_json) as report:
-        stopped = stack.down(report, wipe=wipe)
+        stopped = end_users(stack.dir, report) + stack.down(report, wipe=wipe)
     if as_json:
         typer.echo(json.dumps({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}))
     elif not stopped:
@@ -177,20 +185,6 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; what this command started is stopped", err=True)
         raise typer.Exit(130) from None
-
-
-@contextmanager
-def ends_on_terminate() -> Iterator[None]:
-    """TERM unwinds like Ctrl-C, so that parts started half way are stopped too."""
-
-    def unwind(number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Lines:

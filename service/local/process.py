@@ -155,10 +155,7 @@ def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
     if not process.alive():
         return
     group = _group_leader(process.pid)
-    _signal(process, first)
-    if not wait_gone(process, seconds):
-        _signal(process, signal.SIGKILL)
-        wait_gone(process, 5.0)
+    stop_alone(process, first=first, seconds=seconds)
     if group:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -166,6 +163,14 @@ def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
     if child is not None:
         with suppress(subprocess.TimeoutExpired):
             child.wait(5.0)
+
+
+def stop_alone(process: Running, *, first: signal.Signals, seconds: float) -> None:
+    """As `stop`, but for the others of its group: a shell's pipeline is not ours."""
+    _signal(process, first)
+    if not wait_gone(process, seconds):
+        _signal(process, signal.SIGKILL)
+        wait_gone(process, 5.0)
 
 
 def _group_leader(pid: int) -> bool:
@@ -203,6 +208,27 @@ def marked(mark: str) -> list[Running]:
         if wanted in environment.split(b"\0") and (birth := birth_of(pid)):
             found.append(Running(pid, birth))
     return found
+
+
+def command_of(pid: int) -> list[str]:
+    """The words of its command line; empty when it is gone."""
+    if not _HAS_PROC:
+        argv = ["ps", "-o", "command=", "-p", str(pid)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.split()
+    try:
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in raw.split(b"\0")[:-1]]
+
+
+def age_of(pid: int) -> float | None:
+    """Seconds since it was born; None when it is gone or the system doesn't tell."""
+    fields = _stat(pid) if _HAS_PROC else None
+    if fields is None:
+        return None
+    up = float((_PROC / "uptime").read_text().split()[0])
+    return up - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def sweep(mark: str) -> int:

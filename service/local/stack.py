@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,18 +112,26 @@ class Stack:
             started: list[str] = []
             try:
                 self._start_all(own, state, external, started, progress)
+                env = env_file.settings(self.dir, self.parts, state, external, self._environ)
+                state.remember(env[key] for part, key in env_file.ADDRESS_OF.items() if part in own)
+                env_file.write(self.env_path, env)
+                if "net" in self.parts:
+                    env_file.write_registry(
+                        state, self.dir, self._endpoint("net", state), self._capacity
+                    )
+                state.save()
             except BaseException:
                 self._stop_all(started, state)
                 raise
-            env = env_file.settings(self.dir, self.parts, state, external, self._environ)
-            state.remember(env[key] for part, key in env_file.ADDRESS_OF.items() if part in own)
-            env_file.write(self.env_path, env)
-            if "net" in self.parts:
-                env_file.write_registry(
-                    state, self.dir, self._endpoint("net", state), self._capacity
-                )
-            state.save()
             return StackInfo(self.dir, self.env_path, env, tuple(started))
+
+    def take_back(self, started: Iterable[str], progress: Report = silent) -> None:
+        """Stop what an `up` says to have started; the settings go with the last part."""
+        with folder_lock(self.dir / "lock", lambda: None):
+            state = self._state()
+            self._stop_all(list(started), state, progress)
+            if not any(self._pid_path(name).exists() for name in ALL_PARTS):
+                self.env_path.unlink(missing_ok=True)
 
     def applied_registry(self) -> str:
         """The SHA-256 (hex) of the registry file as it was last applied here; empty: never."""
@@ -275,7 +284,9 @@ class Stack:
         def one(name: str) -> None:
             if self._stop(name, state):
                 stopped.append(name)
-                progress(Progress(name, "stopped", finished=True))
+                # Whom we tell may be gone, and the other parts must still be stopped.
+                with suppress(OSError):
+                    progress(Progress(name, "stopped", finished=True))
 
         for group in ([n for n in names if n == "net"], [n for n in names if n != "net"]):
             if group:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,27 @@ class Demo:
             return ledger.execute(query, (job_id,)).fetchall()
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
+@contextmanager
+def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="fl-job-service-demo-"))
     folder.chmod(0o711)
     (folder / "temporary").mkdir(mode=0o711)
     yield folder
     Stack(folder / "demo", environ={}).down()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    with _folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def apart() -> Iterator[Path]:
+    """For a job that is left unfinished: the next demo would wait for it."""
+    with _folder() as folder:
+        yield folder
 
 
 def test_it_trains_a_model_and_leaves_nothing_running(home: Path) -> None:
@@ -148,16 +161,54 @@ def test_a_shell_with_the_settings_of_another_stack_changes_nothing(home: Path) 
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_stops_everything(home: Path, number: signal.Signals) -> None:
-    demo = Demo(home)
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGINT, "running"),
+        (signal.SIGTERM, "running"),
+        (signal.SIGTERM, "starting"),
+        (signal.SIGHUP, "starting"),
+        (signal.SIGHUP, "running"),
+    ],
+)
+def test_an_interrupted_demo_stops_everything(
+    apart: Path, number: signal.Signals, when: str
+) -> None:
+    demo = Demo(apart)
     process = demo.start("--rounds", "1000")
-    demo.wait_for("running" if number is signal.SIGINT else "starting", process)
+    demo.wait_for(when, process)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert demo.said.read_text().splitlines()[-1].startswith("interrupted")
+    assert "pending" not in demo.said.read_text()
     demo.assert_nothing_left()
+
+
+def test_down_ends_a_demo_and_its_service(apart: Path) -> None:
+    demo = Demo(apart)
+    process = demo.start("--rounds", "1000")
+    demo.wait_for("running", process)
+    down = [sys.executable, "-m", "service", "local", "down", "--json", "--dir", str(demo.dir)]
+    done = subprocess.run(down, capture_output=True, text=True, check=True, timeout=90)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
+    assert json.loads(done.stdout)["stopped"] == ["demo"]
+    demo.assert_nothing_left()
+
+
+def test_down_ends_what_a_killed_demo_left(apart: Path) -> None:
+    demo = Demo(apart)
+    process = demo.start("--rounds", "1000")
+    demo.wait_for("running", process)
+    process.kill()
+    process.communicate(timeout=10)
+    assert "service" in demo.running()
+    down = [sys.executable, "-m", "service", "local", "down", "--json", "--dir", str(demo.dir)]
+    done = subprocess.run(down, capture_output=True, text=True, check=True, timeout=90)
+    assert sorted(json.loads(done.stdout)["stopped"]) == sorted(("service", *ALL_PARTS))
+    assert demo.running() == []
+    assert not (demo.dir / "service.pid").exists()
 
 
 def test_a_backend_that_it_has_not_is_a_usage_error(home: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,7 @@ def test_up_makes_everything_and_down_leaves_nothing(folder: Path) -> None:
     assert _local("status", folder).returncode == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_up_stops_what_it_started(folder: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
         _command("up", "--dir", str(folder)),
@@ -97,6 +98,53 @@ def test_an_interrupted_up_stops_what_it_started(folder: Path, number: signal.Si
     assert process.returncode == 130
     assert said.splitlines()[-1].startswith("interrupted")
     assert not _running(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_of_the_last_step_stops_the_stack_too(
+    folder: Path, number: signal.Signals
+) -> None:
+    # Whoever listens here never answers: `up` has started all it needs, and is held up afterwards.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        process = subprocess.Popen(
+            _command("up", "--dir", str(folder)),
+            env=_environment() | {"FL_DATABASE__DSN": f"postgresql://fl@127.0.0.1:{port}/fl"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            process.send_signal(number)
+            said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert said.splitlines()[-1].startswith("interrupted")
+    assert "pending" not in said
+    assert not _running(folder)
+    assert not (folder / "env").exists()
+
+
+def test_down_ends_the_service_that_the_folder_names(folder: Path) -> None:
+    document = _document(_local("up", folder, "--json"))
+    words = ["--env-file", document["env_file"], "--pid-file", str(folder / "service.pid")]
+    with (folder / "said").open("w") as said:
+        service = subprocess.Popen(
+            [sys.executable, "-m", "service", "run", *words], env=_environment(), stderr=said
+        )
+    try:
+        until = time.monotonic() + 30
+        while "service_started" not in (folder / "said").read_text():
+            assert service.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        stopped = _document(_local("down", folder, "--json"))["stopped"]
+        assert sorted(stopped) == sorted(("service", *ALL_PARTS))
+        assert service.wait(5) == 0
+    finally:
+        service.kill()
+        service.wait()
+    assert not (folder / "service.pid").exists()
 
 
 def test_what_cannot_be_had_is_one_line_with_the_ways_out(folder: Path) -> None:

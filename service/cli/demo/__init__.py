@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from service.cli.demo import environment
-from service.cli.local import ends_on_terminate, one_line_errors
+from service.cli.ending import ends_on_terminate
+from service.cli.local import one_line_errors
 from service.errors import Missing
 from service.local.part import require
 

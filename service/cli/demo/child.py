@@ -19,6 +19,7 @@ from typing import Final
 import service
 from service.errors import Transient
 from service.local.process import Launch, Memory, Running, memory_of, python, spawn, stop, sweep
+from service.local.users import service_mark, service_pid
 
 _SOON: Final = 5.0
 _DEATHS: Final = 6
@@ -49,7 +50,7 @@ class Child:
 
     @property
     def pid_file(self) -> Path:
-        return self._dir / "service.pid"
+        return service_pid(self._dir)
 
     def start(self) -> int:
         """Start it; its pid. Raises Transient when no process can be made."""
@@ -96,4 +97,4 @@ class Child:
 
     @property
     def _mark(self) -> str:
-        return f"service@{self._dir}"
+        return service_mark(self._dir)

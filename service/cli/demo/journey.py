@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from service.cli.demo.child import Child
 from service.cli.demo.hospitals import Patients
 from service.cli.demo.story import TOGETHER, Story, follow
 from service.cli.demo.watching import Watching
+from service.cli.ending import finish, undisturbed
 from service.cli.local import display, prepare
 from service.contracts import training
 from service.domain.vocabulary import Lifecycle
@@ -43,6 +43,7 @@ from service.local.folder_lock import folder_lock
 from service.local.nets import SLOTS
 from service.local.process import Running, birth_of
 from service.local.stack import Stack
+from service.local.users import demo_record
 from service.settings import Settings, load
 
 #: Longest silence on the topic: a killed service's jobs are taken over within a fraction of it.
@@ -102,16 +103,16 @@ def travel(
             os.environ.update(stack.up(report).env)
             clock.lap("stack")
             settings = load()
-            asyncio.run(prepare(settings, stack, report))
+            finish(prepare(settings, stack, report))
         clock.lap("topics, buckets, schema")
         child = Child(stack.dir, stack.env_path, console.print)
         try:
             child.start()
             way = _Way(settings, stack, child, console, clock)
-            outcome = asyncio.run(way.go(patients.result(), rounds))
+            outcome = finish(way.go(patients.result(), rounds))
             drawn = aside.submit(_draw, outcome)
         finally:
-            with _undisturbed():
+            with undisturbed():
                 child.stop()
         outcome.restarts = child.restarts
     outcome.left_running = any(part.state == "running" for part in stack.status())
@@ -134,7 +135,7 @@ def _draw(outcome: Outcome) -> Path | None:
 @contextmanager
 def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
     """Stop the stack at the end if it is the demo's own, one that a killed demo left included."""
-    ours = stack.dir / "run" / "demo.pid"
+    ours = demo_record(stack.dir)
     with folder_lock(stack.dir / "demo.lock", lambda: _say("waiting for another demo to end")):
         left = Running.read(ours) is not None
         mine = left or all(part.state != "running" for part in stack.status())
@@ -143,7 +144,7 @@ def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
         try:
             yield stack
         finally:
-            with _undisturbed():
+            with undisturbed():
                 if mine and not keep:
                     with display(quiet=quiet) as report:
                         stack.down(report)
@@ -153,17 +154,6 @@ def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
 
 def _say(line: str) -> None:
     typer.echo(line, err=True)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of it running."""
-    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Way:
