@@ -114,7 +114,8 @@ class Publisher:
 
         Raises errors.Transient (Fenced, BrokerAway among them); then nobody knows whether it committed,
         and the producer is good for nothing but discarding. Raises OperatorStop, with nothing committed,
-        when the broker answers that a batch is too large for its topic: it always will.
+        when the broker answers that a record is too large for its topic: it always will. Several in
+        one batch may only be too large together: TooLarge.
         """
         await self._producer.begin()
         futures: list[asyncio.Future[object]] = []
@@ -123,6 +124,8 @@ class Publisher:
         try:
             offsets = await self._producer.delivered(futures)
         except TooLarge as exc:
+            if prepared.batches[exc.batch][2].count > 1:
+                raise
             raise self._stop(prepared, exc.batch) from exc
         faultpoint("relay_before_commit")
         await self._producer.commit()
@@ -134,24 +137,17 @@ class Publisher:
         return hints
 
     def _stop(self, prepared: Prepared, number: int) -> OperatorStop:
-        """Names the batch that is too large: its topic, its partition and its place there."""
-        topic, partition, batch = prepared.batches[number]
+        """Names the record that is too large: its topic, its partition and its place there."""
+        topic, partition, _ = prepared.batches[number]
+        last = prepared.last.get(partition)
         if topic == self._stream.topic:
-            same = [
-                b.count
-                for t, p, b in prepared.batches[number + 1 :]
-                if (t, p) == (topic, partition)
-            ]
-            last = prepared.last[partition] - sum(same)
-            what = (
-                f"position {last}"
-                if batch.count == 1
-                else f"positions {last - batch.count + 1} to {last}"
-            )
-        elif partition in prepared.last:
-            what = f"{batch.count} states of the jobs up to position {prepared.last[partition]}"
+            later = prepared.batches[number + 1 :]
+            after = sum(b.count for t, p, b in later if (t, p) == (topic, partition))
+            what = f"position {prepared.last[partition] - after}"
+        elif last is not None:
+            what = f"the state of one of the jobs up to position {last}"
         else:
-            what = f"{batch.count} states of jobs"
+            what = "the state of a job"
         return OperatorStop(
             f"topic {topic}, partition {partition}: the broker takes no record as large as {what}",
             code="relay_too_large",

@@ -18,7 +18,7 @@ import structlog
 
 from service.contracts.cut import MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
-from service.kafka.clients import BrokerAway, Producer, within
+from service.kafka.clients import BrokerAway, Producer, TooLarge, within
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics, max_message_bytes
 from service.relay.hanging import HangingWatch
@@ -60,6 +60,9 @@ class Relay:
         self._options = options or RelayOptions()
         self._topics = Topics(connection.topic_prefix)
         self._accept = self._options.accept_log
+        #: The last batch was too large for its topic: the next leader sends each record by itself, so that
+        #: either all go through or the one that never will is known.
+        self._alone = False
         self.status = status or RelayStatus()
         shard = self._options.shard
         name = f"{connection.topic_prefix}{connection.group_id}-relay-{shard}"
@@ -91,6 +94,7 @@ class Relay:
                 log.error("relay_stopped", code=exc.code, error=exc.message)
                 raise
             except Transient as exc:
+                self._alone = isinstance(exc, TooLarge)
                 self.status.errors += 1
                 self.status.last_error = exc.message
                 log.warning("relay_interrupted", code=exc.code, error=exc.message)
@@ -100,13 +104,14 @@ class Relay:
             await sleep_unless(stop, pause)
 
     async def _lead(self, held: Held, stop: asyncio.Event) -> None:
+        alone, self._alone = self._alone, False
         sizes = await self._sizes()
         held.progress()
         producer = Producer(
             self._connection,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=self._options.transaction_timeout_ms,
-            max_batch_bytes=min(_BATCH_BYTES, *sizes.values()),
+            max_batch_bytes=1 if alone else min(_BATCH_BYTES, *sizes.values()),
             deadline=self._options.broker_deadline,
         )
         try:

@@ -224,6 +224,18 @@ async def test_topics_that_take_less_get_smaller_batches_and_states_cut_to_size(
     }
 
 
+async def test_a_limit_that_is_lowered_under_a_relay_ends_with_smaller_batches(w: World) -> None:
+    async with relaying(w) as relay:
+        await w.give(1)
+        await w.all_hinted()
+        await set_largest(w, w.topics.lifecycle, 40_000)
+        await asyncio.sleep(1)
+        await w.give(500)
+        await w.all_hinted()
+        assert relay.status.errors >= 1
+    await w.published_once()
+
+
 async def set_largest(w: World, topic: str, size: int) -> None:
     async with admin(w.kafka) as client:
         kind = ConfigResourceType.TOPIC
