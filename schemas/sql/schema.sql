@@ -165,6 +165,7 @@ CREATE TABLE event (
     PRIMARY KEY (partition, position)
 );
 CREATE INDEX event_job ON event (job_id, sequence);
+CREATE INDEX event_refusal ON event (at) WHERE sequence IS NULL;
 
 -- Inbound.
 CREATE TABLE consumer_offset (

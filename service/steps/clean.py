@@ -11,8 +11,9 @@ _BETWEEN_SECONDS = 0.2
 async def clean(kit: Kit) -> float | None:
     """One portion; the next one soon while there is more. Raises errors.Transient when the database or
     the object store is away."""
-    for job_id in await kit.store.buried(_LIMIT):
+    buried = await kit.store.buried(_LIMIT)
+    for job_id in buried:
         # Before its row goes: a crash in between repeats this, and nothing is left behind for ever.
         await kit.bundles.remove(job_id)
-    gone = await kit.store.clean(_LIMIT)
+    gone = await kit.store.clean(buried, _LIMIT)
     return _BETWEEN_SECONDS if gone >= _LIMIT else None

@@ -187,9 +187,9 @@ class Store(Protocol):
         ...
 
     async def buried(self, limit: int) -> list[UUID]:
-        """Jobs whose rows go with the next `clean`: their tombstones are acknowledged."""
+        """Jobs whose rows may go: their tombstones are acknowledged."""
         ...
 
-    async def clean(self, limit: int) -> int:
-        """Retention; returns how many rows went."""
+    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
+        """Retention; of the jobs the rows of `buried` go. Returns how many rows went."""
         ...

@@ -160,8 +160,8 @@ class Store:
             rows = await connection.fetch(Q["tombstones_acknowledged"], limit)
         return [row["job_id"] for row in rows]
 
-    async def clean(self, limit: int) -> int:
-        return await clean.clean(self.pool, self._retention, limit)
+    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
+        return await clean.clean(self.pool, self._retention, buried, limit)
 
     # --- offsets ----------------------------------------------------------------------------------
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
+from service.contracts.stop import STOP_REQUESTED as STOP
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.facts import Facts
@@ -93,6 +94,10 @@ async def test_a_new_net_serves_jobs_that_wait(migrated_env: dict[str, str]) -> 
         assert job.attempt.net == "net-2"
 
 
+async def clean(w: World) -> int:
+    return await w.store.clean(await w.store.buried(10), 10)
+
+
 async def finished_long_ago(w: World, data: dict[str, object]) -> UUID:
     """A stopped job that ended 100 days ago, its events on the log."""
     job_id = UUID(str(data["job_id"]))
@@ -107,14 +112,44 @@ async def finished_long_ago(w: World, data: dict[str, object]) -> UUID:
 async def test_only_what_is_published_goes(migrated_env: dict[str, str]) -> None:
     async with opened(migrated_env) as w:
         job_id = await finished_long_ago(w, asked())
-        await w.store.clean(10)
+        await clean(w)
         assert await w.count("tombstone") == 0  # no event of it is on the log yet
         await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
-        await w.store.clean(10)
+        await clean(w)
         assert await w.count("tombstone") == 1
-        await w.store.clean(10)
+        await clean(w)
         assert await w.store.get(job_id) is not None  # nor is its tombstone
         assert set(await StateRecords(w.pool)([job_id])) == {job_id}
+
+
+async def test_what_is_acknowledged_meanwhile_keeps_its_rows(migrated_env: dict[str, str]) -> None:
+    """Else its bundles would lie in the object store for ever."""
+    async with opened(migrated_env) as w:
+        first, second = [await finished_long_ago(w, asked()) for _ in range(2)]
+        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await clean(w)
+        acknowledge = "UPDATE tombstone SET published_at = now() WHERE job_id = $1"
+        await w.pool.execute(acknowledge, first)
+        buried = await w.store.buried(10)
+        assert buried == [first]
+        await w.pool.execute(acknowledge, second)
+        assert await w.store.clean(buried, 10) == 1
+        assert (await w.store.get(first), await w.store.buried(10)) == (None, [second])
+        assert await clean(w) == 1
+
+
+async def test_refusals_about_no_job_go_by_their_age(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        job_id = await w.ask()
+        await w.tell(STOP, {"job_id": str(job_id), "job": "misspelt"})
+        await w.tell(STOP, {"model_id": str(uuid4())})
+        refusals = await w.count("event WHERE sequence IS NULL")
+        await w.pool.execute("UPDATE event SET at = now() - interval '100 days'")
+        await w.tell(STOP, {"model_id": str(uuid4())})  # a young one
+        assert await clean(w) == 0  # none is on the log yet
+        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        assert (refusals, await clean(w)) == (2, 1)
+        assert await w.kinds(job_id) == ["job.queued", "training.request_refused"]
 
 
 async def test_a_cleaned_job_keeps_its_id(migrated_env: dict[str, str]) -> None:
@@ -124,9 +159,9 @@ async def test_a_cleaned_job_keeps_its_id(migrated_env: dict[str, str]) -> None:
         young = await w.ask()
         await w.store.apply([c.RequestStop(young, None, None)])
         await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
-        await w.store.clean(10)
+        await clean(w)
         await w.pool.execute("UPDATE tombstone SET published_at = now()")
-        assert await w.store.clean(10) == 1
+        assert await clean(w) == 1
         assert await w.store.get(job_id) is None
         assert await w.kinds(job_id) == []
         assert (await w.count("retired"), await w.count("tombstone")) == (1, 0)

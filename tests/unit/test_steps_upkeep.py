@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -100,7 +101,8 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         async def buried(self, limit: int) -> list[UUID]:
             return [GONE]
 
-        async def clean(self, limit: int) -> int:
+        async def clean(self, buried: Sequence[UUID], limit: int) -> int:
+            assert buried == [GONE]
             return limit
 
     async def story() -> None:

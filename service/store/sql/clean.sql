@@ -13,7 +13,7 @@ INSERT INTO tombstone (job_id, at) SELECT unnest($1::uuid[]), now() ON CONFLICT 
 
 -- name: buried_jobs
 SELECT t.job_id FROM tombstone t JOIN job j USING (job_id)
-WHERE t.published_at IS NOT NULL ORDER BY t.job_id LIMIT $1 FOR NO KEY UPDATE OF j
+WHERE t.published_at IS NOT NULL AND t.job_id = ANY($1::uuid[]) ORDER BY t.job_id FOR NO KEY UPDATE OF j
 
 -- name: tombstones_acknowledged
 SELECT t.job_id FROM tombstone t JOIN job j USING (job_id)
@@ -26,6 +26,14 @@ SELECT job_id, content_hash, now() FROM job WHERE job_id = ANY($1::uuid[]) ON CO
 -- name: events_drop
 DELETE FROM event e USING hint h
 WHERE e.job_id = ANY($1::uuid[]) AND h.partition = e.partition AND e.position <= h.position
+
+-- name: refusals_drop
+-- Published answers about jobs that were never made, or whose rows have gone.
+DELETE FROM event WHERE (partition, position) IN
+    (SELECT e.partition, e.position FROM event e JOIN hint h USING (partition)
+     WHERE e.sequence IS NULL AND e.at < now() - make_interval(days => $1) AND e.position <= h.position
+       AND NOT EXISTS (SELECT 1 FROM job j WHERE j.job_id = e.job_id)
+     LIMIT $2)
 
 -- name: runs_drop
 DELETE FROM run WHERE job_id = ANY($1::uuid[])

@@ -187,7 +187,7 @@ class FakeStore:
     async def buried(self, limit: int) -> list[UUID]:
         return []
 
-    async def clean(self, limit: int) -> int:
+    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
         return 0
 
     # --- reading ----------------------------------------------------------------------------------
