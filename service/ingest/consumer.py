@@ -29,7 +29,7 @@ from service.ingest.assignment import (
     take_over,
 )
 from service.ingest.batch import Filling
-from service.ingest.decode import Decoder
+from service.ingest.decode import INVALID_REPORT, Decoder
 from service.ingest.idle import IdleLook
 from service.ingest.isolate import Applies, Isolator
 from service.ingest.line_stop import LineStop
@@ -268,10 +268,15 @@ class _Session:
                 item = self._decoder.item(record) if read else record
                 self._filling.add(item, size, self._next)
                 place = (item.origin.topic, item.origin.partition)
-                taken.setdefault(place, []).append(item.dead is not None)
+                dead = item.dead
+                undecodable = False
+                if dead is not None:
+                    self._status.dead_letters += 1
+                    # A report that breaks its contract could be read: the fault is its sender's alone.
+                    undecodable = dead.kind != INVALID_REPORT
+                taken.setdefault(place, []).append(undecodable)
             for (topic, partition), bad in taken.items():
                 self._line_stop.see(topic, partition, bad)
-                self._status.dead_letters += sum(bad)
             await asyncio.sleep(0)
             if self._under_way is None and len(self._filling.items) >= _WORTHWHILE:
                 return

@@ -179,7 +179,7 @@ class Outbox:
         return Stream(row["topic"], row["id"], row["partitions"])
 
     async def undecodable_since(self, topic: str, partition: int, since_offset: int) -> int:
-        """How many records of a partition, from this offset on, were dead letters as they came."""
+        """How many records of a partition, from this offset on, could not be decoded."""
         with _translated("counting dead letters"):
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 count = await connection.fetchval(

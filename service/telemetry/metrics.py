@@ -45,7 +45,10 @@ INGEST: Final = (
     Followed("fl_ingest_records", "counter", "Records stored.", _attribute("records")),
     Followed("fl_ingest_batches", "counter", "Transactions of records.", _attribute("batches")),
     Followed(
-        "fl_ingest_dead_letters", "counter", "Undecodable records.", _attribute("dead_letters")
+        "fl_ingest_dead_letters",
+        "counter",
+        "Records buried as they came.",
+        _attribute("dead_letters"),
     ),
     Followed(
         "fl_ingest_isolated", "counter", "Records taken out of a batch.", _attribute("isolated")

@@ -115,6 +115,9 @@ HEADERS = [
     ("ce_specversion", b"1.0"),
     ("content-type", b"application/json"),
 ]
+REPORT_HEADERS = [
+    ("ce_type", b"fl.job.status_reported.v1") if n == "ce_type" else (n, v) for n, v in HEADERS
+]
 
 
 def request() -> bytes:
@@ -130,18 +133,23 @@ def request() -> bytes:
     ).encode()
 
 
-async def produce(w: World, values: Iterable[tuple[bytes, bytes | None]]) -> None:
-    """Publish (key, value) pairs to the request topic, turn by turn over its partitions."""
+async def produce(
+    w: World, values: Iterable[tuple[bytes, bytes | None]], reported: bool = False
+) -> None:
+    """Publish (key, value) pairs to the request topic, turn by turn over its partitions; as `reported`
+    to that of the status reports."""
+    topic = w.topics.job_status if reported else w.topics.requests
+    headers = REPORT_HEADERS if reported else HEADERS
     producer = Producer(w.kafka)
     await producer.start()
     try:
         count = w.kafka.partitions
         batches = [producer.batch() for _ in range(count)]
         for n, (key, value) in enumerate(values):
-            assert batches[n % count].append(key, value, HEADERS)
+            assert batches[n % count].append(key, value, headers)
         await producer.delivered(
             [
-                await producer.send(batch, w.topics.requests, partition)
+                await producer.send(batch, topic, partition)
                 for partition, batch in enumerate(batches)
                 if batch.count
             ]

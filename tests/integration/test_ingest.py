@@ -76,6 +76,23 @@ async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> 
     assert await ledger.total() > before
 
 
+async def test_reports_that_break_their_contract_do_not_stop_the_line(
+    w: World, ledger: Ledger
+) -> None:
+    """A net with a faulty release: its reports can be read, and are nobody else's trouble."""
+    count = 1_200 * w.kafka.partitions
+    await produce(w, [(b"n", b'{"job_id": 7}')] * count, reported=True)
+    async with consuming(w, ledger) as consumer:
+        await ledger.wait_for(count)
+        assert consumer.status.dead_letters == count
+    assert await ledger.kinds() == {"InvalidReport": count}
+    await w.pool.execute(
+        "INSERT INTO dead_letter SELECT topic, partition, \"offset\", 0, 'g', NULL, NULL, '', kind, '',"
+        " now() FROM ledger"
+    )
+    assert await w.outbox.undecodable_since(w.topics.job_status, 0, 0) == 0
+
+
 async def test_a_slow_store_pauses_the_consumer_and_keeps_its_membership(
     w: World, ledger: Ledger
 ) -> None:
