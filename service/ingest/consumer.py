@@ -29,7 +29,7 @@ from service.ingest.assignment import (
     take_over,
 )
 from service.ingest.batch import Filling
-from service.ingest.decode import INVALID_REPORT, Decoder
+from service.ingest.decode import Decoder
 from service.ingest.idle import IdleLook
 from service.ingest.isolate import Applies, Isolator
 from service.ingest.line_stop import LineStop
@@ -38,7 +38,7 @@ from service.ingest.unreadable import read_singly
 from service.kafka.clients import being_cancelled, consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
-from service.store.batch import Fenced, Item
+from service.store.batch import INVALID_REPORT, Fenced, Item
 
 log = structlog.get_logger(__name__)
 

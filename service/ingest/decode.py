@@ -6,22 +6,16 @@ no event key: their `job_id` rules, and a row for each would cost a third of the
 
 from __future__ import annotations
 
-from typing import Final
-
 import structlog
 from aiokafka import ConsumerRecord
 
 from service.contracts import catalogue, inbound
 from service.contracts.envelope import Undecodable
-from service.contracts.problems import BadData, storable
+from service.contracts.problems import BadData
 from service.domain.commands import RejectRequest, RequestTraining
-from service.store.batch import DeadLetter, Item, RecordRef
+from service.store.batch import INVALID_REPORT, UNDECODABLE, Item, RecordRef, dead_letter
 
 log = structlog.get_logger(__name__)
-
-UNDECODABLE: Final = "Undecodable"
-INVALID_REPORT: Final = "InvalidReport"
-_MESSAGE_CHARACTERS: Final = 4_000
 
 
 class Decoder:
@@ -51,7 +45,9 @@ class Decoder:
         except Undecodable as exc:
             return _dead(origin, UNDECODABLE, exc.message)
         except BadData as exc:
-            return _dead(origin, INVALID_REPORT, exc.message)
+            # A request is dead only where its target can't be read: then nothing of it is usable.
+            reported = self._expected[record.topic] is inbound.REPORT_TYPES
+            return _dead(origin, INVALID_REPORT if reported else UNDECODABLE, exc.message)
         except Exception as exc:
             log.exception("decoding_failed", topic=record.topic, offset=record.offset)
             return _dead(origin, type(exc).__name__, "decoding failed inside the service")
@@ -64,11 +60,6 @@ class Decoder:
         """The item for a record that the client library could not read; see `unreadable`."""
         message = "a header name is not UTF-8; the record itself stays in its topic at this offset"
         return _dead(RecordRef(topic, partition, offset, 0, None, None, ()), UNDECODABLE, message)
-
-
-def dead_letter(kind: str, message: str) -> DeadLetter:
-    """A dead letter's cause: storable, and no longer than a header should be."""
-    return DeadLetter(kind[:200], storable(message)[:_MESSAGE_CHARACTERS])
 
 
 def _dead(origin: RecordRef, kind: str, message: str) -> Item:

@@ -15,9 +15,8 @@ import structlog
 
 from service.domain.decision import Decision
 from service.errors import Transient
-from service.ingest.decode import dead_letter
 from service.ingest.status import IngestStatus
-from service.store.batch import BatchRefused, DeadLetter, Fence, Item
+from service.store.batch import BatchRefused, DeadLetter, Fence, Item, dead_letter
 
 log = structlog.get_logger(__name__)
 

@@ -212,7 +212,9 @@ class Applier:
         if new:
             await self._waiting_records(connection, fold, work, new)
 
-    async def _one(self, connection: Connection, fold: Fold, item: Item, index: int) -> Decision:
+    async def _one(
+        self, connection: Connection, fold: Fold, item: Item, index: int | None = None
+    ) -> Decision:
         command = item.command
         if isinstance(command, c.StopModel):
             return await _stop_model(connection, fold, command)
@@ -258,9 +260,14 @@ class Applier:
     ) -> None:
         fed = []
         for record in rows:
-            _, command = inbound.unpark(record)
-            if fold.apply(command).outcome is not Outcome.PARKED:
-                fed.append(record["id"])
+            item = inbound.unpark(record)
+            if item.dead is not None:
+                work.group = work.group or record["consumer_group"]
+                work.dead.append((item.origin, item.dead))
+                _forget(work, record)
+            elif (await self._one(connection, fold, item)).outcome is Outcome.PARKED:
+                continue
+            fed.append(record["id"])
         if fed:
             await connection.execute(Q["parked_drop"], fed)
 
@@ -294,8 +301,7 @@ async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) 
 def _unparked(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
     items, by_index = [], {}
     for index, record in enumerate(rows):
-        ref, command = inbound.unpark(record)
-        items.append(Item(command, ref))
+        items.append(inbound.unpark(record))
         by_index[index] = record
     return _Work(items, rows[0]["consumer_group"]), by_index
 
@@ -305,7 +311,10 @@ def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> No
     refused."""
     work.park.clear()
     for index, record in rows.items():
-        if work.decisions[index].outcome is not Outcome.PARKED:
+        if work.items[index].dead is not None:  # `_judge` buries it
+            work.fed.append(record["id"])
+            _forget(work, record)
+        elif work.decisions[index].outcome is not Outcome.PARKED:
             work.fed.append(record["id"])
         elif record["until"] <= fold.facts.now:
             work.fed.append(record["id"])
@@ -316,8 +325,13 @@ def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> No
             else:
                 text = "its job, or its job's run, did not become known in time"
                 work.dead.append((work.items[index].origin, DeadLetter("UnknownJob", text)))
-                if record["event_id"] is not None:
-                    work.forget.append(record["event_id"])
+                _forget(work, record)
+
+
+def _forget(work: _Work, record: asyncpg.Record) -> None:
+    """Forget a dead letter's event id: it may be sent again."""
+    if record["event_id"] is not None:
+        work.forget.append(record["event_id"])
 
 
 def _committed(work: _Work, fold: Fold, places: Places) -> Committed:

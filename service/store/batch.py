@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
+from service.contracts.problems import storable
 from service.domain.commands import Command, RefuseStop, StopModel
 from service.domain.frozen import dataclass
 from service.errors import ServiceError
+
+#: Kinds of dead letters: no event that we take; a report that breaks its contract.
+UNDECODABLE: Final = "Undecodable"
+INVALID_REPORT: Final = "InvalidReport"
+_MESSAGE_CHARACTERS: Final = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,11 @@ class DeadLetter:
 
     kind: str
     message: str
+
+
+def dead_letter(kind: str, message: str) -> DeadLetter:
+    """A dead letter's cause: storable, and no longer than a header should be."""
+    return DeadLetter(kind[:200], storable(message)[:_MESSAGE_CHARACTERS])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from service.contracts import inbound
+from service.contracts.envelope import Undecodable
+from service.contracts.problems import BadData
 from service.domain.decision import Outcome
-from service.store.batch import DeadLetter, Fence, Fenced, Item, RecordRef
+from service.store.batch import (
+    INVALID_REPORT,
+    UNDECODABLE,
+    DeadLetter,
+    Fence,
+    Fenced,
+    Item,
+    RecordRef,
+    dead_letter,
+)
 from service.store.database import Connection
 from service.store.outbox import decode_headers, encode_headers
 from service.store.statements import Q
@@ -133,8 +143,9 @@ async def park(
     )
 
 
-def unpark(record: asyncpg.Record) -> tuple[RecordRef, Any]:
-    """A parked record and its command, decoded again. Raises contracts' BadData after an upgrade only."""
+def unpark(record: asyncpg.Record) -> Item:
+    """A parked record's item, decoded again. After an upgrade it may be a dead letter's: then it must
+    not hold up whatever it is fed with."""
     ref = RecordRef(
         record["topic"],
         record["partition"],
@@ -145,5 +156,9 @@ def unpark(record: asyncpg.Record) -> tuple[RecordRef, Any]:
         decode_headers(record["headers"]),
     )
     headers = [(name, value) for name, value in ref.headers if value is not None]
-    _, command = inbound.read(ref.key, ref.value, headers)
-    return ref, command
+    try:
+        _, command = inbound.read(ref.key, ref.value, headers)
+    except BadData as exc:
+        kind = UNDECODABLE if isinstance(exc, Undecodable) else INVALID_REPORT
+        return Item(None, ref, dead=dead_letter(kind, exc.message))
+    return Item(command, ref)

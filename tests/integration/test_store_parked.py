@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
+import pytest
+
 from service.contracts import reports, stop
 from service.domain import commands as c
 from service.domain.decision import Outcome
@@ -141,3 +143,34 @@ async def test_what_must_wait_longer_holds_up_nobody(migrated_env: dict[str, str
         assert await w.store.feed_parked(3) == 1
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 3
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "kind"), [(b"{", "Undecodable"), (b'{"job_id": 7}', "InvalidReport")]
+)
+async def test_what_can_no_longer_be_decoded_is_buried_alone(
+    migrated_env: dict[str, str], spoiled: bytes, kind: str
+) -> None:
+    """As after an upgrade: neither the request that it waits for nor its neighbours pay for it."""
+    async with opened(migrated_env) as w:
+        job_id, path_id = await submitting(w)
+        running = {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"}
+        data = asked()
+        early = {"job_id": data["job_id"], "attempt": 1, "status": "RUNNING"}
+        await w.tell(STATUS, running, "old-1")
+        await w.tell(STATUS, early, "old-2")
+        await w.pool.execute("UPDATE parked SET value = $1", spoiled)
+        await w.tell(STATUS, running)
+        halt = {"job_id": data["job_id"]}
+        await w.tell(STOP, halt)
+        assert (await w.take(item(data, w.next_offset)))[0].outcome is Outcome.APPLIED
+        assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
+        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        assert await w.store.feed_parked(10) == 2
+        assert (await w.kinds(job_id))[-1] == "job.running"
+        assert await w.count("parked") == 0
+        dead = await w.pool.fetch('SELECT kind, consumer_group FROM dead_letter ORDER BY "offset"')
+        assert [tuple(row) for row in dead] == [(kind, GROUP)] * 2
+        # Repaired, it may be sent again under its id.
+        for event_id in ("old-1", "old-2"):
+            assert (await w.tell(STATUS, running, event_id)).outcome is not Outcome.DUPLICATE
