@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import tarfile
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import jsonschema
 import pytest
@@ -26,8 +28,10 @@ from service.contracts.envelope import SCHEMA_PREFIX
 from service.contracts.examples import Example, Outcome, examples, from_record
 from service.contracts.problems import BadData
 from service.contracts.shipped import shipped
+from service.contracts.state import STATE
 from service.domain import commands
 from service.domain.vocabulary import Lifecycle
+from service.relay.records import state_headers
 
 SCHEMAS = shipped("schemas")
 EXAMPLES = examples()
@@ -122,6 +126,14 @@ def test_every_type_has_valid_and_invalid_examples_on_disk() -> None:
     for event in EVENTS:
         kinds = {e.invalid for e in files if e.type == event.type}
         assert kinds == {True, False}, event.type
+
+
+@pytest.mark.parametrize("example", [e for e in EXAMPLES if e.type == STATE], ids=_name)
+def test_a_state_example_has_the_headers_that_the_relay_sends(example: Example) -> None:
+    sequence, at = int(example.headers["ce_sequence"]), example.headers["ce_time"]
+    key = example.headers["ce_subject"]
+    sent = state_headers(UUID(key), key.encode(), sequence, datetime.fromisoformat(at))
+    assert {name: value.decode() for name, value in sent} == example.headers
 
 
 @pytest.mark.parametrize("example", _files(), ids=_name)

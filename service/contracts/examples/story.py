@@ -17,7 +17,7 @@ from service.contracts.catalogue import BY_TYPE
 from service.contracts.envelope import headers
 from service.contracts.examples import cast
 from service.contracts.examples.record import Example, Expected, Outcome
-from service.contracts.outbound import event_id, refusal_id
+from service.contracts.outbound import event_id, refusal_id, state_id
 from service.contracts.registry_file import net_id
 from service.domain import events as e
 from service.domain.job import Job, Rejection, evolve
@@ -212,12 +212,11 @@ def _refusal() -> Example:
 
 def _state(job: Job, name: str) -> Example:
     head = headers(
-        event_id=event_id(job.job_id, job.sequence),
+        event_id=state_id(job.job_id, job.sequence),
         event_type=state.STATE,
         time=job.changed_at,
         subject=str(job.job_id),
         sequence=job.sequence,
-        correlationid=_REQUEST_ID,
     )
     return _example(state.STATE, name, head, str(job.job_id), state.body(job))
 
