@@ -111,6 +111,8 @@ async def test_a_job_with_its_position(http: httpx.AsyncClient) -> None:
         ("/api/v1/jobs/not-a-uuid", 400),
         ("/api/v1/jobs?limit=-1", 400),
         ("/api/v1/jobs?limit=1001", 400),
+        ("/api/v1/jobs?limit=%C2%B2", 400),
+        (f"/api/v1/jobs?limit={'1' * 5_000}", 400),
         ("/api/v1/jobs?model_id=x", 400),
         ("/api/v1/jobs?before=yesterday", 400),
         (f"/api/v1/jobs/{JOB}/events?after=x", 400),
