@@ -10,6 +10,7 @@ from service.domain.commands import Review, TellWaiting
 from service.steps.kit import Kit
 
 _LIMIT = 500
+_HEADS = 100  #: this many jobs at the head of the queue are told why they wait
 
 
 class Sweep:
@@ -43,7 +44,7 @@ class Sweep:
 
     async def tell_waiting(self) -> float | None:
         """Say why the heads of the queue can't start."""
-        heads = await self._kit.store.waiting_heads(_LIMIT)
+        heads = await self._kit.store.waiting_heads(_HEADS)
         told = [TellWaiting(job_id, code, position) for job_id, code, position in heads if code]
         if told:
             await self._kit.store.apply(told)

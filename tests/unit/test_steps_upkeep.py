@@ -119,6 +119,21 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
     run(story())
 
 
+def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
+    async def story() -> None:
+        world = World()
+        kit = world.kit()
+        await world.kit_look()
+        jobs = [world.ask(n) for n in range(1, 112)]
+        first = await world.store.claim("a")
+        assert first is not None
+        await Sweep(kit).tell_waiting()
+        told = [job_id for job_id in jobs if "WaitingTold" in world.words(job_id)]
+        assert told == [job_id for job_id in jobs if job_id != first.job_id][:100]
+
+    run(story())
+
+
 # --- leases ---------------------------------------------------------------------------------------
 
 
