@@ -170,7 +170,18 @@ def test_weights_speak_of_slots() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[1]", b"{", b'{"a": NaN}', b'{"a": "\xff"}', b'{"a": "\\ud800"}', b"[" * 100_000],
+    [
+        b"",
+        b"[1]",
+        b"{",
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": ' + b"[" * 40 + b"]" * 40 + b"}",
+        b'{"a": "\xff"}',
+        b'{"a": "\\ud800"}',
+        b"[" * 100_000,
+    ],
 )
 def test_a_config_that_is_no_json_object(body: bytes) -> None:
     with pytest.raises(Permanent) as refused:
@@ -272,3 +283,10 @@ def test_only_backends_have_templates(tmp_path: Path) -> None:
     (tmp_path / "embedded" / "notes.txt").write_text("no folder")
     found = [path.relative_to(tmp_path).as_posix() for path in _template_folders(tmp_path)]
     assert found == ["embedded/standard", "nvflare/fed_opt"]
+
+
+def test_settings_that_no_event_could_tell_are_refused() -> None:
+    assert effective({"words": "y" * 250_000})
+    with pytest.raises(Permanent, match="put large values into a file") as refused:
+        effective({"words": "y" * 250_000}, app_config={"more": "z" * 20_000})
+    assert refused.value.code == Reason.BAD_MODEL_CONFIG
