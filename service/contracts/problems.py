@@ -34,12 +34,18 @@ _OUR_WORDS: Final = {
 
 
 class BadData(Invalid):
-    """Data that breaks its contract. `problems` lists all of it; `code` is `invalid_data`."""
+    """Data that breaks its contract. `problems` lists all of it; `code` is `invalid_data`.
+
+    `valid` holds the fields that are valid by themselves, where the contract works them out.
+    """
 
     code = "invalid_data"
 
-    def __init__(self, what: str, problems: Iterable[Problem]) -> None:
+    def __init__(
+        self, what: str, problems: Iterable[Problem], valid: Mapping[str, Any] | None = None
+    ) -> None:
         self.problems = tuple(problems)[:MAX_PROBLEMS]
+        self.valid: Mapping[str, Any] = valid or {}
         super().__init__(f"{what}: {summary(self.problems)}")
 
 

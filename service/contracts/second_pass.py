@@ -2,7 +2,7 @@
 
 Pydantic skips a model's own validators once a field has failed, and gives them no `loc`. Promise
 here: the rules between fields run in any case, over the fields that are valid by themselves, and
-every error of both passes is in the one list. A rule is a generator over `Valid`; it must look up
+every error of both passes is in the one list, each mistake once. A rule is a generator over `Valid`; it must look up
 fields with `get`, since a field that failed is not there.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -26,6 +26,8 @@ Rules = Callable[[Valid, Mapping[str, Any]], Iterator[Problem]]
 
 M = TypeVar("M", bound=BaseModel)
 
+_SPELLING: Final = "uuid_parsing"
+
 
 def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) -> M:
     """`data` as a `model` that also keeps `rules`.
@@ -36,18 +38,18 @@ def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) ->
     try:
         made = model.__pydantic_validator__.validate_python(data)
     except ValidationError as exc:
-        raise BadData(what, _all_of(exc, model, data, rules)) from exc
+        raise BadData(what, *_all_of(exc, model, data, rules)) from exc
     found = list(rules(made.__dict__, data))
     if found:
-        raise BadData(what, found)
+        raise BadData(what, found, made.__dict__)
     assert isinstance(made, model)
     return made
 
 
 def _all_of(
     exc: ValidationError, model: type[BaseModel], data: Mapping[str, Any], rules: Rules
-) -> list[Problem]:
-    """Every problem of data that failed the first pass."""
+) -> tuple[list[Problem], Valid]:
+    """Every problem of data that failed the first pass, and its valid fields."""
     unreadable = list(_unreadable_names(data))
     failure: ValidationError | None = exc
     if unreadable:
@@ -56,7 +58,20 @@ def _all_of(
         failure = _failure(model, data)
     found = [] if failure is None else from_pydantic(failure)
     failed = set() if failure is None else _failed_fields(failure)
-    return [*unreadable, *found, *rules(_valid_part(model, data, failed), data)]
+    valid = _valid_part(model, data, failed)
+    return [*unreadable, *found, *_new(rules(valid, data), found)], valid
+
+
+def _new(more: Iterator[Problem], told: list[Problem]) -> Iterator[Problem]:
+    """The rules' problems without what the first pass told of the same place.
+
+    How a UUID is written matters only where it is one; a place with any error is left alone.
+    """
+    places = {p.loc for p in told}
+    kinds = {(p.loc, p.type) for p in told}
+    for p in more:
+        if (p.loc, p.type) not in kinds and not (p.type == _SPELLING and p.loc in places):
+            yield p
 
 
 def _failure(model: type[BaseModel], data: Mapping[str, Any]) -> ValidationError | None:
@@ -101,7 +116,7 @@ def _with_readable_names(value: Any) -> Any:
 def spelled(data: Mapping[str, Any], *names: str) -> list[Problem]:
     """Problems for UUIDs in members of `data` that are valid but written in an unusual way."""
     text = "A UUID should be written as 8-4-4-4-12 hexadecimal digits"
-    return [problem(loc, text, "uuid_parsing") for loc in uuid_spelling(data, *names)]
+    return [problem(loc, text, _SPELLING) for loc in uuid_spelling(data, *names)]
 
 
 def _valid_part(

@@ -27,7 +27,7 @@ from service.contracts.fl import (
 from service.contracts.problems import BadData, problem, storable, told_as
 from service.contracts.second_pass import Valid, checked, spelled
 from service.domain import commands
-from service.domain.values import Origin, Problem, Request, Resources
+from service.domain.values import Origin, Problem, Readable, Request, Resources
 from service.domain.vocabulary import FLAggregators, FLBackend
 
 REQUESTED: Final = "fl.training.requested.v1"
@@ -134,6 +134,12 @@ def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(asked, list) and least is not None and least > len(asked):
         msg = "Should be at most the number of 'trust_ids'"
         yield problem(("min_trusts",), msg, "value_error")
+    if isinstance(asked, list) and "trust_ids" not in valid:
+        # The field's own validator does not run once an entry has failed.
+        named = [trust for trust in map(_any_uuid, asked) if trust is not None]
+        if len(set(named)) < len(named):
+            msg = "'trust_ids' must all be unique entries"
+            yield problem(("trust_ids",), msg, "value_error")
     resources = valid.get("resources")
     if resources and resources.mem_per_gpu_gib > 0 and resources.num_gpus == 0:
         msg = "Memory above 0 needs 'num_gpus' above 0"
@@ -178,9 +184,7 @@ def to_command(model: TrainingRequested, envelope: Envelope) -> commands.Request
         model_files_uri=files.uri if files else None,
         model_files_sha256=_digests(files) if files else {},
         priority=model.priority,
-        resources=Resources(resources.num_gpus, resources.mem_per_gpu_gib)
-        if resources
-        else Resources(),
+        resources=_resources(resources),
         max_attempts=model.max_attempts,
         not_before=model.not_before,
         deadline=model.deadline,
@@ -190,6 +194,12 @@ def to_command(model: TrainingRequested, envelope: Envelope) -> commands.Request
         labels=model.labels,
     )
     return commands.RequestTraining(model.job_id, wanted)
+
+
+def _resources(resources: SiteResources | None) -> Resources:
+    if resources is None:
+        return Resources()
+    return Resources(resources.num_gpus, resources.mem_per_gpu_gib)
 
 
 def origin(envelope: Envelope) -> Origin:
@@ -281,6 +291,9 @@ _SPELLING: Final[dict[str, Callable[[Any, TrainingRequested], Any]]] = {
     "deadline": lambda value, _: rfc3339(value),
 }
 _UUID_LENGTH: Final = 36
+_LONGEST_UUID: Final = len("urn:uuid:") + _UUID_LENGTH
+_MOST_TRUSTS: Final = 1_000
+_WEIGHTS: Final = "AGGREGATION_WEIGHTS"
 
 
 def rejection(
@@ -298,7 +311,52 @@ def rejection(
         errors=bad.problems,
         origin=origin(envelope),
         requested_by=_usable_text(data.get("requested_by"), 256),
+        readable=_readable(data, bad.valid),
     )
+
+
+def _readable(data: Mapping[str, Any], valid: Valid) -> Readable:
+    """What can be judged of a broken request; lists and weights entry by entry."""
+    trusts: Any = valid.get("trust_ids")
+    if trusts is None:
+        given = data.get("trust_ids")
+        trusts = map(_any_uuid, given[:_MOST_TRUSTS]) if isinstance(given, list) else ()
+    config = _config(valid.get("config"))
+    weights = config.get(_WEIGHTS) or _usable_weights(data.get("config"))
+    return Readable(
+        project_id=valid.get("project_id"),
+        trust_ids=tuple(trusts),
+        fl_backend=valid.get("fl_backend"),
+        job_type=valid.get("job_type"),
+        config={_WEIGHTS: weights} if weights else {},
+        priority=valid.get("priority", 0),
+        resources=_resources(valid.get("resources")),
+        deadline=valid.get("deadline"),
+    )
+
+
+def _usable_weights(config: object) -> dict[str, float]:
+    given = config.get(_WEIGHTS) if isinstance(config, dict) else None
+    if not isinstance(given, dict):
+        return {}
+    return {
+        _weight_key(key): weight
+        for key, weight in list(given.items())[:1_000]
+        if _usable_text(key, 128) is not None
+        and isinstance(weight, int | float)
+        and not isinstance(weight, bool)
+        and AggregationWeights.MinimumAggregationWeight
+        <= weight
+        <= AggregationWeights.MaximumAggregationWeight
+    }
+
+
+def _any_uuid(value: object) -> UUID | None:
+    """A raw value as UUID in any notation that Python takes."""
+    try:
+        return UUID(value) if isinstance(value, str) and len(value) <= _LONGEST_UUID else None
+    except ValueError:
+        return None
 
 
 def usable_uuid(value: object) -> UUID | None:

@@ -17,6 +17,7 @@ from service.domain.values import (
     Metric,
     Origin,
     Problem,
+    Readable,
     Request,
     Results,
     Submission,
@@ -48,6 +49,7 @@ class RejectRequest(Command):
     errors: tuple[Problem, ...]
     origin: Origin
     requested_by: str | None = None
+    readable: Readable = Readable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from uuid import UUID
 from service.domain.facts import Facts
 from service.domain.group import Group
 from service.domain.registry import Net, NetNow, Registry
-from service.domain.values import Request
+from service.domain.values import Readable, Request
 from service.domain.vocabulary import COUNTS_ONLY, Waiting
 
 #: From the obstacle that goes away soonest to the one that needs somebody's hand.
@@ -39,8 +39,13 @@ def selects(net: Net, now: NetNow | None) -> bool:
     return now is not None and "selection" in now.extensions
 
 
-def misfit(net: Net, request: Request | Group, now: NetNow | None) -> str | None:
-    """Why this net can never serve the request, in words; None: it can."""
+def misfit(
+    net: Net, request: Request | Group | Readable, now: NetNow | None, whole: bool = True
+) -> str | None:
+    """Why this net can never serve the request, in words; None: it can.
+
+    `whole`: are the request's trusts all that it means, or only those that are known?
+    """
     if request.fl_backend is not None and net.backend != request.fl_backend:
         return f"runs {net.backend}, not {request.fl_backend}"
     absent = [str(t) for t in request.trust_ids if t not in net.members]
@@ -52,7 +57,7 @@ def misfit(net: Net, request: Request | Group, now: NetNow | None) -> str | None
         return (
             f"has {net.gpu_memory_gib} GiB a GPU, {request.resources.mem_per_gpu_gib} are asked for"
         )
-    if not selects(net, now) and set(request.trust_ids) != set(net.members):
+    if whole and not selects(net, now) and set(request.trust_ids) != set(net.members):
         return "can't select clients, so a job must name all of its members"
     return None
 
@@ -66,6 +71,12 @@ def candidates(request: Request, facts: Facts) -> list[Net]:
         found = [n for n in nets if misfit(n, request, facts.nets.get(n.name)) is None]
         facts.fits[wants] = found
     return found
+
+
+def serving(part: Readable, facts: Facts, whole: bool) -> list[Net]:
+    """The nets, by name, that nothing in a part of a request speaks against; `whole` as for `misfit`."""
+    nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
+    return [n for n in nets if misfit(n, part, facts.nets.get(n.name), whole) is None]
 
 
 def _obstacle(net: Net, request: Request, now: NetNow | None) -> Waiting | None:

@@ -9,13 +9,15 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decision import Decision, happened, ignored, refused
 from service.domain.facts import Facts
-from service.domain.fit import candidates, misfit, says, unapproved, why_waiting
+from service.domain.fit import candidates, misfit, says, serving, why_waiting
 from service.domain.job import Job, Rejection
 from service.domain.registry import Net
-from service.domain.values import Problem, Request, Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.values import Problem, Readable, Request, Why
+from service.domain.vocabulary import FLBackend, JobState, Reason
 
 _WEIGHTS = "AGGREGATION_WEIGHTS"
+#: Most errors that one rejection tells.
+_MOST = 100
 
 
 def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) -> Decision:
@@ -50,15 +52,21 @@ def _again(job: Job | None, content: bytes, known: bytes) -> Decision:
 
 
 def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> Decision:
-    """A request that broke the contract: rejected when its job id is new, else only answered."""
+    """A request that broke the contract: rejected when its job id is new, else only answered.
+
+    What the registry says of its valid parts is told too, so that one correction is enough.
+    """
     known = facts.retired.get(command.job_id) if job is None else job.request.content_hash
     if known == command.content_hash:
         return ignored("same_request", "this job_id with this content is known")
+    broken = len(command.errors)
+    errors = _merged(command.errors, _problems(command.readable, [], facts))[:_MOST]
+    more = f" and is wrong in {len(errors) - broken} more" if len(errors) > broken else ""
     why = Why(
         Reason.INVALID_REQUEST,
-        f"the request breaks its contract in {len(command.errors)} place(s); "
+        f"the request breaks its contract in {broken} place(s){more}; "
         "correct them and send it under a new job_id",
-        command.errors,
+        errors,
     )
     if known is not None:
         return refused(why)
@@ -83,15 +91,25 @@ def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Reje
     message = "; ".join(p.msg for p in problems[:3])
     if len(problems) > 3:
         message += f"; and {len(problems) - 3} more"
-    why = Why(problems[0].type, message, tuple(problems[:100]))
+    why = Why(problems[0].type, message, tuple(problems[:_MOST]))
     return e.Rejected(at=facts.now, rejection=rejection, reason=why)
 
 
-def _problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
+def _merged(told: tuple[Problem, ...], more: list[Problem]) -> tuple[Problem, ...]:
+    """The contract's problems, then those of `more` that say something else about a place."""
+    kinds = {(p.loc, p.type) for p in told}
+    # What has no reason of its own is the contract's matter, which has told it there already.
+    kinds |= {(p.loc, Reason.INVALID_REQUEST) for p in told}
+    return (*told, *(p for p in more if (p.loc, p.type) not in kinds))
+
+
+def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
+    """Everything that stands against a request; `nets` are the candidates of a whole one."""
     registry = facts.registry
     problems: list[Problem] = []
-    project = registry.projects.get(request.project_id)
-    if project is None and registry.unlisted_projects != "allow":
+    project_id = request.project_id
+    project = None if project_id is None else registry.projects.get(project_id)
+    if project_id is not None and project is None and registry.unlisted_projects != "allow":
         problems.append(
             Problem(
                 ("project_id",),
@@ -100,12 +118,14 @@ def _problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
             )
         )
     unknown = [t for t in request.trust_ids if t not in registry.trusts]
-    for trust in unknown:
-        loc = ("trust_ids", request.trust_ids.index(trust))
-        problems.append(Problem(loc, f"the registry lists no trust {trust}", Reason.UNKNOWN_TRUST))
-    if project is not None or registry.unlisted_projects == "allow":
-        for trust in unapproved(request, registry):
-            if trust not in unknown:
+    for trust in dict.fromkeys(unknown):
+        if trust is not None:
+            loc = ("trust_ids", request.trust_ids.index(trust))
+            text = f"the registry lists no trust {trust}"
+            problems.append(Problem(loc, text, Reason.UNKNOWN_TRUST))
+    if project is not None:
+        for trust in dict.fromkeys(request.trust_ids):
+            if trust in registry.trusts and trust not in project.approved_trusts:
                 loc = ("trust_ids", request.trust_ids.index(trust))
                 text = f"trust {trust} is not approved for this project"
                 problems.append(Problem(loc, text, Reason.TRUST_NOT_APPROVED))
@@ -114,27 +134,58 @@ def _problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
         problems.append(Problem(("priority",), text, Reason.PRIORITY_NOT_ALLOWED))
     if request.deadline is not None and request.deadline <= facts.now:
         problems.append(Problem(("deadline",), "the deadline has passed", Reason.DEADLINE_EXCEEDED))
-    if not unknown:
-        problems += _net_problems(request, nets, facts)
+    if not unknown and isinstance(request, Request):
+        return problems + _net_problems(request, nets, facts)
+    part, whole = _known_part(request, facts), bool(request.trust_ids) and not unknown
+    return problems + _net_problems(part, serving(part, facts, whole), facts, whole)
+
+
+def _known_part(request: Request | Readable, facts: Facts) -> Readable:
+    """The request with the trusts that the registry lists, and without the others' weights."""
+    known = facts.registry.trusts
+    others = {str(t) for t in request.trust_ids if t not in known}
+    weights = {key: w for key, w in _weights(request).items() if key.lower() not in others}
+    return Readable(
+        trust_ids=tuple(t for t in dict.fromkeys(request.trust_ids) if t in known),
+        fl_backend=request.fl_backend,
+        job_type=request.job_type,
+        config={_WEIGHTS: weights},
+        resources=request.resources,
+    )
+
+
+def _net_problems(
+    request: Request | Readable, nets: list[Net], facts: Facts, whole: bool = True
+) -> list[Problem]:
+    """`whole`: are the request's trusts all that it means, or only those that are known?"""
+    if nets:
+        problems = _job_type_problems(request, [net.backend for net in nets], facts)
+        problems += _weight_problems(request, nets, facts)
+        if whole and not problems:
+            problems += _zero_weights(request, nets)
+        return problems
+    every = sorted(facts.registry.nets.values(), key=lambda n: n.name)
+    reasons = [
+        f"{net.name} {misfit(net, request, facts.nets.get(net.name), whole)}" for net in every
+    ]
+    text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
+    problems = [Problem(("trust_ids",), text[:1_000], Reason.NO_SUCH_NET)]
+    # Judged by what there is, so that the next try does not meet what this one hid.
+    wanted = request.fl_backend
+    backends = [net.backend for net in every] if wanted is None else [wanted]
+    if backends:
+        problems += _job_type_problems(request, backends, facts)
+    if every:
+        problems += _weight_problems(request, every, facts)
     return problems
 
 
-def _net_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
-    if not nets:
-        reasons = [
-            f"{net.name} {misfit(net, request, facts.nets.get(net.name))}"
-            for net in sorted(facts.registry.nets.values(), key=lambda n: n.name)
-        ]
-        text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
-        return [Problem(("trust_ids",), text[:1_000], Reason.NO_SUCH_NET)]
-    problems = _job_type_problems(request, nets, facts)
-    return problems + _weight_problems(request, nets, facts)
-
-
-def _job_type_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
+def _job_type_problems(
+    request: Request | Readable, backends: list[FLBackend], facts: Facts
+) -> list[Problem]:
     if request.job_type is None:
         return []
-    manifests = [facts.job_types.get(net.backend) for net in nets]
+    manifests = [facts.job_types.get(backend) for backend in backends]
     if any(manifest is None or request.job_type in manifest for manifest in manifests):
         return []
     valid = sorted({name for manifest in manifests if manifest is not None for name in manifest})
@@ -142,18 +193,18 @@ def _job_type_problems(request: Request, nets: list[Net], facts: Facts) -> list[
     return [Problem(("job_type",), text, Reason.UNKNOWN_JOB_TYPE)]
 
 
-def _weights(request: Request) -> Mapping[str, Any]:
+def _weights(request: Request | Readable) -> Mapping[str, Any]:
     weights = request.config.get(_WEIGHTS)
     return weights if weights and isinstance(weights, Mapping) else {}
 
 
-def _weight_problems(request: Request, nets: list[Net], facts: Facts) -> list[Problem]:
+def _weight_problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
     weights = _weights(request)
     if not weights:
         return []
     slots = {slot for net in nets for slot in net.members.values()}
     trusts = {str(t) for t in facts.registry.trusts}
-    problems = [
+    return [
         Problem(
             ("config", _WEIGHTS, key),
             "is neither a trust id nor a slot name of a net that could serve this request",
@@ -162,14 +213,17 @@ def _weight_problems(request: Request, nets: list[Net], facts: Facts) -> list[Pr
         for key in weights
         if key not in slots and key.lower() not in trusts
     ]
-    zero_everywhere = all(
-        all(weight_of(weights, trust, net.members[trust]) == 0 for trust in request.trust_ids)
+
+
+def _zero_weights(request: Request | Readable, nets: list[Net]) -> list[Problem]:
+    weights = _weights(request)
+    if not weights or not all(
+        all(weight_of(weights, t, net.members[t]) == 0 for t in request.trust_ids if t is not None)
         for net in nets
-    )
-    if zero_everywhere and not problems:
-        text = "every participant's weight is 0; give one of them more"
-        problems.append(Problem(("config", _WEIGHTS), text, Reason.INVALID_REQUEST))
-    return problems
+    ):
+        return []
+    text = "every participant's weight is 0; give one of them more"
+    return [Problem(("config", _WEIGHTS), text, Reason.INVALID_REQUEST)]
 
 
 def weight_of(weights: Mapping[str, Any], trust: object, slot: str) -> float:

@@ -50,6 +50,23 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Readable:
+    """What the registry can judge of a request that broke its contract; named as in `Request`.
+
+    What is not valid by itself has a value that nothing stands against.
+    """
+
+    project_id: str | None = None
+    trust_ids: tuple[UUID | None, ...] = ()  #: None where an entry is no UUID: places are kept
+    fl_backend: FLBackend | None = None
+    job_type: str | None = None
+    config: JsonObject = field(default_factory=dict)  #: AGGREGATION_WEIGHTS alone
+    priority: int = 0
+    resources: Resources = Resources()
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a producer asked for, validated. Never changes during the job's life."""
 
