@@ -2,8 +2,8 @@
 
 Pydantic skips a model's own validators once a field has failed, and gives them no `loc`. Promise
 here: the rules between fields run in any case, over the fields that are valid by themselves, and
-every error of both passes is in the one list, each mistake once. A rule is a generator over `Valid`; it must look up
-fields with `get`, since a field that failed is not there.
+every error of both passes is in the one list, each mistake once. A rule is a generator over `Valid`;
+it must look up fields with `get`, since a field that failed is not there.
 """
 
 from __future__ import annotations
