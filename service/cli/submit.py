@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID, uuid4
@@ -16,11 +17,13 @@ from service.cli.session import AsJson, EnvFile, out, pool_of, say_json, setting
 from service.contracts import training
 from service.contracts.envelope import Envelope
 from service.contracts.problems import BadData
-from service.domain.commands import RequestTraining
+from service.domain.commands import RejectRequest, RequestTraining
 from service.domain.decide import decide
 from service.domain.decision import Outcome
 from service.domain.events import Queued, Rejected
+from service.domain.facts import Facts
 from service.domain.fit import says
+from service.domain.job import Job
 from service.domain.values import Problem
 from service.errors import Invalid, Transient
 from service.kafka.publish import event_headers, publish
@@ -59,14 +62,16 @@ def submit(
     data = _read(file)
     data.setdefault("job_id", str(uuid4()))
     data.setdefault("model_id", str(uuid4()))
+    command = _command(data)
     try:
-        problems, waiting = work(_judge(settings, data))
+        problems, waiting = work(_judge(settings, command))
     except Transient as exc:
-        if dry_run:
+        problems = list(command.errors) if isinstance(command, RejectRequest) else []
+        if dry_run and not problems:
             raise
         # Whoever publishes needs the broker alone: the service judges again anyway.
         print(f"not checked against the registry: {exc.message}", file=sys.stderr)
-        problems, waiting = [], None
+        waiting = None
     if dry_run or problems:
         _tell(data, problems, waiting, as_json)
         raise typer.Exit(1 if problems else 0)
@@ -100,30 +105,49 @@ def _read(file: str) -> dict[str, Any]:
     return plain
 
 
-async def _judge(settings: Settings, data: dict[str, Any]) -> tuple[list[Problem], str | None]:
+def _command(data: dict[str, Any]) -> RequestTraining | RejectRequest:
+    """What the service would make of the data; an unusable `job_id` hides nothing else here."""
+    envelope = Envelope(id=str(uuid4()), source="/dry-run", type=training.REQUESTED, data=data)
+    try:
+        return training.to_command(training.request(data), envelope)
+    except BadData as bad:
+        named = training.rejection(data, bad, envelope)
+        made = named or training.rejection(data | {"job_id": str(uuid4())}, bad, envelope)
+        assert made is not None
+        return made
+
+
+async def _judge(
+    settings: Settings, command: RequestTraining | RejectRequest
+) -> tuple[list[Problem], str | None]:
     """Everything that is wrong with the request, else the code of what it would wait for."""
     from service.app import fact_reader
 
-    envelope = Envelope(id=str(uuid4()), source="/dry-run", type=training.REQUESTED, data=data)
-    try:
-        command = training.to_command(training.request(data), envelope)
-    except BadData as bad:
-        return list(bad.problems), None
-    assert isinstance(command, RequestTraining)
+    projects = [command.request.project_id] if isinstance(command, RequestTraining) else []
     async with pool_of(settings) as pool:
         reader = fact_reader(settings)
         async with reading(pool) as connection:
             job = await peek(connection, command.job_id)
-            facts = await reader.read(connection, projects=[command.request.project_id])
-    decision = decide(job, command, facts)
-    if decision.outcome is Outcome.REFUSED and decision.why is not None:
-        return [Problem(("job_id",), decision.why.message, decision.why.code)], None
-    for event in decision.events:
+            facts = await reader.read(connection, projects=projects, new_jobs=[command.job_id])
+    return verdict(job, command, facts)
+
+
+def verdict(
+    job: Job | None, command: RequestTraining | RejectRequest, facts: Facts
+) -> tuple[list[Problem], str | None]:
+    """All errors of a request, those of its `job_id` and its content alike; else what it waits for."""
+    problems: list[Problem] = []
+    waiting = None
+    known = decide(job, command, facts)
+    if known.outcome is Outcome.REFUSED and known.why is not None:
+        why = known.why
+        problems += why.errors or [Problem(("job_id",), why.message, why.code)]
+    for event in decide(None, command, replace(facts, retired={})).events:
         if isinstance(event, Rejected):
-            return list(event.reason.errors), None
-        if isinstance(event, Queued):
-            return [], event.waiting_for
-    return [], None
+            problems += event.reason.errors
+        elif isinstance(event, Queued):
+            waiting = event.waiting_for
+    return list(dict.fromkeys(problems)), None if problems else waiting
 
 
 def _tell(

@@ -13,11 +13,12 @@ from service.domain.fit import candidates, misfit, says, serving, why_waiting
 from service.domain.job import Job, Rejection
 from service.domain.registry import Net
 from service.domain.values import Problem, Readable, Request, Why
-from service.domain.vocabulary import FLBackend, JobState, Reason
+from service.domain.vocabulary import JobState, Reason
 
 _WEIGHTS = "AGGREGATION_WEIGHTS"
 #: Most errors that one rejection tells.
 _MOST = 100
+_SAME = ignored("same_request", "this job_id with this content is known")
 
 
 def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) -> Decision:
@@ -43,12 +44,14 @@ def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) 
 
 
 def _again(job: Job | None, content: bytes, known: bytes) -> Decision:
-    if content == known:
-        return ignored("same_request", "this job_id with this content is known")
+    return _SAME if content == known else refused(_conflict(job))
+
+
+def _conflict(job: Job | None) -> Why:
     hint = " A rejected job keeps its job_id: send the corrected request under a new one."
     rejected = job is not None and job.state is JobState.REJECTED
     message = "this job_id was used for another request; choose a new job_id."
-    return refused(Why(Reason.DUPLICATE_CONFLICT, message + (hint if rejected else "")))
+    return Why(Reason.DUPLICATE_CONFLICT, message + (hint if rejected else ""))
 
 
 def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> Decision:
@@ -58,9 +61,13 @@ def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> D
     """
     known = facts.retired.get(command.job_id) if job is None else job.request.content_hash
     if known == command.content_hash:
-        return ignored("same_request", "this job_id with this content is known")
+        return _SAME
     broken = len(command.errors)
-    errors = _merged(command.errors, _problems(command.readable, [], facts))[:_MOST]
+    problems = _problems(command.readable, [], facts)
+    if known is not None:
+        taken = _conflict(job)
+        problems.insert(0, Problem(("job_id",), taken.message, taken.code))
+    errors = _merged(command.errors, problems)[:_MOST]
     more = f" and is wrong in {len(errors) - broken} more" if len(errors) > broken else ""
     why = Why(
         Reason.INVALID_REQUEST,
@@ -100,7 +107,8 @@ def _merged(told: tuple[Problem, ...], more: list[Problem]) -> tuple[Problem, ..
     kinds = {(p.loc, p.type) for p in told}
     # What has no reason of its own is the contract's matter, which has told it there already.
     kinds |= {(p.loc, Reason.INVALID_REQUEST) for p in told}
-    return (*told, *(p for p in more if (p.loc, p.type) not in kinds))
+    new = {(p.loc, p.type): p for p in more if (p.loc, p.type) not in kinds}
+    return (*told, *new.values())
 
 
 def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
@@ -118,14 +126,14 @@ def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> lis
             )
         )
     unknown = [t for t in request.trust_ids if t not in registry.trusts]
-    for trust in dict.fromkeys(unknown):
+    for trust in unknown:
         if trust is not None:
             loc = ("trust_ids", request.trust_ids.index(trust))
             text = f"the registry lists no trust {trust}"
             problems.append(Problem(loc, text, Reason.UNKNOWN_TRUST))
     if project is not None:
-        for trust in dict.fromkeys(request.trust_ids):
-            if trust in registry.trusts and trust not in project.approved_trusts:
+        for trust in request.trust_ids:
+            if trust not in project.approved_trusts and trust in registry.trusts:
                 loc = ("trust_ids", request.trust_ids.index(trust))
                 text = f"trust {trust} is not approved for this project"
                 problems.append(Problem(loc, text, Reason.TRUST_NOT_APPROVED))
@@ -158,11 +166,12 @@ def _net_problems(
     request: Request | Readable, nets: list[Net], facts: Facts, whole: bool = True
 ) -> list[Problem]:
     """`whole`: are the request's trusts all that it means, or only those that are known?"""
+    weights = _weights(request)
     if nets:
-        problems = _job_type_problems(request, [net.backend for net in nets], facts)
-        problems += _weight_problems(request, nets, facts)
-        if whole and not problems:
-            problems += _zero_weights(request, nets)
+        problems = _job_type_problems(request, nets, facts)
+        if weights:
+            odd = _odd_weights(weights, nets, facts)
+            problems += odd if odd or not whole else _zero_weights(weights, request, nets)
         return problems
     every = sorted(facts.registry.nets.values(), key=lambda n: n.name)
     reasons = [
@@ -171,20 +180,16 @@ def _net_problems(
     text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
     problems = [Problem(("trust_ids",), text[:1_000], Reason.NO_SUCH_NET)]
     # Judged by what there is, so that the next try does not meet what this one hid.
-    wanted = request.fl_backend
-    backends = [net.backend for net in every] if wanted is None else [wanted]
-    if backends:
-        problems += _job_type_problems(request, backends, facts)
     if every:
-        problems += _weight_problems(request, every, facts)
+        problems += _job_type_problems(request, every, facts)
+        problems += _odd_weights(weights, every, facts)
     return problems
 
 
-def _job_type_problems(
-    request: Request | Readable, backends: list[FLBackend], facts: Facts
-) -> list[Problem]:
+def _job_type_problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
     if request.job_type is None:
         return []
+    backends = {net.backend for net in nets} if request.fl_backend is None else {request.fl_backend}
     manifests = [facts.job_types.get(backend) for backend in backends]
     if any(manifest is None or request.job_type in manifest for manifest in manifests):
         return []
@@ -198,10 +203,7 @@ def _weights(request: Request | Readable) -> Mapping[str, Any]:
     return weights if weights and isinstance(weights, Mapping) else {}
 
 
-def _weight_problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
-    weights = _weights(request)
-    if not weights:
-        return []
+def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> list[Problem]:
     slots = {slot for net in nets for slot in net.members.values()}
     trusts = {str(t) for t in facts.registry.trusts}
     return [
@@ -215,12 +217,11 @@ def _weight_problems(request: Request | Readable, nets: list[Net], facts: Facts)
     ]
 
 
-def _zero_weights(request: Request | Readable, nets: list[Net]) -> list[Problem]:
-    weights = _weights(request)
-    if not weights or not all(
-        all(weight_of(weights, t, net.members[t]) == 0 for t in request.trust_ids if t is not None)
-        for net in nets
-    ):
+def _zero_weights(
+    weights: Mapping[str, Any], request: Request | Readable, nets: list[Net]
+) -> list[Problem]:
+    trusts = [t for t in request.trust_ids if t is not None]
+    if any(weight_of(weights, t, net.members[t]) != 0 for net in nets for t in trusts):
         return []
     text = "every participant's weight is 0; give one of them more"
     return [Problem(("config", _WEIGHTS), text, Reason.INVALID_REQUEST)]

@@ -74,7 +74,7 @@ async def test_a_producer_from_a_dry_run_to_a_model(
         wrong = request(project_id="nobody", priority=12, trust_ids=[TRUSTS[0], TRUSTS[0]], typo=1)
         told = await say.json("submit", "-", "--dry-run", code=1, stdin=json.dumps(wrong))
         places = {error["loc"][0] for error in told["errors"]}
-        assert {"priority", "trust_ids", "typo"} <= places
+        assert places == {"priority", "trust_ids", "typo", "project_id"}
         unlisted = json.dumps(request(project_id="nobody", priority=9))
         told = await say.json("submit", "-", "--dry-run", code=1, stdin=unlisted)
         assert [error["type"] for error in told["errors"]] == ["unknown_project"]

@@ -14,7 +14,7 @@ from service.contracts.fl import IInitiateTrainingInputPayload, IRequiredTrainin
 from service.contracts.inbound import command
 from service.contracts.problems import MAX_PROBLEMS, BadData
 from service.domain import commands
-from service.domain.values import Resources
+from service.domain.values import Readable, Resources
 from service.domain.vocabulary import FLBackend
 
 JOB = "0b9f4c1e-6a53-4d9b-9d0e-3c7a5f2e1d01"
@@ -295,6 +295,66 @@ def test_a_broken_request_with_a_job_id_is_a_rejection() -> None:
     assert again.content_hash == made.content_hash
     with pytest.raises(BadData):
         command(_event(data | {"job_id": JOB.replace("-", "")}))
+
+
+def _readable(change: dict[str, Any]) -> Readable:
+    made = command(_event(DATA | change))
+    assert isinstance(made, commands.RejectRequest)
+    return made.readable
+
+
+def test_a_rejection_carries_what_is_valid_by_itself() -> None:
+    other = {
+        "fl_backend": "flower",
+        "job_type": "odd",
+        "resources": {"num_gpus": 2},
+        "deadline": "2026-01-01T00:00:00Z",
+        "config": {"AGGREGATION_WEIGHTS": {TRUSTS[0].upper(): 1, "Trust_2": 0.5}},
+    }
+    whole = _readable(other | {"typo": 1})
+    ids = tuple(map(UUID, TRUSTS))
+    assert (whole.project_id, whole.trust_ids, whole.priority) == ("p", ids, 5)
+    assert (whole.fl_backend, whole.job_type) == (FLBackend.FLOWER, "odd")
+    assert whole.config == {"AGGREGATION_WEIGHTS": {TRUSTS[0]: 1.0, "Trust_2": 0.5}}
+    assert whole.resources == Resources(2)
+    assert whole.deadline is not None
+    # Rules between fields leave the fields as they are.
+    assert _readable(other | {"min_trusts": 4}) == whole
+
+
+def test_a_rejection_carries_no_more_than_that() -> None:
+    weights = {"Trust_1": 0.5, "Trust_2": 2, "Trust_3": True, "x\0": 1, "y" * 129: 1}
+    part = _readable(
+        {
+            "project_id": "p\0",
+            "trust_ids": [TRUSTS[0], "nope", 5, TRUSTS[1].replace("-", ""), TRUSTS[0]],
+            "fl_backend": "spark",
+            "job_type": "",
+            "priority": 99,
+            "resources": {"num_gpus": 99},
+            "deadline": "soon",
+            "config": {"AGGREGATION_WEIGHTS": weights, "LOCAL_ROUNDS": 0},
+        }
+    )
+    first = UUID(TRUSTS[0])
+    assert part == Readable(
+        trust_ids=(first, None, None, UUID(TRUSTS[1]), first),
+        config={"AGGREGATION_WEIGHTS": {"Trust_1": 0.5}},
+    )
+    for odd in ({"trust_ids": "x", "config": [1]}, {"trust_ids": [], "config": {"X": 1}}):
+        assert _readable(odd) == Readable("p", priority=5)
+
+
+def test_repeated_trusts_are_told_beside_one_that_is_no_uuid() -> None:
+    told = _told(DATA | {"trust_ids": [TRUSTS[0], "nope", TRUSTS[0].upper()]})
+    assert told == {("trust_ids", 1): "uuid_parsing", ("trust_ids",): "value_error"}
+
+
+@pytest.mark.parametrize("odd", ["nope", "\ud800", "", 5])
+def test_one_mistake_is_told_once(odd: Any) -> None:
+    with pytest.raises(BadData) as caught:
+        training.request(DATA | {"model_id": odd, "trust_ids": [odd, TRUSTS[0]]})
+    assert sorted(p.loc for p in caught.value.problems) == [("model_id",), ("trust_ids", 0)]
 
 
 def _stop(data: dict[str, Any]) -> Any:

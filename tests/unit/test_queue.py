@@ -16,7 +16,7 @@ from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.facts import Facts
 from service.domain.registry import Project
-from service.domain.values import Resources
+from service.domain.values import Problem, Readable, Resources
 from service.domain.vocabulary import FLBackend, JobState, Reason, Waiting
 from tests.unit.domain_life import (
     BEGIN,
@@ -24,6 +24,7 @@ from tests.unit.domain_life import (
     JOB,
     NET,
     NOW_OF_NET,
+    ORIGIN,
     REGISTRY,
     TRUSTS,
     Life,
@@ -198,3 +199,136 @@ def test_waiting_is_told_once_per_reason() -> None:
     assert life.do(COMMANDS["tell waiting"](life)).events == ()
     life.do(c.TellWaiting(JOB, Waiting.CAPACITY, 1))
     assert life.told() == ["queued", "waiting", "waiting"]
+
+
+# --- nothing that is wrong hides anything else ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "codes"),
+    [
+        (
+            {
+                "trust_ids": (*TRUSTS, STRANGER),
+                "fl_backend": FLBackend.NVFLARE,
+                "config": {"AGGREGATION_WEIGHTS": {"Trust_9": 1, str(STRANGER): 1}},
+            },
+            [Reason.UNKNOWN_TRUST, Reason.NO_SUCH_NET, Reason.INVALID_REQUEST],
+        ),
+        (
+            {"trust_ids": (STRANGER,), "job_type": "odd"},
+            [Reason.UNKNOWN_TRUST, Reason.UNKNOWN_JOB_TYPE],
+        ),
+        (
+            {"resources": Resources(2), "job_type": "odd"},
+            [Reason.NO_SUCH_NET, Reason.UNKNOWN_JOB_TYPE],
+        ),
+        (
+            {"trust_ids": (*TRUSTS[:2], STRANGER), "min_trusts": 1},
+            [Reason.UNKNOWN_TRUST],
+        ),
+    ],
+)
+def test_trusts_and_nets_that_are_missing_hide_nothing(
+    wrong: dict[str, Any], codes: list[Reason]
+) -> None:
+    facts = replace(FACTS, job_types={FLBackend.EMBEDDED: {"standard": ()}})
+    assert _refusals(facts, **wrong) == codes
+
+
+def test_a_weight_of_an_odd_key_does_not_hide_an_odd_job_type() -> None:
+    config = {"AGGREGATION_WEIGHTS": {f"Trust_{n}": 0 for n in (1, 2, 3)}}
+    assert _refusals(job_type="odd", config=config) == [
+        Reason.UNKNOWN_JOB_TYPE,
+        Reason.INVALID_REQUEST,
+    ]
+
+
+_TYPO = Problem(("typo",), "Unknown field", "extra_forbidden")
+
+
+def _broken(readable: Readable, *errors: Problem, facts: Facts = FACTS) -> Decision:
+    asked = c.RejectRequest(
+        JOB, None, readable.project_id, b"y" * 32, errors or (_TYPO,), ORIGIN, None, readable
+    )
+    return decide(None, asked, facts)
+
+
+def _kinds(decision: Decision) -> list[tuple[tuple[str | int, ...], str]]:
+    event = decision.events[0]
+    assert isinstance(event, e.Rejected)
+    assert event.reason.code == Reason.INVALID_REQUEST
+    return [(p.loc, p.type) for p in event.reason.errors]
+
+
+def test_a_broken_contract_does_not_hide_what_the_registry_says() -> None:
+    readable = Readable(
+        "p9",
+        (TRUSTS[0], None, STRANGER, STRANGER),
+        FLBackend.NVFLARE,
+        config={"AGGREGATION_WEIGHTS": {"Trust_9": 1.0, "Trust_1": 0.0}},
+        deadline=BEGIN,
+    )
+    assert _kinds(_broken(readable)) == [
+        (("typo",), "extra_forbidden"),
+        (("project_id",), Reason.UNKNOWN_PROJECT),
+        (("trust_ids", 2), Reason.UNKNOWN_TRUST),
+        (("deadline",), Reason.DEADLINE_EXCEEDED),
+        (("trust_ids",), Reason.NO_SUCH_NET),
+        (("config", "AGGREGATION_WEIGHTS", "Trust_9"), Reason.INVALID_REQUEST),
+    ]
+
+
+def test_what_is_readable_is_judged_as_in_a_whole_request() -> None:
+    small = Project("p1", frozenset(TRUSTS[:2]), max_priority=3)
+    facts = replace(FACTS, registry=replace(REGISTRY, projects={"p1": small}))
+    readable = Readable("p1", TRUSTS, priority=4, job_type="odd")
+    assert _kinds(_broken(readable, facts=facts)) == [
+        (("typo",), "extra_forbidden"),
+        (("trust_ids", 2), Reason.TRUST_NOT_APPROVED),
+        (("priority",), Reason.PRIORITY_NOT_ALLOWED),
+        (("job_type",), Reason.UNKNOWN_JOB_TYPE),
+    ]
+
+
+def test_nothing_is_held_against_what_could_not_be_read() -> None:
+    """A part of the trusts may have weight 0, and is not held against a net that runs all or none."""
+    picky = replace(NET, backend=FLBackend.FLOWER, selects_clients=False)
+    facts = replace(FACTS, registry=replace(REGISTRY, nets={picky.name: picky}), nets={})
+    weights = {"AGGREGATION_WEIGHTS": {"Trust_1": 0.0}}
+    for readable in (Readable(), Readable("p1", (TRUSTS[0], None), config=weights)):
+        assert _kinds(_broken(readable, facts=facts)) == [(("typo",), "extra_forbidden")]
+
+
+def test_one_mistake_is_told_once() -> None:
+    zero = {"AGGREGATION_WEIGHTS": {str(t): 0.0 for t in TRUSTS}}
+    told = Problem(("config", "AGGREGATION_WEIGHTS"), "nobody has a weight", "value_error")
+    assert _kinds(_broken(Readable("p1", TRUSTS, config=zero), told)) == [(told.loc, told.type)]
+
+
+def test_a_rejection_tells_a_hundred_errors_at_most() -> None:
+    many = tuple(Problem((f"x{n}",), "Unknown field", "extra_forbidden") for n in range(100))
+    assert len(_kinds(_broken(Readable("p9"), *many))) == 100
+
+
+def test_a_broken_request_about_a_known_job_tells_that_too() -> None:
+    life = life_in("queued")
+    bad = COMMANDS["bad request"](life)
+    assert isinstance(bad, c.RejectRequest)
+    refused = life.do(replace(bad, readable=Readable("p9")))
+    assert refused.outcome is Outcome.REFUSED
+    assert refused.why is not None
+    assert [p.type for p in refused.why.errors] == [
+        "t",
+        Reason.DUPLICATE_CONFLICT,
+        Reason.UNKNOWN_PROJECT,
+    ]
+
+
+def test_the_same_broken_content_again_is_nothing_though_the_registry_moved() -> None:
+    life = Life()
+    bad = COMMANDS["bad request"](life)
+    assert isinstance(bad, c.RejectRequest)
+    assert life.do(replace(bad, readable=Readable("p9"))).events
+    life.registry = replace(REGISTRY, unlisted_projects="allow")
+    assert life.do(bad).outcome is Outcome.IGNORED
