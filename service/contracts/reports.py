@@ -88,7 +88,8 @@ class ReportedMetric(BaseModel):
 class JobReport(BaseModel):
     """What every report says: which run of which job it is about.
 
-    `attempt` is the submission's, as the FL-API server was told it.
+    `attempt` is the submission's, as the FL-API server was told it; `path_id` too: the UUID that stood
+    in the paths of its calls.
     """
 
     model_config = _OPEN
@@ -96,6 +97,7 @@ class JobReport(BaseModel):
     job_id: Uuid
     attempt: Annotated[Int32, Field(ge=1)]
     model_id: Uuid | None = None
+    path_id: Uuid | None = None
     fl_backend_job_id: Text256 | None = None
     fl_client_name: Text256 | None = None
 
@@ -149,7 +151,7 @@ def report(event_type: str, data: Mapping[str, Any]) -> AnyReport:
 
 
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from spelled(data, "job_id", "model_id")
+    yield from spelled(data, "job_id", "model_id", "path_id")
     if valid.get("event_type") in _WITH_ROUND and valid.get("global_round", 0) is None:
         yield problem(("global_round",), "This event needs its round", "missing")
 
@@ -157,11 +159,18 @@ def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
 def to_command(model: AnyReport, envelope: Envelope) -> commands.Report:
     """The domain's command for an accepted report."""
     job, attempt, came_from = model.job_id, model.attempt, origin(envelope)
-    run_id, client = model.fl_backend_job_id, model.fl_client_name
+    run_id, client, path_id = model.fl_backend_job_id, model.fl_client_name, model.path_id
     if isinstance(model, StatusReported):
-        results = _results(model.results)
         return commands.ReportStatus(
-            job, attempt, came_from, run_id, client, model.status, model.detail, results
+            job,
+            attempt,
+            came_from,
+            run_id,
+            client,
+            model.status,
+            model.detail,
+            _results(model.results),
+            path_id=path_id,
         )
     if isinstance(model, RoundReported):
         return commands.ReportRound(
@@ -173,11 +182,16 @@ def to_command(model: AnyReport, envelope: Envelope) -> commands.Report:
             model.event_type,
             model.global_round,
             model.details,
+            path_id=path_id,
         )
     if isinstance(model, MetricsReported):
         metrics = tuple(_metric(metric, client) for metric in model.metrics)
-        return commands.ReportMetrics(job, attempt, came_from, run_id, client, metrics)
-    return commands.ReportLog(job, attempt, came_from, run_id, client, model.log, model.success)
+        return commands.ReportMetrics(
+            job, attempt, came_from, run_id, client, metrics, path_id=path_id
+        )
+    return commands.ReportLog(
+        job, attempt, came_from, run_id, client, model.log, model.success, path_id=path_id
+    )
 
 
 def _results(results: ReportedResults | None) -> Results | None:

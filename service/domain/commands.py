@@ -8,6 +8,7 @@ call that made an observation began.
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import datetime
 from uuid import UUID
 
@@ -88,6 +89,8 @@ class Report(Command):
     origin: Origin
     run_id: str | None = None
     fl_client_name: str | None = None
+    #: of the submission that the run came from, where its server tells it
+    path_id: UUID | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

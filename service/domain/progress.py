@@ -36,6 +36,8 @@ _ROUND_WORDS = {
 _SITE_STATES = {Lifecycle.CLIENT_RESULT_RECEIVED: "returned", Lifecycle.CLIENT_FAILED: "failed"}
 _RANK = {"training": 0, "returned": 1, "failed": 2}
 _HEARD = frozenset({JobState.RUNNING, JobState.COLLECTING, JobState.STOPPING})
+#: Those in which the attempt has a submission, so that a report can be told to be another run's.
+_KNOWN = _HEARD | {JobState.SUBMITTING}
 
 
 def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
@@ -46,6 +48,8 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
     attempt = job.attempt
     if attempt is None or command.attempt != attempt.number:
         return ignored("other_attempt", f"the job is at attempt {job.attempt_number}")
+    if job.state in _KNOWN and _of_another(job, attempt, command):
+        return ignored("other_run", _told(attempt, command))
     before: list[e.Event] = []
     if job.state is JobState.SUBMITTING:
         if command.run_id is None:
@@ -55,22 +59,29 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
         attempt = job.attempts[-1]
     elif job.state not in _HEARD:
         return ignored("not_running", f"the job is {job.state}")
-    elif _of_another(attempt, command.run_id):
-        return ignored("other_run", f"the attempt's run is {attempt.run_id}, not {command.run_id}")
     elif command.run_id is not None and (attempt.run_id is None or attempt.provisional):
         before = [e.RunKnown(at=facts.now, attempt=attempt.number, run_id=command.run_id)]
     events = _judge(job, attempt, command, facts)
     return happened(*before, *(events or [e.SignSeen(at=facts.now)]))
 
 
-def _of_another(attempt: Attempt, run_id: str | None) -> bool:
-    """Does a report speak of another run than the attempt's own, which is known for certain?"""
-    return (
-        run_id is not None
-        and attempt.run_id is not None
-        and not attempt.provisional
-        and run_id != attempt.run_id
-    )
+def _of_another(job: Job, attempt: Attempt, command: c.Report) -> bool:
+    """Does a report speak of another run than the attempt's own? A run id that is known for certain tells;
+    before that the path id does, where the report has one. An adapter that answers by the model's id tells
+    that instead: it can't be told from a former submission's."""
+    if command.run_id is not None and attempt.run_id is not None and not attempt.provisional:
+        return command.run_id != attempt.run_id
+    if command.path_id is None or command.path_id == job.asked.model_id:
+        return False
+    submission = attempt.submission
+    paths = () if submission is None else (submission.path_id, *submission.earlier_paths)
+    return command.path_id not in paths
+
+
+def _told(attempt: Attempt, command: c.Report) -> str:
+    if command.run_id is not None and attempt.run_id is not None and not attempt.provisional:
+        return f"the attempt's run is {attempt.run_id}, not {command.run_id}"
+    return f"path id {command.path_id} is of no submission of this attempt"
 
 
 def _judge(job: Job, attempt: Attempt, command: c.Report, facts: Facts) -> list[e.Event]:

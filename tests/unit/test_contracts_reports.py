@@ -16,6 +16,7 @@ from service.domain.values import Metric, Results
 from service.domain.vocabulary import ModelStatus
 
 JOB = "0b9f4c1e-6a53-4d9b-9d0e-3c7a5f2e1d01"
+PATH = "7d2f6a90-1c3b-5e48-9f1d-6b0a4c8e2f13"
 RUN: dict[str, Any] = {"job_id": JOB, "attempt": 2, "fl_backend_job_id": "r", "fl_client_name": "s"}
 
 
@@ -28,12 +29,31 @@ def test_status_with_results_and_unknown_fields() -> None:
         reports.STATUS_REPORTED,
         status="RESULTS_UPLOADED",
         results={"uri": "s3://r/x.zip", "sha256": "AB" * 32, "bytes": 2**33, "etag": "1"},
-        path_id="anything",
+        path_id=PATH,
+        reporter="anything",
     )
     assert isinstance(made, commands.ReportStatus)
     assert made.status is ModelStatus.RESULTS_UPLOADED
     assert made.results == Results("s3://r/x.zip", "ab" * 32, 2**33)
     assert (made.job_id, made.attempt, made.run_id, made.fl_client_name) == (UUID(JOB), 2, "r", "s")
+    assert made.path_id == UUID(PATH)
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        (reports.STATUS_REPORTED, {"status": "RUNNING"}),
+        (reports.ROUND_REPORTED, {"event_type": "ROUND_STARTED", "global_round": 1}),
+        (
+            reports.METRICS_REPORTED,
+            {"metrics": [{"label": "a", "result": 1, "global_round": 1}]},
+        ),
+        (reports.LOG_REPORTED, {"log": "x"}),
+    ],
+)
+def test_every_report_may_tell_its_submission(kind: str, own: dict[str, Any]) -> None:
+    assert _report(kind, **own, path_id=PATH).path_id == UUID(PATH)
+    assert _report(kind, **own).path_id is None
 
 
 def test_former_word_for_running() -> None:
@@ -75,6 +95,7 @@ def test_log() -> None:
         (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 0}, ("attempt",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 1.0}, ("attempt",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "job_id": JOB[:-1]}, ("job_id",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "path_id": "p"}, ("path_id",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "results": {}}, ("results", "uri")),
         (reports.ROUND_REPORTED, {"event_type": "x" * 65}, ("event_type",)),
         (reports.ROUND_REPORTED, {"event_type": ""}, ("event_type",)),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +18,12 @@ from tests.unit.domain_life import (
     COMMANDS,
     JOB,
     ORIGIN,
+    PATH,
     RESULTS,
     RUN,
+    TRUSTS,
     Life,
+    answer,
     life_in,
     request,
 )
@@ -155,6 +161,73 @@ def test_a_report_proves_that_the_submit_arrived() -> None:
     assert life.told()[-3:] == ["submitted", "running", "round_started"]
     assert life.there.attempts[0].run_id == RUN
     assert life.there.lease is None
+
+
+REPORTS: dict[str, dict[str, object]] = {
+    "error": {"status": ModelStatus.ERROR},
+    "results": {"status": ModelStatus.RESULTS_UPLOADED, "results": RESULTS},
+    "upload failed": {"status": ModelStatus.RESULTS_UPLOAD_FAILED},
+    "stopped": {"status": ModelStatus.STOPPED},
+    "round": {"event_type": "ROUND_STARTED", "global_round": 1},
+    "client failed": {"event_type": "CLIENT_FAILED", "global_round": 1, "fl_client_name": SLOTS[0]},
+    "metrics": {"metrics": (Metric("loss", 0.5, 1, SLOTS[0]),)},
+    "log": {"log": "a line"},
+}
+
+
+def _report(what: str, run_id: str | None, path_id: UUID | None = None) -> c.Command:
+    fields: dict[str, Any] = REPORTS[what]
+    kind = {"status": c.ReportStatus, "event_type": c.ReportRound, "metrics": c.ReportMetrics}
+    made = next((k for name, k in kind.items() if name in fields), c.ReportLog)
+    return made(JOB, 1, ORIGIN, run_id=run_id, path_id=path_id, **fields)
+
+
+@pytest.mark.parametrize("state", ["running pending", "running", "collecting", "stopping"])
+@pytest.mark.parametrize("what", REPORTS)
+def test_another_run_of_the_attempt_changes_nothing(state: str, what: str) -> None:
+    life = life_in(state)
+    before = life.there
+    for path_id in (None, PATH):
+        decision = life.do(_report(what, "run-of-somebody", path_id))
+        assert answer(decision) == "ignored:other_run"
+        assert life.there == before
+
+
+@pytest.mark.parametrize("what", REPORTS)
+@pytest.mark.parametrize("state", ["submitting", "stopping unsubmitted", "running provisional"])
+def test_a_run_not_known_for_certain_is_told_by_its_path_id(state: str, what: str) -> None:
+    def start() -> Life:
+        if state != "running provisional":
+            return life_in(state)
+        life = life_in("submitting")
+        life.do(c.KnowRun(JOB, 1, PATH, "guess", provisional=True))
+        return life
+
+    life = start()
+    before = life.there
+    assert answer(life.do(_report(what, "run-9", TRUSTS[0]))) == "ignored:other_run"
+    assert answer(life.do(_report(what, None, TRUSTS[0]))) == "ignored:other_run"
+    assert life.there == before
+    for path_id in (PATH, None, life.there.asked.model_id):
+        life = start()
+        life.do(_report(what, "run-9", path_id))
+        attempt = life.there.attempts[0]
+        assert (attempt.run_id, attempt.provisional) == ("run-9", False)
+
+
+def test_an_earlier_submission_of_the_attempt_is_its_own() -> None:
+    life = life_in("submitting")
+    again = replace(life.submission(), number=2, path_id=TRUSTS[1], earlier_paths=(PATH,))
+    life.do(c.OpenSubmission(JOB, 1, life.token, again))
+    assert life.do(_report("round", "run-9", PATH)).events
+    assert life.there.attempts[0].run_id == "run-9"
+
+
+def test_a_known_run_counts_whatever_path_it_names() -> None:
+    """An adapter that knows keys may name a run of a lease before, under its own path."""
+    life = life_in("running")
+    assert life.do(_report("round", RUN, TRUSTS[0])).events
+    assert life.do(_report("round", None, TRUSTS[0])).events == ()
 
 
 def test_rounds_only_move_forward() -> None:

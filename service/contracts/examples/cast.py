@@ -15,6 +15,7 @@ TRUSTS: Final = (NORTH, EAST, SOUTH)
 SLOTS: Final = ("Trust_1", "Trust_2", "Trust_3")
 QUERY: Final = "SELECT * FROM lesions WHERE year >= 2015"
 RUN: Final = "c5f0d9b2-7a41-4f11-8a55-0d2f9e6b7a10"
+PATH: Final = "7d2f6a90-1c3b-5e48-9f1d-6b0a4c8e2f13"
 TIME: Final = "2026-03-02T09:15:00Z"
 TRACE: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

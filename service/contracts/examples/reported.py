@@ -18,6 +18,7 @@ _RUN: Final[dict[str, Any]] = {"job_id": str(cast.JOB), "attempt": 1}
 _KNOWN: Final = {
     "model_id": str(cast.MODEL),
     "fl_backend_job_id": cast.RUN,
+    "path_id": cast.PATH,
     "fl_client_name": "Trust_1",
 }
 _VALID: Final[tuple[tuple[str, str, str, dict[str, Any]], ...]] = (
