@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.bundles.layout import Origin, Placed, as_json
+from service.bundles.model_config import rounds_problems
 from service.domain.values import JsonObject
 from service.domain.vocabulary import Reason
 from service.errors import Permanent
@@ -40,3 +41,11 @@ class EmbeddedLayout:
         placed += [Placed(_APP + path, Origin.MODEL, path) for path in files if path != _CONFIG]
         placed.append(Placed(_APP + _CONFIG, Origin.MADE, _CONFIG, as_json(config)))
         return placed
+
+    def refused(self, config: JsonObject) -> list[str]:
+        """The engine reads every setting of `IOverridableConfig` itself."""
+        ignore = config.get("IGNORE_RESULT_ERROR")
+        told = rounds_problems(config, "LOCAL_ROUNDS")
+        if ignore is not None and not isinstance(ignore, bool):
+            told.append("IGNORE_RESULT_ERROR must be true or false")
+        return told

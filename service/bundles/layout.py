@@ -55,6 +55,10 @@ class Layout(Protocol):
         """
         ...
 
+    def refused(self, config: JsonObject) -> list[str]:
+        """What the runtime would refuse of settings that another backend leaves to the app."""
+        ...
+
 
 def as_json(config: JsonObject) -> bytes:
     """A config file's bytes: the same config gives the same bytes."""

@@ -2,14 +2,15 @@
 
 Promise: the request wins key by key; weights speak of slots, as the FL runtimes do; a value that the
 runtime would silently drop (rounds out of range, an unknown aggregator, a weight that is no number
-from 0 to 1) is an error instead. Every other key is the app's own and passes untouched, `LOCAL_ROUNDS`
-and its variants in the model's file included.
+from 0 to 1) is an error instead, and so is what the backend's layout says that its runtime refuses. Every
+other key is the app's own and passes untouched, `LOCAL_ROUNDS` and its variants in the model's file
+included.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,9 +42,9 @@ def read(body: bytes) -> dict[str, Any]:
         # What came in can be written again, as UTF-8 too (an escaped lone surrogate can't).
         strict_json.dump(content)
     except ValueError as exc:
-        raise _bad(f"is not JSON: {str(exc)[:200]}") from exc
+        raise _bad(f"it is not JSON: {str(exc)[:200]}") from exc
     if not isinstance(content, dict):
-        raise _bad("must be a JSON object")
+        raise _bad("it must be a JSON object")
     return content
 
 
@@ -55,7 +56,7 @@ def job_type_of(request: Request, model_config: JsonObject) -> str:
     """
     named = request.job_type or model_config.get("job_type") or DEFAULT_JOB_TYPE
     if not isinstance(named, str):
-        raise _bad("has a job_type that is not text")
+        raise _bad("job_type must be text")
     return named.removesuffix(_ALIAS_END) or DEFAULT_JOB_TYPE
 
 
@@ -66,8 +67,11 @@ def effective(
     job_type: str,
     slots: Mapping[UUID, str],
     members: Mapping[UUID, str],
+    refused: Callable[[JsonObject], list[str]] = lambda _: [],
 ) -> dict[str, Any]:
     """What the run will read. `slots` are the participants', `members` all of the net's, by trust id.
+
+    `refused` names what the backend's own runtime would refuse, see `Layout.refused`.
 
     Raises:
         Permanent: `bad_model_config`, listing everything that is wrong.
@@ -77,7 +81,7 @@ def effective(
     config |= request.app_config
     if request.job_type is not None:
         config["job_type"] = job_type
-    problems = _rounds(config) + _aggregator(config)
+    problems = rounds_problems(config, "GLOBAL_ROUNDS") + refused(config) + _aggregator(config)
     if config.get("AGGREGATION_WEIGHTS") is not None:
         weights, wrong = _weights(config["AGGREGATION_WEIGHTS"], slots, members)
         config["AGGREGATION_WEIGHTS"] = weights
@@ -85,7 +89,7 @@ def effective(
     size = len(strict_json.write(config).encode())
     if size > _MOST_BYTES:
         problems.append(
-            f"with the request's settings is {size:,} bytes long; {_MOST_BYTES:,} are allowed: put "
+            f"with the request's settings it is {size:,} bytes long; {_MOST_BYTES:,} are allowed: put "
             "large values into a file of the model"
         )
     if problems:
@@ -93,14 +97,15 @@ def effective(
     return config
 
 
-def _rounds(config: JsonObject) -> list[str]:
-    rounds = config.get("GLOBAL_ROUNDS")
+def rounds_problems(config: JsonObject, name: str) -> list[str]:
+    """What is wrong with a number of rounds; nothing where it is not given."""
+    rounds = config.get(name)
     if rounds is None:
         return []
     whole = isinstance(rounds, int) and not isinstance(rounds, bool)
     if whole and _MIN_ROUNDS <= rounds <= _MAX_ROUNDS:
         return []
-    return [f"GLOBAL_ROUNDS must be a whole number from {_MIN_ROUNDS} to {_MAX_ROUNDS}"]
+    return [f"{name} must be a whole number from {_MIN_ROUNDS} to {_MAX_ROUNDS}"]
 
 
 def _aggregator(config: JsonObject) -> list[str]:
@@ -153,4 +158,4 @@ def _is_weight(value: object) -> bool:
 
 
 def _bad(problem: str) -> Permanent:
-    return Permanent(f"{CONFIG_FILE} of the model {problem}", code=Reason.BAD_MODEL_CONFIG)
+    return Permanent(f"{CONFIG_FILE} of the model: {problem}", code=Reason.BAD_MODEL_CONFIG)

@@ -195,7 +195,12 @@ class Staging:
         job_type = model_config.job_type_of(request, own)
         check_required(net.backend, job_type, model.files)
         config = model_config.effective(
-            request, own, job_type=job_type, slots=slots, members=net.members
+            request,
+            own,
+            job_type=job_type,
+            slots=slots,
+            members=net.members,
+            refused=_layout(net.backend).refused,
         )
         return config, job_type
 
@@ -207,13 +212,7 @@ class Staging:
         model: _Model,
         config: dict[str, Any],
     ) -> list[Placed]:
-        layout = LAYOUTS.get(backend)
-        if layout is None:
-            raise Permanent(
-                f"bundles for {backend.value} nets can't be staged by this version",
-                code=Reason.NO_SUCH_NET,
-            )
-        plan = layout.arrange(
+        plan = _layout(backend).arrange(
             job_type=job_type, template=list(template), files=list(model.files), config=config
         )
         check_safe(placed.destination for placed in plan)
@@ -284,6 +283,16 @@ class Staging:
                 "the SHA-256 is not the one that the request gives: " + _names(wrong),
                 code=Reason.DIGEST_MISMATCH,
             )
+
+
+def _layout(backend: FLBackend) -> Layout:
+    layout = LAYOUTS.get(backend)
+    if layout is None:
+        raise Permanent(
+            f"bundles for {backend.value} nets can't be staged by this version",
+            code=Reason.NO_SUCH_NET,
+        )
+    return layout
 
 
 def check_required(backend: FLBackend, job_type: str, files: Mapping[str, object]) -> None:

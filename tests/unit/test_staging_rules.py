@@ -159,6 +159,22 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         effective({"GLOBAL_ROUNDS": 0, "AGGREGATOR": "x"})
 
 
+def test_what_the_embedded_engine_would_refuse_is_told_beside_it() -> None:
+    own = {"GLOBAL_ROUNDS": 0, "LOCAL_ROUNDS": 1.5, "IGNORE_RESULT_ERROR": "no", "AGGREGATOR": "x"}
+    with pytest.raises(Permanent) as refused:
+        model_config.effective(
+            REQUEST,
+            own,
+            job_type="standard",
+            slots=SLOTS,
+            members=MEMBERS,
+            refused=EmbeddedLayout().refused,
+        )
+    told = refused.value.message.removeprefix("config.json of the model: ").split("; ")
+    assert [problem.split()[0] for problem in told] == list(own)
+    assert EmbeddedLayout().refused({"LOCAL_ROUNDS": None, "IGNORE_RESULT_ERROR": True}) == []
+
+
 def test_weights_speak_of_slots() -> None:
     weights = {str(A): 0.5, "Trust_2": 0.25, str(C): 0, str(uuid4()): 1}
     got = effective({}, config={"AGGREGATION_WEIGHTS": weights})
