@@ -60,10 +60,8 @@ def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
         return _review_queued(job, facts)
     request = job.asked
     attempt = job.attempt
-    why = not_approved(request, facts)
-    project = facts.registry.projects.get(request.project_id)
-    if why is not None and (project is None or project.on_revocation == "stop"):
-        return _revoked(job, why, facts)
+    if revoked(job, facts) is not None:
+        return stop_revoked(job, facts)
     if job.state is JobState.RUNNING and attempt is not None:
         limits = running_limits(request, attempt, job.progress, facts)
         passed = [(at, limit) for at, limit in limits if at <= facts.now]
@@ -78,8 +76,19 @@ def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
     return happened(e.Reviewed(at=facts.now, due_at=due))
 
 
-def _revoked(job: Job, why: Why, facts: Facts) -> Decision:
-    if job.stop is not None:
+def revoked(job: Job, facts: Facts) -> Why | None:
+    """Why a job on a net must be stopped: an approval was taken back, and the project does not let its
+    runs finish. None: it may go on."""
+    project = facts.registry.projects.get(job.asked.project_id)
+    if project is not None and project.on_revocation != "stop":
+        return None
+    return not_approved(job.asked, facts)
+
+
+def stop_revoked(job: Job, facts: Facts) -> Decision:
+    """Stop a job whose approvals were taken back, unless a stop was accepted before."""
+    why = revoked(job, facts)
+    if why is None or job.stop is not None:
         return happened(e.Reviewed(at=facts.now, due_at=None))
     stop = Stop(why.message, None, facts.now, Reason.APPROVAL_REVOKED)
     return stop_now(job, stop, facts)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.claim import not_approved
 from service.domain.decision import FENCED, Decision, happened, ignored
 from service.domain.facts import Facts
+from service.domain.fit import misfit
 from service.domain.job import Job
-from service.domain.limits import next_running_due
+from service.domain.limits import next_running_due, revoked, stop_revoked
 from service.domain.retry import fail_or_retry, give_back
 from service.domain.stop import stopped
 from service.domain.values import Attempt
 from service.domain.vocabulary import JobState, SlotState
+
+#: Code of a refused commit: whoever holds the job gives the net back.
+NET_UNFIT: Final = "net_unfit"
 
 
 def _fenced(job: Job | None, command: c.Leased) -> bool:
@@ -26,7 +32,10 @@ def _fenced(job: Job | None, command: c.Leased) -> bool:
 
 
 def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) -> Decision:
-    """Commit key, path id and the runs known before, so that the call that follows can be found again."""
+    """Commit key, path id and the runs known before, so that the call that follows can be found again.
+
+    Approvals and members are looked at once more: after this nothing holds the data back.
+    """
     if job is None or _fenced(job, command):
         return FENCED
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
@@ -34,9 +43,29 @@ def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) ->
     why = not_approved(job.asked, facts)
     if why is not None and job.state is JobState.PREPARING:
         return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    if revoked(job, facts) is not None:
+        return stop_revoked(job, facts)
+    unfit = _unfit(job, facts)
+    if unfit is not None:
+        return ignored(NET_UNFIT, unfit)
     return happened(
         e.SubmissionOpened(at=facts.now, attempt=command.attempt, submission=command.submission)
     )
+
+
+def _unfit(job: Job, facts: Facts) -> str | None:
+    """Why the net can't take the attempt any more, its registry having changed since the claim."""
+    attempt = job.attempt
+    if attempt is None:
+        return None
+    net = facts.registry.nets.get(attempt.net)
+    if net is None:
+        return f"net {attempt.net} left the registry"
+    why = misfit(net, job.asked, facts.nets.get(net.name))
+    if why is not None:
+        return f"net {net.name} {why}"
+    moved = [p.slot for p in attempt.participants if net.members[p.trust_id] != p.slot]
+    return f"no longer so named on net {net.name}: {', '.join(moved[:20])}" if moved else None
 
 
 def give_back_net(job: Job | None, command: c.GiveBack, facts: Facts) -> Decision:

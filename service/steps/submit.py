@@ -16,6 +16,7 @@ import structlog
 from service.domain import commands as c
 from service.domain.events import SubmissionOpened, Submitted
 from service.domain.job import Job
+from service.domain.submit import NET_UNFIT
 from service.domain.values import Submission, Why
 from service.domain.vocabulary import TRANSIENT_REASONS, JobState, Reason
 from service.errors import Ambiguous, Permanent, Transient, faultpoint
@@ -85,7 +86,7 @@ class Submit:
         except Transient as exc:
             return await self._later(held, trail, exc)
         trail.keyed = IDEMPOTENCY in ready.extensions
-        if not await self._open(held, ready):
+        if not await self._open(held, ready, trail):
             return False
         return await self._send(held, client, ready, trail)
 
@@ -133,7 +134,7 @@ class Submit:
         await self._kit.apply(held, command)
         log.info("net_given_back", job_id=str(held.job_id), code=why.code, told=why.message)
 
-    async def _open(self, held: Held, ready: Ready) -> bool:
+    async def _open(self, held: Held, ready: Ready, trail: _Trail) -> bool:
         """Commit the submission before it is sent. False: there is nothing to send any more."""
         until = clock() + self._kit.pace.doubt_patience_seconds
         pause = 0.05
@@ -151,10 +152,21 @@ class Submit:
             pause = min(pause * 2, 1.0)
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
             return True
+        if decision.why is not None and decision.why.code == NET_UNFIT:
+            await self._unfit(held, trail, decision.why.message)
+            return False
         job = await self._kit.refresh(held)
         if job.state is JobState.STOPPING:
             await self._stopper.stop(held)
         return False
+
+    async def _unfit(self, held: Held, trail: _Trail, told: str) -> None:
+        """The net lost a member since the claim. Under a key, a submission that was sent may still arrive."""
+        if trail.open_end and trail.keyed:
+            why = Why(Reason.SUBMIT_UNKNOWN, told)
+            await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+            return
+        await self._give_back(held, Transient(told, code=Reason.CLIENTS_UNAVAILABLE))
 
     async def _submission(self, ready: Ready) -> Submission:
         return Submission(

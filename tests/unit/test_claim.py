@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.unit.domain_life import (
     REGISTRY,
     TRUSTS,
     Life,
+    answer,
     life_in,
     request,
     without,
@@ -72,6 +74,36 @@ def test_a_revoked_approval_ends_it_before_the_submit() -> None:
     life.run("open")
     assert life.there.state is JobState.FAILED
     assert life.there.attempts[0].slot is SlotState.FREE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {t: s for t, s in NET.members.items() if t != TRUSTS[2]},
+        NET.members | {TRUSTS[2]: "Trust_9"},
+        None,
+    ],
+)
+@pytest.mark.parametrize("state", ["preparing", "submitting"])
+def test_a_member_that_left_the_net_is_sent_nothing(
+    state: str, members: dict[UUID, str] | None
+) -> None:
+    life = life_in(state)
+    nets = {} if members is None else {NET.name: replace(NET, members=members)}
+    life.registry = replace(REGISTRY, version=2, nets=nets)
+    before = life.there
+    assert answer(life.do(COMMANDS["open"](life))) == "ignored:net_unfit"
+    assert life.there == before
+    assert life.run("give back").there.state is JobState.QUEUED
+
+
+def test_a_submission_is_not_repeated_after_a_revocation() -> None:
+    life = life_in("submitting")
+    life.registry = without(TRUSTS[0])
+    life.run("open")
+    assert life.there.state is JobState.STOPPING
+    assert life.there.stop is not None
+    assert life.there.stop.code == Reason.APPROVAL_REVOKED
 
 
 def test_the_net_may_have_lost_a_member() -> None:

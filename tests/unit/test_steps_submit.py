@@ -326,6 +326,51 @@ def test_clients_that_went_away_give_the_net_back() -> None:
     run(story())
 
 
+def _lose_a_member(world: World) -> None:
+    members = {t: s for t, s in world.net.net.members.items() if s != "net-1-slot-1"}
+    world.change_net("net-1", members=members)
+
+
+def test_a_member_that_left_the_net_gives_it_back() -> None:
+    async def story() -> None:
+        world = World()
+        world.bundles.seconds = 2.0
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.PREPARING)
+        _lose_a_member(world)
+        await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
+        assert world.code(job_id) == Reason.CLIENTS_UNAVAILABLE
+        assert world.job(job_id).attempts[-1].slot is SlotState.FREE
+        await asyncio.sleep(60)
+        assert world.net.count("submit") == 0
+        await world.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_submission_is_not_repeated_on_a_net_that_lost_a_member(kind: str) -> None:
+    """Under a key, the first one may still arrive: its place is kept until the lists tell."""
+
+    async def story() -> None:
+        world = World(kind)
+        world.net.script["submit"] = ["lost_before"]
+        world.start()
+        job_id = world.ask()
+        await world.until(lambda: world.net.count("submit") == 1)
+        _lose_a_member(world)
+        keyed = kind == "keyed"
+        word = "Failed" if keyed else "RetryScheduled"
+        await world.until(lambda: word in world.words(job_id), 300)
+        why = Reason.SUBMIT_UNKNOWN if keyed else Reason.CLIENTS_UNAVAILABLE
+        assert world.code(job_id) == why
+        assert world.net.count("submit") == 1
+        await world.end()
+
+    run(story())
+
+
 def test_an_old_look_never_counts_against_a_client() -> None:
     async def story() -> None:
         world = World()
