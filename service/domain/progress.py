@@ -177,11 +177,15 @@ def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> 
         return [_as_log(command, facts)]
     number = command.global_round
     if number is None:
-        return [_as_log(command, facts)]
+        if word is not Lifecycle.CLIENT_FAILED:
+            return [_as_log(command, facts)]
+        number = 0  # it failed before the first round, and may never reach one
     slot = command.fl_client_name
     state = _SITE_STATES.get(word, "training")
     if not _is_news(job, word, number, slot, state):
-        return []
+        # Its site was heard of in a round since: the cause must not be lost for that.
+        late = command.global_round is None and not _failed_before(job, slot)
+        return [_as_log(command, facts, success=False)] if late else []
     details = dict(command.details or {})
     trust = next((p.trust_id for p in attempt.participants if p.slot == slot), None)
     text = details.get("error") or details.get("cause") or details.get("detail")
@@ -196,7 +200,7 @@ def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> 
         site_state=state,
         site_detail=str(text)[:500] if text and state == "failed" else None,
     )
-    return [*_running(job, attempt, facts), reported]
+    return [*_running(job, attempt, facts), reported] if number else [reported]
 
 
 def _is_news(job: Job, word: Lifecycle, number: int, slot: str | None, state: str) -> bool:
@@ -209,13 +213,18 @@ def _is_news(job: Job, word: Lifecycle, number: int, slot: str | None, state: st
     return seen is None or (number, _RANK[state]) > (seen.global_round, _RANK[seen.state])
 
 
-def _as_log(command: c.ReportRound, facts: Facts) -> e.LogRecorded:
+def _failed_before(job: Job, slot: str | None) -> bool:
+    """Was it told that the site failed before the first round?"""
+    return any(s.slot == slot and s.global_round == 0 for s in job.progress.sites)
+
+
+def _as_log(command: c.ReportRound, facts: Facts, success: bool = True) -> e.LogRecorded:
     parts = [command.event_type]
     if command.fl_client_name:
         parts.append(command.fl_client_name)
     if command.details:
         parts.append(", ".join(f"{k}={v}" for k, v in sorted(command.details.items())))
-    return e.LogRecorded(at=facts.now, log=": ".join(parts)[:8_000], success=True)
+    return e.LogRecorded(at=facts.now, log=": ".join(parts)[:8_000], success=success)
 
 
 # --- what an adapter's list shows -----------------------------------------------------------------

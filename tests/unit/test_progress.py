@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain import commands as c
+from service.domain import events as e
 from service.domain.values import Metric, Results
 from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState
 from tests.unit.domain_life import (
@@ -228,6 +229,62 @@ def test_a_known_run_counts_whatever_path_it_names() -> None:
     life = life_in("running")
     assert life.do(_report("round", RUN, TRUSTS[0])).events
     assert life.do(_report("round", None, TRUSTS[0])).events == ()
+
+
+def test_a_site_that_fails_before_the_first_round_is_told_with_its_cause() -> None:
+    life = life_in("running pending")
+    failed = c.ReportRound(
+        JOB, 1, ORIGIN, RUN, SLOTS[1], event_type="CLIENT_FAILED", details={"cause": "no data"}
+    )
+    assert answer(life.do(failed)) == "RoundReported"
+    event = life.events[-1]
+    assert isinstance(event, e.RoundReported)
+    assert event.word == "client_failed"
+    assert (event.global_round, event.trust_id, event.slot) == (0, TRUSTS[1], SLOTS[1])
+    assert (event.details, event.site_detail) == ({"cause": "no data"}, "no data")
+    site = life.there.progress.sites[0]
+    assert (site.slot, site.state, site.detail) == (SLOTS[1], "failed", "no data")
+    assert life.there.model_status is ModelStatus.INITIATED, "nothing trains yet"
+    life.do(failed)
+    assert life.told().count("client_failed") == 1
+    assert "log_recorded" not in life.told()
+
+
+def test_such_a_failure_heard_after_its_site_was_in_a_round_keeps_its_cause() -> None:
+    life = life_in("running")
+    life.do(_round("CLIENT_RESULT_RECEIVED", 1, SLOTS[1]))
+    life.do(
+        c.ReportRound(
+            JOB, 1, ORIGIN, RUN, SLOTS[1], event_type="CLIENT_FAILED", details={"cause": "no data"}
+        )
+    )
+    event = life.events[-1]
+    assert isinstance(event, e.LogRecorded)
+    assert event.success is False
+    assert "Trust_2" in event.log
+    assert "no data" in event.log
+    assert life.there.progress.sites[0].state == "returned"
+
+
+@pytest.mark.parametrize("field", ["error", "cause", "detail"])
+def test_a_failed_site_shows_the_cause_that_its_report_names(field: str) -> None:
+    life = life_in("running")
+    life.do(
+        c.ReportRound(
+            JOB,
+            1,
+            ORIGIN,
+            RUN,
+            SLOTS[0],
+            event_type="CLIENT_FAILED",
+            global_round=1,
+            details={"error": None, field: "ran out of memory" + "!" * 600},
+        )
+    )
+    detail = life.there.progress.sites[0].detail
+    assert detail is not None
+    assert detail.startswith("ran out of memory")
+    assert len(detail) == 500
 
 
 def test_rounds_only_move_forward() -> None:
