@@ -155,6 +155,7 @@ class Reason(StrEnum):
     ADAPTER_REJECTED = "adapter_rejected"
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     CLIENTS_UNAVAILABLE = "clients_unavailable"
+    MANIFEST_UNAVAILABLE = "manifest_unavailable"  #: seen at staging; `Waiting`'s word too
     SUBMIT_UNKNOWN = "submit_unknown"
     BACKEND_FAILED = "backend_failed"
     BACKEND_LOST = "backend_lost"
@@ -184,7 +185,12 @@ class Waiting(StrEnum):
 
 #: Reasons after which the same job may be tried again on a net; every other reason ends the job.
 TRANSIENT_REASONS = frozenset(
-    {Reason.ADAPTER_UNAVAILABLE, Reason.CLIENTS_UNAVAILABLE, Reason.BACKEND_LOST}
+    {
+        Reason.ADAPTER_UNAVAILABLE,
+        Reason.CLIENTS_UNAVAILABLE,
+        Reason.MANIFEST_UNAVAILABLE,
+        Reason.BACKEND_LOST,
+    }
 )
 
 #: Backends whose public adapter passes on only the number of participants, so that a subset of a net's

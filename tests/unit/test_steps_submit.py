@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.vocabulary import JobState, Reason, SlotState
+from service.domain.vocabulary import JobState, Reason, SlotState, Waiting
 from service.errors import Permanent, Transient
 from service.steps.pace import Pace
 from tests.unit.sim.fake_net import RealRun
@@ -421,6 +421,21 @@ def test_a_store_that_is_away_gives_the_net_back() -> None:
         assert world.code(job_id) == Reason.ADAPTER_UNAVAILABLE
         assert "S3" in str(job.reason)
         await world.until_state(job_id, JobState.COMPLETED, 300)
+        await world.end()
+
+    run(story())
+
+
+def test_a_manifest_that_is_away_at_staging_is_named_as_the_reason() -> None:
+    async def story() -> None:
+        world = World()
+        world.bundles.errors = [Transient("no manifest", code=Waiting.MANIFEST_UNAVAILABLE)]
+        world.start()
+        job_id = world.ask()
+        await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
+        assert world.code(job_id) == Reason.MANIFEST_UNAVAILABLE
+        await world.until_state(job_id, JobState.COMPLETED, 300)
+        assert world.job(job_id).attempt_number == 1
         await world.end()
 
     run(story())
