@@ -136,6 +136,7 @@ class LimitSettings(Section):
     collect_tries: Annotated[int, Field(ge=1, le=1_000)] = 20
     missing_lists: Annotated[int, Field(ge=1, le=100)] = 3
     missing_grace_seconds: Seconds = 30.0
+    net_gone_seconds: Seconds = 300.0
     backoff_seconds: Seconds = 5.0
     backoff_max_seconds: Seconds = 300.0
 

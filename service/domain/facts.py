@@ -27,6 +27,7 @@ class Limits:
     collect_tries: int = 20
     missing_lists: int = 3
     missing_grace_seconds: float = 30.0
+    net_gone_seconds: float = 300.0  #: how long a stop waits for a net that left the registry
     backoff_seconds: float = 5.0  #: first delay of a retry; doubles
     backoff_max_seconds: float = 300.0
 

@@ -258,7 +258,7 @@ def see_run(job: Job | None, command: c.SeeRun, facts: Facts) -> Decision:
         events = [e.SlotChanged(at=facts.now, attempt=attempt.number, slot=SlotState.FREE)]
     elif job.state is JobState.RUNNING:
         events = _see_running(job, attempt, command, slot, facts)
-    if not events and attempt.missed:
+    if not events and attempt.missing_since is not None:
         events = [e.SignSeen(at=facts.now)]
     return happened(*events) if events else ignored("nothing_new")
 
@@ -301,7 +301,7 @@ def miss_run(job: Job | None, command: c.MissRun, facts: Facts) -> Decision:
     if attempt.slot is SlotState.FREE:
         return ignored("free")
     missed = attempt.missed + 1
-    since = attempt.missing_since or command.began_at
+    since = (attempt.missing_since if attempt.missed else None) or command.began_at
     grace = timedelta(seconds=facts.limits.missing_grace_seconds)
     if missed < facts.limits.missing_lists or facts.now - since < grace:
         return happened(
@@ -336,7 +336,28 @@ def delay_try(job: Job | None, command: c.DelayTry, facts: Facts) -> Decision:
     if job.state is JobState.COLLECTING and job.tries + 1 >= facts.limits.collect_tries:
         why = Why(Reason.RESULTS_UPLOAD_FAILED, command.why.message)
         return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.QUARANTINED))
+    if job.state is JobState.STOPPING and job.attempt is not None:
+        return _delay_stop(job, job.attempt, facts)
     at = backoff(job, min(job.tries, 4), facts, command.retry_after)
-    if job.state is JobState.STOPPING:
-        at = facts.now + timedelta(seconds=min(30.0, 1.0 * 2 ** min(job.tries, 5)))
     return happened(e.TryDelayed(at=facts.now, next_try_at=at))
+
+
+def _delay_stop(job: Job, attempt: Attempt, facts: Facts) -> Decision:
+    """An abort is tried for as long as there is somebody to ask. A net that left the registry may come back
+    within a grace; after it the job ends, and the place waits for the net or an operator."""
+    at = facts.now + timedelta(seconds=min(30.0, 1.0 * 2 ** min(job.tries, 5)))
+    delayed = e.TryDelayed(at=facts.now, next_try_at=at)
+    since = attempt.missing_since
+    if attempt.net in facts.registry.nets:
+        back = since is not None and not attempt.missed
+        return happened(e.SignSeen(at=facts.now), delayed) if back else happened(delayed)
+    if since is None:
+        missing = e.RunMissed(
+            at=facts.now, attempt=attempt.number, missed=attempt.missed, missing_since=facts.now
+        )
+        return happened(missing, delayed)
+    if facts.now - since < timedelta(seconds=facts.limits.net_gone_seconds):
+        return happened(delayed)
+    code = Reason.SUBMIT_UNKNOWN if attempt.run_id is None else Reason.ADAPTER_UNAVAILABLE
+    text = f"net {attempt.net} left the registry before it showed that the run ended"
+    return happened(e.Failed(at=facts.now, reason=Why(code, text), slot=SlotState.QUARANTINED))

@@ -2,7 +2,8 @@
 
 Promise: a run is asked to end and then watched; the adapter's word that it was aborted proves nothing, its
 list does. A submission whose outcome is unknown is looked for first, so that the run it may have made is
-found. What can't be shown yet is tried again with a growing delay, for as long as it takes.
+found. What can't be shown yet is tried again with a growing delay, for as long as it takes; only where the
+net has left the registry the job ends after a grace, its place kept.
 """
 
 from __future__ import annotations

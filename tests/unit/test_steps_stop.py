@@ -9,7 +9,7 @@ import pytest
 from service.domain.vocabulary import JobState, Reason, SlotState
 from service.steps.pace import Pace
 from tests.unit.sim.virtual_time import run
-from tests.unit.sim.world import World
+from tests.unit.sim.world import LIMITS, World
 
 
 def test_a_running_job_is_stopped_within_two_seconds_on_a_quick_net() -> None:
@@ -191,6 +191,26 @@ def test_a_run_that_starts_after_it_was_shown_as_aborted_is_aborted_again() -> N
         await world.until(lambda: not world.net.alive(), 20)
         await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 120)
         assert world.state(job_id) is JobState.STOPPED
+        await world.end()
+
+    run(story())
+
+
+def test_a_stop_whose_net_left_the_registry_ends_and_keeps_the_place() -> None:
+    async def story() -> None:
+        world = World()
+        world.net.train_seconds = 10_000
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.RUNNING)
+        world.drop_net("net-1")
+        world.adapters.pop("net-1")
+        world.stop_job(job_id)
+        await asyncio.sleep(LIMITS.net_gone_seconds - 10)
+        assert world.state(job_id) is JobState.STOPPING
+        await world.until_state(job_id, JobState.FAILED, 60)
+        assert world.code(job_id) == Reason.ADAPTER_UNAVAILABLE
+        assert world.job(job_id).attempts[-1].slot is SlotState.QUARANTINED
         await world.end()
 
     run(story())

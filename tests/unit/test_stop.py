@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.domain.decision import Outcome
 from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState
-from tests.unit.domain_life import COMMANDS, NET, STATES, Life, life_in, without
+from tests.unit.domain_life import COMMANDS, NET, REGISTRY, STATES, Life, life_in, without
 
 _NOT_ALIVE = {"nothing", "rejected", "completed", "failed", "stopped"}
 ALIVE = [name for name in STATES if name.split()[0] not in _NOT_ALIVE]
@@ -121,3 +123,69 @@ def test_an_approval_taken_back(state: str, then: JobState, code: Reason) -> Non
     assert told.code == code
     life.do(COMMANDS["review"](life))
     assert life.told().count("stop_requested") <= 1
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("stopping", Reason.ADAPTER_UNAVAILABLE),
+        ("stopping unsubmitted", Reason.SUBMIT_UNKNOWN),
+    ],
+)
+def test_a_stop_whose_net_left_the_registry_ends_after_a_grace(state: str, code: Reason) -> None:
+    life = life_in(state)
+    life.registry = replace(REGISTRY, version=2, nets={})
+    for _ in range(2):
+        life.run("delay")
+        _take_again(life)
+        assert life.there.state is JobState.STOPPING
+    life.pass_seconds(life.limits.net_gone_seconds)
+    life.run("delay")
+    assert life.there.state is JobState.FAILED
+    assert life.there.reason is not None
+    assert life.there.reason.code == code
+    assert "left the registry" in life.there.reason.message
+    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+
+
+@pytest.mark.parametrize("sign", ["delay", "see running"])
+def test_a_net_that_comes_back_has_its_grace_anew(sign: str) -> None:
+    life = life_in("stopping")
+    gone = replace(REGISTRY, version=2, nets={})
+    life.registry = gone
+    life.run("delay")
+    _take_again(life)
+    life.pass_seconds(life.limits.net_gone_seconds)
+    life.registry = REGISTRY
+    life.run(sign)
+    assert life.there.attempts[0].missing_since is None
+    _take_again(life)
+    life.registry = gone
+    life.run("delay")
+    assert life.there.state is JobState.STOPPING
+
+
+def test_lists_after_a_nets_return_count_from_their_own_first_miss() -> None:
+    life = life_in("stopping")
+    life.registry = replace(REGISTRY, version=2, nets={})
+    life.run("delay")
+    life.pass_seconds(100)
+    life.registry = REGISTRY
+    life.run("miss")
+    assert life.there.attempts[0].missing_since == life.now
+    assert life.there.state is JobState.STOPPING
+
+
+def test_a_dead_adapter_of_a_registered_net_never_ends_a_stop() -> None:
+    life = life_in("stopping")
+    for _ in range(50):
+        life.run("delay")
+        _take_again(life)
+        life.pass_seconds(1_000)
+    assert life.there.state is JobState.STOPPING
+
+
+def _take_again(life: Life) -> None:
+    if life.there.lease is None:
+        life.pass_seconds(60)
+        life.run("take lease")
