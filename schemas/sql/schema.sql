@@ -25,7 +25,9 @@ CREATE TABLE net (
     occupied          integer NOT NULL DEFAULT 0 CHECK (occupied >= 0),
     status_body       text,
     version           bigint NOT NULL DEFAULT 0,
-    published_version bigint NOT NULL DEFAULT 0
+    published_version bigint NOT NULL DEFAULT 0,
+    -- What stands as {model_id} in the adapter's paths. Where it is the model, a net keeps one app of each.
+    path_id           text NOT NULL DEFAULT 'attempt' CHECK (path_id IN ('attempt', 'model'))
 );
 
 CREATE TABLE project (

@@ -37,6 +37,8 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
         return ignored("net_gone")
     if misfit(net, request, now) is not None or now.occupied >= net.capacity:
         return ignored("net_unfit")
+    if net.path_id == "model" and request.model_id in facts.models_taken.get(net.name, ()):
+        return ignored("model_taken", "the net still holds this model's app or results")
     online = [t for t in request.trust_ids if t in now.online]
     if len(online) < request.min_trusts:
         return ignored("trusts_gone")

@@ -43,5 +43,7 @@ class Facts:
     hub_paused: bool = False
     #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
+    #: by net with `path_id: model`: models whose app or results the next upload would replace
+    models_taken: Mapping[str, frozenset[UUID]] = field(default_factory=dict)
     #: a memory of `fit.candidates` for as long as these facts hold
     fits: dict[Any, list[Net]] = field(init=False, default_factory=dict, compare=False, repr=False)

@@ -187,6 +187,7 @@ class Applier:
             connection,
             projects=sorted(projects),
             new_jobs=job_ids(firsts),
+            claimed=[command.net for command in wanted if isinstance(command, c.Claim)],
         )
         return Fold(facts, EventLog(self._partitions), before, places)
 

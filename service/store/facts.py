@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -34,8 +34,10 @@ class FactReader:
         *,
         projects: Sequence[str] = (),
         new_jobs: Sequence[UUID] = (),
+        claimed: Iterable[str] = (),
     ) -> Facts:
-        """The facts for judging; running jobs of `projects` and past lives of `new_jobs` where asked."""
+        """The facts for judging; running jobs of `projects`, past lives of `new_jobs` and the models on the
+        `claimed` nets where asked."""
         row = await connection.fetchrow(Q["facts"])
         assert row is not None, "the registry row is made by the first migration"
         if row["version"] != self._registry.version:
@@ -52,6 +54,7 @@ class FactReader:
         if new_jobs:
             records = await connection.fetch(Q["retired"], new_jobs)
             retired = {r["job_id"]: r["content_hash"] for r in records}
+        by_model = [name for name in claimed if self._goes_by_model(name)]
         return Facts(
             now=row["now"],
             registry=self._registry,
@@ -61,6 +64,7 @@ class FactReader:
             project_running=running,
             hub_paused=row["hub_paused"],
             retired=retired,
+            models_taken=await models_taken(connection, by_model) if by_model else {},
         )
 
     async def registry(self, connection: Connection) -> Registry:
@@ -73,11 +77,23 @@ class FactReader:
         project = self._registry.projects.get(project_id)
         return project is not None and project.max_running_jobs is not None
 
+    def _goes_by_model(self, net: str) -> bool:
+        found = self._registry.nets.get(net)
+        return found is not None and found.path_id == "model"
+
     async def _reload(self, connection: Connection) -> None:
         row = await connection.fetchrow(Q["registry_document"])
         assert row is not None
         file = registry_file.parse(json.loads(row["document"]))
         self._registry = registry_file.to_registry(file, row["version"])
+
+
+async def models_taken(connection: Connection, nets: Sequence[str]) -> dict[str, frozenset[UUID]]:
+    """By net: the models that it works on, or whose results are still fetched from it."""
+    found: dict[str, set[UUID]] = {}
+    for row in await connection.fetch(Q["models_taken"], nets):
+        found.setdefault(row["net"], set()).add(row["model_id"])
+    return {name: frozenset(models) for name, models in found.items()}
 
 
 def read_nets(text: str | None) -> dict[str, NetNow]:

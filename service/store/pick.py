@@ -12,13 +12,17 @@ from uuid import UUID
 
 from service.domain import commands as c
 from service.store.database import Connection
+from service.store.facts import models_taken
 from service.store.statements import Q
 
 
 async def pick(connection: Connection, holder: str) -> list[c.Command]:
     """The claim of the best job on the emptiest net; nothing where none can start."""
     for net in await connection.fetch(Q["free_nets"]):
-        heads = await connection.fetch(Q["best_of_net"], net["name"], net["online"])
+        taken: frozenset[UUID] = frozenset()
+        if net["by_model"]:
+            taken = (await models_taken(connection, [net["name"]])).get(net["name"], taken)
+        heads = await connection.fetch(Q["best_of_net"], net["name"], net["online"], taken)
         if not heads or await connection.fetchval(Q["net_take"], net["name"]) is None:
             continue
         for head in heads:

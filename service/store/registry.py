@@ -47,7 +47,9 @@ async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
 
 async def _rows(connection: Connection, registry: Registry) -> None:
     for name, net in sorted(registry.nets.items()):
-        await connection.execute(Q["net_register"], name, net.capacity, sorted(net.members))
+        await connection.execute(
+            Q["net_register"], name, net.capacity, sorted(net.members), net.path_id
+        )
     await connection.execute(Q["nets_unregister"], list(registry.nets))
     for project_id, project in sorted(registry.projects.items()):
         await connection.execute(Q["project_register"], project_id, project.max_running_jobs)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import combinations
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.values import Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.vocabulary import FLJobStatus, JobState, Reason
 from service.store.registry import pause_hub, pause_net
 from service.store.store import Store
-from tests.integration.store_world import TRUSTS, World, net, opened, registry
+from tests.integration.store_world import TRUSTS, World, net, opened, registry, submission
 
 OVER = Why(Reason.MODEL_FILES_MISSING, "nothing to train")
 
@@ -155,3 +155,49 @@ async def test_what_is_paused_starts_nothing(migrated_env: dict[str, str]) -> No
 
 async def stop(w: World, jobs: Sequence[UUID]) -> None:
     await w.store.apply([c.RequestStop(job_id, "enough", "tests") for job_id in jobs])
+
+
+async def test_a_net_that_goes_by_the_model_takes_none_of_it_until_its_results_are_there(
+    migrated_env: dict[str, str],
+) -> None:
+    by_model = net("net-1", 3) | {"path_id": "model"}
+    async with opened(migrated_env, registry(nets=[by_model])) as w:
+        model = str(uuid4())
+        first, second = await w.ask(model_id=model), await w.ask(model_id=model)
+        other = await w.ask()
+        assert await claimed(w) == first
+        assert await claimed(w) == other, "jobs of the model hinder no other"
+        assert await claimed(w) is None
+        direct = await w.store.apply([c.Claim(second, "net-1", "me")])
+        assert direct[0].why is not None
+        assert direct[0].why.code == "model_taken"
+        job = await w.store.get(first)
+        assert job is not None
+        assert job.lease is not None
+        now = await w.store.now()
+        handed = submission(now)
+        await w.store.apply([c.OpenSubmission(first, 1, job.lease.token, handed)])
+        await w.store.apply([c.KnowRun(first, 1, handed.path_id, "run-1")])
+        began = await w.store.now()
+        done = c.SeeRun(first, 1, "run-1", FLJobStatus.FINISHED, None, began)
+        assert (await w.store.apply([done]))[0].outcome is Outcome.APPLIED
+        held = "SELECT count(*) FROM slot WHERE job_id = $1"
+        assert await w.pool.fetchval(held, first) == 0, (
+            "its place is free, its results are not here"
+        )
+        assert await claimed(w) is None
+        [job] = await w.store.take([JobState.COLLECTING], "me", 5)
+        assert job.lease is not None
+        await w.store.apply([c.StoreResults(first, 1, job.lease.token, None)])
+        assert await claimed(w) == second
+
+
+async def test_the_rule_of_a_net_follows_the_registry(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env, registry(nets=[net("net-1", 3)])) as w:
+        model = str(uuid4())
+        for _ in range(3):
+            await w.ask(model_id=model)
+        assert await claimed(w) is not None
+        assert await claimed(w) is not None
+        await w.register(registry(nets=[net("net-1", 3) | {"path_id": "model"}]))
+        assert await claimed(w) is None

@@ -64,6 +64,8 @@ class Life:
     registry: Registry = REGISTRY
     net: NetNow = NOW_OF_NET
     limits: Limits = LIMITS
+    hub_paused: bool = False
+    models_taken: dict[str, frozenset[UUID]] = field(default_factory=dict)
     now: datetime = BEGIN
     job: Job | None = None
     events: list[e.Event] = field(default_factory=list)
@@ -74,7 +76,14 @@ class Life:
         return self.job
 
     def facts(self) -> Facts:
-        return Facts(self.now, self.registry, {self.net.name: self.net}, limits=self.limits)
+        return Facts(
+            self.now,
+            self.registry,
+            {self.net.name: self.net},
+            limits=self.limits,
+            hub_paused=self.hub_paused,
+            models_taken=self.models_taken,
+        )
 
     def pass_seconds(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)

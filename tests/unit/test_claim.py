@@ -49,6 +49,34 @@ def test_the_net_is_looked_at_once_more(net: NetNow, answer: str) -> None:
     assert _claimed(life) == answer
 
 
+def test_nothing_is_claimed_while_the_service_is_paused() -> None:
+    """It may have been paused between the pick and this look."""
+    life = life_in("queued")
+    life.hub_paused = True
+    assert _claimed(life) == "hub_paused"
+    assert life.there.state is JobState.QUEUED
+    life.hub_paused = False
+    assert _claimed(life) == "preparing"
+
+
+@pytest.mark.parametrize(
+    ("path_id", "taken", "answer"),
+    [
+        ("model", True, "model_taken"),
+        ("model", False, "preparing"),
+        ("attempt", True, "preparing"),
+    ],
+)
+def test_a_net_that_goes_by_the_model_takes_one_attempt_of_it(
+    path_id: str, taken: bool, answer: str
+) -> None:
+    life = life_in("queued")
+    life.registry = replace(REGISTRY, nets={NET.name: replace(NET, path_id=path_id)})
+    model = life.there.asked.model_id if taken else TRUSTS[0]
+    life.models_taken = {NET.name: frozenset({model})}
+    assert _claimed(life) == answer
+
+
 def test_participants_are_the_requested_trusts_online_now() -> None:
     life = life_in("queued", asked=request(min_trusts=2))
     life.net = replace(NOW_OF_NET, online=frozenset(TRUSTS[1:]))

@@ -1,19 +1,30 @@
 -- name: free_nets
 -- Nets that could take a job now, the emptiest first; none while the whole service is paused.
-SELECT name, online FROM net
+SELECT name, online, path_id = 'model' AS by_model FROM net
 WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
   AND NOT (SELECT hub_paused FROM registry)
   AND NOT EXISTS (SELECT 1 FROM slot s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
 ORDER BY occupied::float / capacity, random() LIMIT 64
 
+-- name: models_taken
+-- Models that the net works on, or whose results are still fetched from it: on a net with `path_id: model`
+-- the next upload would replace their app and results.
+SELECT s.net, j.model_id FROM slot s JOIN job j USING (job_id) WHERE s.net = ANY($1::text[])
+UNION
+SELECT j.attempts::jsonb -> -1 ->> 'net', j.model_id FROM job j
+WHERE j.state = 'collecting' AND j.attempts::jsonb -> -1 ->> 'net' = ANY($1::text[])
+
 -- name: best_of_net
 -- The first job of each group that the net serves and whose project is under its limit: one probe a group.
+-- $3: models that must wait.
 SELECT h.job_id, g.project_id
 FROM net_group ng
 JOIN job_group g ON g.group_id = ng.group_id AND g.queued > 0
 LEFT JOIN project p ON p.project_id = g.project_id
 CROSS JOIN LATERAL (
     SELECT r.rank, r.created_at, r.job_id FROM ready r WHERE r.group_id = g.group_id
+      AND (cardinality($3::uuid[]) = 0 OR NOT EXISTS (
+          SELECT 1 FROM job j WHERE j.job_id = r.job_id AND j.model_id = ANY($3::uuid[])))
     ORDER BY r.rank, r.created_at, r.job_id LIMIT 2
 ) h
 WHERE ng.net = $1

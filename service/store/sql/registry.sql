@@ -5,8 +5,9 @@ SELECT version, document, hub_paused FROM registry FOR UPDATE
 UPDATE registry SET version = version + 1, document = $1, applied_at = now() RETURNING version
 
 -- name: net_register
-INSERT INTO net (name, capacity, members) VALUES ($1, $2, $3)
-ON CONFLICT (name) DO UPDATE SET registered = true, capacity = EXCLUDED.capacity, members = EXCLUDED.members
+INSERT INTO net (name, capacity, members, path_id) VALUES ($1, $2, $3, $4)
+ON CONFLICT (name) DO UPDATE SET registered = true, capacity = EXCLUDED.capacity, members = EXCLUDED.members,
+    path_id = EXCLUDED.path_id
 
 -- name: nets_unregister
 UPDATE net SET registered = false, answering = false, online = '{}' WHERE name <> ALL($1::text[])
