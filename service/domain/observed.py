@@ -47,6 +47,10 @@ class RunList:
     complete: bool
 
 
+#: The job and the attempt for which an adapter is called.
+About = tuple[UUID, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Handle:
     """Which submission a call is about: the headers and the path of the FL-API."""
@@ -58,6 +62,10 @@ class Handle:
     key: str
     known_runs: tuple[str, ...] = ()
     earlier_paths: tuple[UUID, ...] = ()
+
+    @property
+    def about(self) -> About:
+        return self.job_id, self.attempt
 
 
 @dataclass(frozen=True, slots=True)

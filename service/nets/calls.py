@@ -1,7 +1,7 @@
 """The FL-API, call by call: paths, headers, bodies, and what comes back as our values.
 
 Promise: everything raised is one of `service.errors`; uploads and submits go one at a time per net, all
-else never waits for them; every call of a submission names its job and attempt. A failing read or abort
+else never waits for them; every call for a job names it and its attempt. A failing read or abort
 is `Transient`, whatever the adapter says: only an upload or a submit can end a job.
 """
 
@@ -20,7 +20,7 @@ import structlog
 from service.contracts.fl import IClientStatus, IServerStatus, IStartTrainingBody
 from service.contracts.fl_lists import ListedRun, read_client_list, read_job_list
 from service.contracts.problems import storable
-from service.domain.observed import Handle, Health
+from service.domain.observed import About, Handle, Health
 from service.domain.registry import Net
 from service.domain.vocabulary import Reason
 from service.errors import Ambiguous, Invalid, Permanent, Transient
@@ -92,10 +92,16 @@ class Calls:
         except Invalid as exc:
             raise self._strange("clients") from exc
 
-    async def runs(self, **params: str) -> list[ListedRun]:
+    async def runs(self, about: About | None = None, **params: str) -> list[ListedRun]:
         """The runs that the adapter lists, in its order; `params` narrow the list where it knows them."""
         answer = await self._read(
-            Ask("list", "/list_jobs", self._timeouts.list, params=params or None)
+            Ask(
+                "list",
+                "/list_jobs",
+                self._timeouts.list,
+                headers=_headers(about),
+                params=params or None,
+            )
         )
         try:
             return read_job_list(answer.json())
@@ -131,13 +137,15 @@ class Calls:
         return storable(log)[-_MAX_LOG:] if isinstance(log, str) else None
 
     @asynccontextmanager
-    async def results(self, run_id: str) -> AsyncIterator[AsyncIterator[bytes] | None]:
+    async def results(
+        self, run_id: str, about: About | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes] | None]:
         """The results in chunks, None where there are none (404)."""
         ask = Ask(
             "results",
             f"/results/{_quoted(run_id)}",
             self._timeouts.results,
-            headers={"accept": "application/zip"},
+            headers={"accept": "application/zip"} | _headers(about),
             max_bytes=64 * _KIB,  # of an error's text
         )
         async with self._link.stream(ask) as (answer, chunks):
@@ -158,7 +166,7 @@ class Calls:
 
     async def upload(self, handle: Handle, body: IStartTrainingBody) -> None:
         """Hand over an app. Repeating it under the same path writes the same again."""
-        headers = _headers(handle) | {"Idempotency-Key": handle.key}
+        headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
         hidden = (body.cohort_query, body.project_id)
         async with self._changing:
             answer = await self._post_app(self.segment(handle), body, headers, hidden)
@@ -167,7 +175,7 @@ class Calls:
 
     async def submit(self, handle: Handle) -> str:
         """Run the app; the backend's id of the run. An answer that names none is `Ambiguous`."""
-        headers = _headers(handle) | {"Idempotency-Key": handle.key}
+        headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
         async with self._changing:
             answer = await self._link.ask(self._submission(self.segment(handle), headers))
         if not answer.ok:
@@ -185,16 +193,18 @@ class Calls:
         slots = sorted(self.net.members.values())[:1]
         body = IStartTrainingBody(project_id="none", cohort_query="", trusts=slots, bundle_urls=[])
         async with self._changing:
-            answer = await self._post_app(segment, body, _headers(handle), ())
+            answer = await self._post_app(segment, body, _headers(handle.about), ())
         if not answer.ok:
             raise read_error("upload", answer)
 
     async def probe_submit(self, handle: Handle, segment: UUID) -> Answer:
         """Submit what can't be run: the answer tells whether a submit is in flight."""
         async with self._changing:
-            return await self._link.ask(self._submission(segment, _headers(handle), judged=False))
+            return await self._link.ask(
+                self._submission(segment, _headers(handle.about), judged=False)
+            )
 
-    async def abort(self, run_id: str) -> None:
+    async def abort(self, run_id: str, about: About | None = None) -> None:
         """Ask for a run's end. That it was asked proves nothing: the list tells. A run that the adapter
         does not know (404) is none to abort."""
         answer = await self._link.ask(
@@ -203,6 +213,7 @@ class Calls:
                 f"/abort_job/{_quoted(run_id)}",
                 self._timeouts.abort,
                 method="DELETE",
+                headers=_headers(about),
                 max_bytes=64 * _KIB,
                 judged=False,
             )
@@ -261,8 +272,8 @@ def check_upload(slots: Sequence[str], urls: Sequence[str]) -> None:
         raise Permanent(f"an app without {what} is never uploaded", code=Reason.INTERNAL_ERROR)
 
 
-def _headers(handle: Handle) -> dict[str, str]:
-    return {"FL-Job-Id": str(handle.job_id), "FL-Attempt": str(handle.attempt)}
+def _headers(about: About | None) -> dict[str, str]:
+    return {} if about is None else {"FL-Job-Id": str(about[0]), "FL-Attempt": str(about[1])}
 
 
 def _run_id(answer: Answer) -> str | None:

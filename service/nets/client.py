@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from service.contracts.fl import IStartTrainingBody
-from service.domain.observed import Client, Found, Handle, Health, RunList
+from service.domain.observed import About, Client, Found, Handle, Health, RunList
 from service.domain.registry import Net
 from service.domain.vocabulary import FLJobStatus
 from service.nets.calls import Calls, check_upload
@@ -85,8 +85,8 @@ class AdapterClient:
     async def submit(self, handle: Handle) -> str:
         return await self._calls.submit(handle)
 
-    async def runs(self) -> RunList:
-        return await (await self._dialect()).runs()
+    async def runs(self, about: About | None = None) -> RunList:
+        return await (await self._dialect()).runs(about)
 
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
         return await (await self._dialect(extensions)).find_run(handle)
@@ -94,14 +94,16 @@ class AdapterClient:
     async def fence(self, handle: Handle, extensions: frozenset[str]) -> None:
         await (await self._dialect(extensions)).fence(handle)
 
-    async def abort(self, run_id: str) -> None:
-        await self._calls.abort(run_id)
+    async def abort(self, run_id: str, about: About | None = None) -> None:
+        await self._calls.abort(run_id, about)
 
     async def logs(self, run_id: str) -> str | None:
         return await self._calls.logs(run_id)
 
-    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
-        return self._calls.results(run_id)
+    def results(
+        self, run_id: str, about: About | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+        return self._calls.results(run_id, about)
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         return (self._known or self._careful).is_lost(listed, run_id)

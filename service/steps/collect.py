@@ -80,7 +80,7 @@ class Collect:
             await self._last_reports(held)
         if RESULTS not in look.extensions or attempt.run_id is None:
             return None
-        async with client.results(attempt.run_id) as chunks:
+        async with client.results(attempt.run_id, held.about) as chunks:
             if chunks is None:
                 return None
             held.require()

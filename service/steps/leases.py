@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 
 from service.domain.job import Job
+from service.domain.observed import About
 from service.errors import ServiceError
 from service.steps.pace import Pace
 from service.steps.ports import Store
@@ -48,6 +49,11 @@ class Held:
     @property
     def job_id(self) -> UUID:
         return self.job.job_id
+
+    @property
+    def about(self) -> About:
+        """The job and the attempt, as adapters are told them."""
+        return self.job.job_id, self.job.attempt_number
 
     @property
     def names(self) -> tuple[UUID, int, int]:

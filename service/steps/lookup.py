@@ -49,7 +49,7 @@ class Lookup:
         """
         net = client.net.name
         if IDEMPOTENCY not in extensions:
-            listed = [run.run_id for run in (await client.runs()).runs]
+            listed = [run.run_id for run in (await client.runs(handle.about)).runs]
             ours = await self._kit.store.known_runs(net, listed)
             known = (*handle.known_runs, *sorted(ours - set(handle.known_runs)))
             handle = replace(handle, known_runs=known)
@@ -57,7 +57,7 @@ class Lookup:
         for extra in found.extra_runs:
             log.warning("second_run_found", job_id=str(handle.job_id), net=net, run=extra)
             self._kit.seen.unwanted(net).add(extra)
-            await client.abort(extra)
+            await client.abort(extra, handle.about)
         return found
 
     async def settle(self, held: Held, client: NetClient) -> Verdict:

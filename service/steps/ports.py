@@ -16,6 +16,7 @@ from service.domain.commands import Command
 from service.domain.decision import Decision
 from service.domain.job import Job
 from service.domain.observed import (
+    About,
     Client,
     Found,
     Handle,
@@ -53,7 +54,7 @@ class NetClient(Protocol):
         urls: Sequence[str],
     ) -> None: ...
     async def submit(self, handle: Handle) -> str: ...
-    async def runs(self) -> RunList: ...
+    async def runs(self, about: About | None = None) -> RunList: ...
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
         """Look for the run that a submission with a lost answer may have made: by key, by the path id in
         the names, else by the difference to `known_runs`."""
@@ -63,12 +64,14 @@ class NetClient(Protocol):
         """Make sure that a late submit of this handle can't succeed any more (no-op where keys rule)."""
         ...
 
-    async def abort(self, run_id: str) -> None: ...
+    async def abort(self, run_id: str, about: About | None = None) -> None: ...
     async def logs(self, run_id: str) -> str | None:
         """The tail of a run's log, None where the adapter has none."""
         ...
 
-    def results(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
+    def results(
+        self, run_id: str, about: About | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
         """The results as a stream of chunks; None where there are none (404)."""
         ...
 

@@ -138,7 +138,9 @@ class Prepare:
             raise Transient(told, code=Reason.CLIENTS_UNAVAILABLE)
         if IDEMPOTENCY in look.extensions:
             return look, ()
-        return look, tuple(run.run_id for run in (await client.runs()).runs)
+        return look, tuple(
+            run.run_id for run in (await client.runs((job.job_id, attempt_of(job).number))).runs
+        )
 
     async def _upload(self, held: Held, client: NetClient, handle: Handle, staged: Staged) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""

@@ -9,7 +9,7 @@ other runtimes' runs as its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +18,7 @@ import structlog
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.events import Published, SlotChanged
-from service.domain.observed import Run, RunList, SlotRow
+from service.domain.observed import About, Run, RunList, SlotRow
 from service.domain.vocabulary import RUN_OVER
 from service.errors import Permanent, Transient
 from service.steps.kit import Kit
@@ -103,6 +103,7 @@ class Reconcile:
     ) -> None:
         """Abort what lives although its attempt is over, second runs of one submission, and strays where
         the registry says so."""
+        owners = {row.run_id: (row.job_id, row.attempt) for row in rows if row.run_id is not None}
         over = {row.run_id for row in rows if row.run_id is not None and not row.current}
         unwanted = self._kit.seen.unwanted(self._net)
         unwanted -= {run.run_id for run in listed.runs if run.status in RUN_OVER}
@@ -117,11 +118,11 @@ class Reconcile:
             wrong |= freed | (strays if client.net.strays == "abort" else set())
         for gone in self._aborts.keys() - live:
             del self._aborts[gone]
-        await self._abort(client, sorted(wrong))
+        await self._abort(client, {run_id: owners.get(run_id) for run_id in sorted(wrong)})
 
-    async def _abort(self, client: NetClient, run_ids: Iterable[str]) -> None:
+    async def _abort(self, client: NetClient, runs: Mapping[str, About | None]) -> None:
         pace = self._kit.pace
-        for run_id in run_ids:
+        for run_id, about in runs.items():
             again = self._aborts.setdefault(run_id, _Again(clock(), pace.orphan_abort_seconds))
             if clock() < again.at:
                 continue
@@ -129,7 +130,7 @@ class Reconcile:
             again.pause = min(again.pause * 2, pace.orphan_most_seconds)
             log.warning("orphan_aborted", net=self._net, run=run_id)
             try:
-                await client.abort(run_id)
+                await client.abort(run_id, about)
             except (Transient, Permanent) as exc:
                 log.info("abort_failed", net=self._net, run=run_id, error=exc.message)
 

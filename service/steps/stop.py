@@ -84,7 +84,7 @@ class Stopper:
         pace = self._kit.pace
         told = "the backend still shows the run"
         try:
-            await client.abort(run_id)
+            await client.abort(run_id, held.about)
         except (Transient, Permanent) as exc:
             told = exc.message
         faultpoint("stop.aborted")
@@ -93,7 +93,7 @@ class Stopper:
             held.require()
             began = await self._kit.store.now()
             try:
-                listed = await client.runs()
+                listed = await client.runs(held.about)
             except (Transient, Permanent) as exc:
                 told = exc.message
                 break

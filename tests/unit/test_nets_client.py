@@ -157,6 +157,26 @@ async def test_clients_by_slot() -> None:
     ]
 
 
+@pytest.mark.parametrize("extensions", [frozenset(), frozenset({"idempotency"})])
+@pytest.mark.parametrize("backend", list(FLBackend))
+async def test_every_call_for_a_job_names_it(
+    backend: FLBackend, extensions: frozenset[str]
+) -> None:
+    script = Script(409, {"detail": "no"})  # nothing in flight, nothing there
+    one = client(script, replace(NET, backend=backend))
+    script.status, script.body = 200, []
+    await one.runs(HANDLE.about)
+    await one.find_run(HANDLE, extensions)
+    await one.abort("run-1", HANDLE.about)
+    async with one.results("run-1", HANDLE.about):
+        pass
+    paths = {request.url.path.removeprefix("/api/").split("/")[0] for request in script.requests}
+    assert {"list_jobs", "abort_job", "results"} <= paths
+    for request in script.requests:
+        assert request.headers["fl-job-id"] == str(HANDLE.job_id), request.url
+        assert request.headers["fl-attempt"] == "2"
+
+
 @pytest.mark.parametrize("text", ["<html>", "{}", '"x"', "[" * 100_000])
 async def test_garbage_is_transient(text: str) -> None:
     one = client(Script(text=text))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from service.contracts.fl_lists import ListedRun
-from service.domain.observed import Found, Handle, Run, RunList
+from service.domain.observed import About, Found, Handle, Run, RunList
 from service.domain.vocabulary import FLJobStatus
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -25,7 +25,7 @@ class Dialect(Protocol):
         """Is the runtime behind the adapter up?"""
         ...
 
-    async def runs(self) -> RunList:
+    async def runs(self, about: About | None = None) -> RunList:
         """The runs, and whether the list is whole."""
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 from uuid import uuid5
 
-from service.domain.observed import Found, Handle, RunList
+from service.domain.observed import About, Found, Handle, RunList
 from service.domain.vocabulary import FLJobStatus, Reason
 from service.errors import Transient
 from service.nets.calls import Calls
@@ -37,15 +37,15 @@ class FlowerDialect:
         """It says `STOPPED`, with 200, when its runtime is down."""
         return (await self._calls.server_status() or "").upper() == "RUNNING"
 
-    async def runs(self) -> RunList:
-        listed = await self._calls.runs()
+    async def runs(self, about: About | None = None) -> RunList:
+        listed = await self._calls.runs(about)
         return RunList(tuple(map(seen, listed)), complete=len(listed) < _PAGE)
 
     async def find_run(self, handle: Handle) -> Found:
         """List once nothing is in flight any more."""
         if await self._in_flight(handle):
             return Found(None, doubt=_IN_FLIGHT)
-        return by_difference(await self._calls.runs(), handle)
+        return by_difference(await self._calls.runs(handle.about), handle)
 
     async def fence(self, handle: Handle) -> None:
         """Empty the app, and wait until nothing is in flight. An adapter that was restarted meanwhile forgot

@@ -7,7 +7,7 @@ not there. What it lists as aborted may start afterwards.
 
 from __future__ import annotations
 
-from service.domain.observed import Found, Handle, RunList
+from service.domain.observed import About, Found, Handle, RunList
 from service.domain.vocabulary import FLJobStatus
 from service.errors import Transient
 from service.nets.calls import Calls
@@ -25,8 +25,8 @@ class NvflareDialect:
         word = await self._calls.server_status()
         return word is not None and word.lower() != "shutdown"
 
-    async def runs(self) -> RunList:
-        listed = await self._calls.runs()
+    async def runs(self, about: About | None = None) -> RunList:
+        listed = await self._calls.runs(about)
         if any(run.status is FLJobStatus.RUNNING for run in listed):
             alive = await self._alive()
             if alive is not None:
@@ -52,7 +52,7 @@ class NvflareDialect:
         names = [handle.model_id] if shared else [handle.path_id, *reversed(handle.earlier_paths)]
         mine: list[str] = []
         for name in names:
-            listed = await self._calls.runs(name_prefix=str(name))
+            listed = await self._calls.runs(handle.about, name_prefix=str(name))
             mine += [
                 run.job_id
                 for run in listed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from service.domain.observed import Found, Handle, RunList
+from service.domain.observed import About, Found, Handle, RunList
 from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.nets.calls import Calls
 from service.nets.dialects.dialect import (
@@ -41,13 +41,14 @@ class OurDialect:
             return False
         return not (self._calls.net.backend is FLBackend.FLOWER and word.upper() == "STOPPED")
 
-    async def runs(self) -> RunList:
-        return RunList(tuple(map(seen, await self._calls.runs())), complete=True)
+    async def runs(self, about: About | None = None) -> RunList:
+        return RunList(tuple(map(seen, await self._calls.runs(about))), complete=True)
 
     async def find_run(self, handle: Handle) -> Found:
         if not self._knows_keys:
-            return by_difference(await self._calls.runs(), handle)
-        mine = [run.job_id for run in await self._calls.runs(idempotency_key=handle.key)]
+            return by_difference(await self._calls.runs(handle.about), handle)
+        listed = await self._calls.runs(handle.about, idempotency_key=handle.key)
+        mine = [run.job_id for run in listed]
         return Found(mine[0], extra_runs=tuple(mine[1:])) if mine else Found(None)
 
     async def fence(self, handle: Handle) -> None:

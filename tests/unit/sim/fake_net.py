@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from service.domain.observed import Client, Found, Handle, Health, Run, RunList
+from service.domain.observed import About, Client, Found, Handle, Health, Run, RunList
 from service.domain.registry import Net
 from service.domain.vocabulary import RUN_OVER, FLJobStatus
 from service.errors import Ambiguous, Permanent, Transient
@@ -114,7 +114,7 @@ class FakeNet:
             for slot in self.net.members.values()
         )
 
-    async def runs(self) -> RunList:
+    async def runs(self, about: About | None = None) -> RunList:
         self._plain(await self._enter("runs", "", "away"))
         now = self.now()
         return RunList(
@@ -148,7 +148,9 @@ class FakeNet:
         return Found(mine[0], extra_runs=tuple(mine[1:])) if mine else Found(None)
 
     @asynccontextmanager
-    async def results(self, run_id: str) -> AsyncIterator[AsyncIterator[bytes] | None]:
+    async def results(
+        self, run_id: str, about: About | None = None
+    ) -> AsyncIterator[AsyncIterator[bytes] | None]:
         self._plain(await self._enter("results", run_id, "away"))
         if self.results_of is None:
             yield None
@@ -230,7 +232,7 @@ class FakeNet:
         self.fenced |= {handle.path_id, *handle.earlier_paths}
         await asyncio.sleep(5.0)
 
-    async def abort(self, run_id: str) -> None:
+    async def abort(self, run_id: str, about: About | None = None) -> None:
         fault = await self._enter("abort", run_id, "away", "ignored")
         self._plain(fault)
         run = self.find(run_id)
