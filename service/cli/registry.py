@@ -27,26 +27,35 @@ def apply(
     Approvals that it takes back end queued jobs and stop running ones. A net that it leaves out while
     places are held there is named: nobody looks at its runs any more.
     """
-    version, changed, left = work(_apply(settings_of(env_file), file))
+    applied = work(apply_file(settings_of(env_file), file))
     if as_json:
-        say_json({"version": version, "changed": changed, "held_on_removed_nets": left})
-        return
-    print(f"registry version {version}{'' if changed else ' (nothing changed)'}")
-    for slot in left:
+        say_json(applied)
+    else:
+        say_applied(applied)
+
+
+def say_applied(applied: dict[str, Any]) -> None:
+    """What `apply_file` did, for people."""
+    nothing = "" if applied["changed"] else " (nothing changed)"
+    print(f"registry version {applied['version']}{nothing}")
+    for slot in applied["held_on_removed_nets"]:
         print(
             f"warning: net {slot['net']} is out of the registry with a place {slot['state']} for job "
             f"{slot['job_id']}, attempt {slot['attempt']}: put the net back until its runs are over"
         )
 
 
-async def _apply(settings: Settings, file: Path) -> tuple[int, bool, list[dict[str, Any]]]:
-    """Version, whether anything changed, and the places on nets that are out of the registry."""
+async def apply_file(settings: Settings, file: Path) -> dict[str, Any]:
+    """Version, whether anything changed, and the places on nets that are out of the registry.
+
+    Raises errors.Invalid: the file can't be read, or is no registry.
+    """
     version, changed = await stored.apply_registry_file(settings.database, file)
     async with pool_of(settings) as pool:
         slots = await Queries(pool).stuck_slots(0.0)
     kept = ("net", "job_id", "attempt", "state", "run_id", "job_state")
     left = [{key: slot[key] for key in kept} for slot in slots if not slot["registered"]]
-    return version, changed, left
+    return {"version": version, "changed": changed, "held_on_removed_nets": left}
 
 
 @app.command()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
+from service.cli.migrate import _migrate
 from service.contracts.stop import STOP_REQUESTED as STOP
 from service.domain import commands as c
 from service.domain.decision import Outcome
@@ -14,6 +17,7 @@ from service.domain.facts import Facts
 from service.domain.group import group_id, group_of
 from service.domain.vocabulary import JobState
 from service.errors import Invalid, Transient
+from service.settings import load
 from service.store.places import Groups
 from service.store.registry import pause_net, show
 from service.store.state_records import StateRecords
@@ -77,6 +81,24 @@ async def test_a_net_that_left_takes_no_job(migrated_env: dict[str, str]) -> Non
         assert job.attempt.net == "net-2"
         with pytest.raises(Invalid, match="net-1"):
             await pause_net(w.pool, "net-1", True)
+
+
+async def test_migrate_applies_the_registry_file(
+    fresh_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in fresh_env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.delenv("FL_REGISTRY_FILE", raising=False)
+    done, none = await _migrate(load())
+    assert (bool(done), none) == (True, None)
+    file = tmp_path / "registry.json"
+    monkeypatch.setenv("FL_REGISTRY_FILE", str(file))
+    with pytest.raises(Invalid, match=r"registry\.json"):
+        await _migrate(load())
+    file.write_text(json.dumps(registry()))
+    told = {"version": 1, "changed": True, "held_on_removed_nets": []}
+    assert await _migrate(load()) == ([], told)
+    assert await _migrate(load()) == ([], told | {"changed": False})
 
 
 async def test_a_new_net_serves_jobs_that_wait(migrated_env: dict[str, str]) -> None:
