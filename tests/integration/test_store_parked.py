@@ -174,3 +174,27 @@ async def test_what_can_no_longer_be_decoded_is_buried_alone(
         # Repaired, it may be sent again under its id.
         for event_id in ("old-1", "old-2"):
             assert (await w.tell(STATUS, running, event_id)).outcome is not Outcome.DUPLICATE
+
+
+async def test_a_stop_that_missed_its_job_ends_it_before_the_submit(
+    migrated_env: dict[str, str],
+) -> None:
+    """Stop and request were read from two partitions at once: neither transaction saw the other's rows."""
+    async with opened(migrated_env) as w:
+        job_id, elsewhere = uuid4(), uuid4()
+        told = await w.tell(STOP, {"job_id": str(job_id), "reason": "enough"})
+        assert told.outcome is Outcome.PARKED
+        await w.pool.execute("UPDATE parked SET job_id = $1", elsewhere)
+        await w.ask(job_id=str(job_id))
+        await w.pool.execute("UPDATE parked SET job_id = $1", job_id)
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.lease is not None
+        command = c.OpenSubmission(job_id, 1, job.lease.token, submission(await w.store.now()))
+        decision = (await w.store.apply([command]))[0]
+        assert decision.events == ()
+        after = await w.store.get(job_id)
+        assert after is not None
+        assert after.state is JobState.STOPPED
+        assert after.attempts[0].submission is None
+        assert await w.count("parked") == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.values import Metric, Results
-from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState
+from service.domain.vocabulary import FLJobStatus, JobState, ModelStatus, Reason, SlotState
 from tests.unit.domain_life import (
     COMMANDS,
     JOB,
@@ -295,13 +295,27 @@ def test_rounds_only_move_forward() -> None:
     assert life.there.progress.round == 3
 
 
-def test_an_old_list_judges_nothing() -> None:
-    life = life_in("running pending")
-    old = c.SeeRun(JOB, 1, RUN, None, None, life.now - timedelta(seconds=5))
+@pytest.mark.parametrize("state", ["running pending", "running", "completed freed", "stopped"])
+@pytest.mark.parametrize("status", list(FLJobStatus))
+def test_an_old_list_judges_nothing(state: str, status: FLJobStatus) -> None:
+    """The attempt moved while the adapter was asked."""
+    life = life_in(state)
+    began = life.there.attempts[0].changed_at - timedelta(seconds=1)
     before = life.there
-    life.do(old)
-    life.do(c.MissRun(JOB, 1, RUN, life.now - timedelta(seconds=5)))
-    assert life.there == before
+    for old in (c.SeeRun(JOB, 1, RUN, status, None, began), c.MissRun(JOB, 1, RUN, began)):
+        assert answer(life.do(old)) == "ignored:old_list"
+        assert life.there == before
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "collecting"])
+def test_an_absent_run_frees_the_place_of_a_job_that_needs_it_no_more(state: str) -> None:
+    life = life_in(state)
+    told, before = life.told(), life.there.state
+    life.run("miss")
+    assert life.there.attempts[0].slot is not SlotState.FREE
+    life.run("miss")
+    assert life.there.attempts[0].slot is SlotState.FREE
+    assert (life.there.state, life.told()) == (before, told)
 
 
 def test_a_run_is_lost_after_several_lists_and_a_grace_from_the_first_miss() -> None:

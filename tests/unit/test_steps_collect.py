@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
+from service.domain import commands as c
 from service.domain.facts import Limits
 from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient
+from service.steps.pace import Pace
+from tests.unit.sim.fake_net import FakeNet
 from tests.unit.sim.virtual_time import run
-from tests.unit.sim.world import World
+from tests.unit.sim.world import ORIGIN, World
 
 
 @pytest.mark.parametrize("kind", ["keyed", "named"])
@@ -111,6 +115,76 @@ def test_a_collector_that_died_is_followed_by_another() -> None:
         world.start()
         await world.until_state(job_id, JobState.COMPLETED, 60)
         assert world.words(job_id).count("Completed") == 1
+        await world.end()
+
+    run(story())
+
+
+class _Reporting(FakeNet):
+    """Its net publishes its rounds itself."""
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        return super().extensions | {"reports"}
+
+
+def _reporting_world() -> World:
+    world = World()
+    world.adapters["net-1"] = _Reporting(world.net.net, world.kind, rng=world.rng)
+    return world
+
+
+def _aggregated(world: World, job_id: UUID, number: int) -> None:
+    run_id = world.job(job_id).attempts[-1].run_id
+    told = c.ReportRound(
+        job_id, 1, ORIGIN, run_id, event_type="ROUND_AGGREGATED", global_round=number
+    )
+    world.store.do(told)
+
+
+def test_the_last_round_is_waited_for_before_the_end() -> None:
+    """The list may show the end before our consumer has read how it came about."""
+
+    async def story() -> None:
+        world = _reporting_world()
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.RUNNING)
+        _aggregated(world, job_id, 1)
+        await world.until_state(job_id, JobState.COLLECTING, 60)
+        await asyncio.sleep(5)
+        assert world.state(job_id) is JobState.COLLECTING
+        assert world.net.count("results") == 0
+        _aggregated(world, job_id, 2)
+        assert await world.until_state(job_id, JobState.COMPLETED, 60) < 2
+        done = world.store.log[-1][2]
+        assert getattr(done, "rounds", None) == 2
+        await world.end()
+
+    run(story())
+
+
+def test_a_last_round_that_never_comes_delays_the_end_and_no_more() -> None:
+    async def story() -> None:
+        world = _reporting_world()
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.COLLECTING, 60)
+        took = await world.until_state(job_id, JobState.COMPLETED, 60)
+        assert Pace().reports_seconds - 2 < took < Pace().reports_seconds + 5
+        await world.end()
+
+    run(story())
+
+
+def test_a_net_that_reports_nothing_is_not_waited_for() -> None:
+    async def story() -> None:
+        world = World()
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.RUNNING)
+        took = await world.until_state(job_id, JobState.COMPLETED, 60)
+        assert took < world.net.train_seconds + 5
         await world.end()
 
     run(story())

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.domain.vocabulary import JobState, Reason, SlotState, Waiting
+from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState, Waiting
 from service.errors import Permanent, Transient
 from service.steps.pace import Pace
-from tests.unit.sim.fake_net import RealRun
+from tests.unit.sim.fake_net import FakeNet, RealRun
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World
 
@@ -297,6 +297,55 @@ def test_a_second_run_of_a_submission_is_aborted() -> None:
         assert world.job(job_id).attempts[-1].run_id == first.run_id
         await world.until(lambda: not twin.alive(world.net.now()), 5)
         assert first.alive(world.net.now())
+        await world.end()
+
+    run(story())
+
+
+def test_a_second_run_is_aborted_until_it_ends_and_is_no_stray() -> None:
+    async def story() -> None:
+        world = World("named", net_options={"strays": "report"})
+        world.net.train_seconds = 10_000
+        world.net.script["submit"] = ["lost_after"]
+        world.net.script["find_run"] = ["away"]
+        world.net.script["abort"] = ["ignored", "away", "ignored"]
+        world.start()
+        job_id = world.ask()
+        await world.until(lambda: len(world.net.real) == 1)
+        first = world.net.real[0]
+        twin = RealRun("twin", first.handle, first.began, first.runs_for)
+        world.net.real.append(twin)
+        await world.until_state(job_id, JobState.RUNNING, 60)
+        await world.until(lambda: world.net.count("abort") == 3, 60)
+        assert world.store.nets["net-1"].strays == ()
+        await world.until(lambda: not twin.alive(world.net.now()), 60)
+        assert {about for _, call, about in world.net.calls if call == "abort"} == {"twin"}
+        await asyncio.sleep(5)
+        assert world.crews[0][0].kit.seen.unwanted("net-1") == set()
+        assert first.alive(world.net.now())
+        await world.end()
+
+    run(story())
+
+
+def test_a_run_that_a_late_answer_names_beside_the_reported_one_is_aborted() -> None:
+    async def story() -> None:
+        world = World("named")
+        world.net.train_seconds = 10_000
+        job_id = world.ask()
+
+        def twin(net: FakeNet, made: RealRun) -> None:
+            net.on_create = None
+            net.real.append(RealRun("told", made.handle, made.began, made.runs_for))
+            world.report(job_id, ModelStatus.RUNNING, "told")
+
+        world.net.on_create = twin
+        world.start()
+        await world.until_state(job_id, JobState.RUNNING, 60)
+        answered = world.net.real[0]
+        await world.until(lambda: not answered.alive(world.net.now()), 30)
+        assert world.job(job_id).attempts[-1].run_id == "told"
+        assert world.net.real[1].alive(world.net.now())
         await world.end()
 
     run(story())
