@@ -308,7 +308,7 @@ def test_a_second_run_is_aborted_until_it_ends_and_is_no_stray() -> None:
         world.net.train_seconds = 10_000
         world.net.script["submit"] = ["lost_after"]
         world.net.script["find_run"] = ["away"]
-        world.net.script["abort"] = ["ignored", "away", "ignored"]
+        world.net.script["abort"] = ["ignored", "away", "ignored", "ignored"]
         world.start()
         job_id = world.ask()
         await world.until(lambda: len(world.net.real) == 1)
@@ -316,7 +316,7 @@ def test_a_second_run_is_aborted_until_it_ends_and_is_no_stray() -> None:
         twin = RealRun("twin", first.handle, first.began, first.runs_for)
         world.net.real.append(twin)
         await world.until_state(job_id, JobState.RUNNING, 60)
-        await world.until(lambda: world.net.count("abort") == 3, 60)
+        await world.until(lambda: world.net.count("abort") == 4, 60)
         assert world.store.nets["net-1"].strays == ()
         await world.until(lambda: not twin.alive(world.net.now()), 60)
         assert {about for _, call, about in world.net.calls if call == "abort"} == {"twin"}
