@@ -15,16 +15,13 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-from pydantic import SecretStr
 
 from service.contracts import catalogue, inbound, registry_file, training
 from service.domain.decision import Decision
 from service.domain.facts import Limits
 from service.domain.values import Submission
 from service.domain.vocabulary import FLBackend
-from service.settings import DatabaseSettings
 from service.store.batch import Fence, Item, RecordRef
-from service.store.database import open_pool
 from service.store.facts import FactReader
 from service.store.outbox import Outbox
 from service.store.registry import apply_registry
@@ -171,8 +168,14 @@ async def opened(
     env: Mapping[str, str], document: Mapping[str, Any] | None = None, nets: Sequence[str] = ()
 ) -> AsyncIterator[World]:
     """A world with this registry (else `registry()`), whose nets answer with every trust online."""
-    settings = DatabaseSettings(dsn=SecretStr(env["FL_DATABASE__DSN"]), pool_size=10)
-    pool = await open_pool(settings)
+    # As the service's own, but for its second: a writer that stands still for longer loses its transaction,
+    # and a busy machine makes a test stand still.
+    pool = await asyncpg.create_pool(
+        env["FL_DATABASE__DSN"],
+        min_size=1,
+        max_size=10,
+        server_settings={"timezone": "UTC", "idle_in_transaction_session_timeout": "60000"},
+    )
     try:
         world = World(pool, make_store(pool))
         await world.register(document or registry())
