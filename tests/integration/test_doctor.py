@@ -132,8 +132,9 @@ async def test_places_that_nothing_frees(
         await w.pool.execute("UPDATE job SET changed_at = now() - interval '2 hours'")
         left = tmp_path / "left.yaml"
         left.write_text(yaml.safe_dump(registry(nets=[net("net-1", 1)])))
-        version, changed, held = await registry_command._apply(settings, left)
-        assert (version, changed) == (2, True)
+        applied = await registry_command.apply_file(settings, left)
+        held = applied["held_on_removed_nets"]
+        assert (applied["version"], applied["changed"]) == (2, True)
         assert [(slot["net"], slot["job_id"]) for slot in held] == [("net-2", str(job_ids[1]))]
         json.dumps(held)
         findings = [one async for one in examine(settings)]
