@@ -119,7 +119,8 @@ def test_an_interruption_of_the_last_step_stops_the_stack_too(
             process.send_signal(number)
             said = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert said.splitlines()[-1].startswith("interrupted")
+    # The driver may still speak of the connection that it lost: after this line or before it.
+    assert any(line.startswith("interrupted") for line in said.splitlines()), said
     assert "pending" not in said
     assert not _running(folder)
     assert not (folder / "env").exists()
