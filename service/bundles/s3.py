@@ -20,10 +20,7 @@ import aioboto3
 import structlog
 from aiobotocore.config import AioConfig
 from aiohttp import ClientError as HttpClientError
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from service.bundles.s3_errors import GONE, code_of, line_of, translated
 from service.domain.vocabulary import Reason

@@ -29,6 +29,7 @@ from service.contracts.outbound import (
     Position,
     ReasonShape,
     ResultsShape,
+    Truncated,
     WaitingShape,
 )
 from service.contracts.strict_json import write
@@ -132,9 +133,7 @@ class RefusedData(BaseModel):
     model_id: Uuid | None
     request_id: str
     reason: ReasonShape
-    truncated: list[str] | None = Field(
-        default=None, description="Members that were left out or cut since the record was too long"
-    )
+    truncated: Truncated = None
 
 
 #: The shape of each lifecycle word; those without own fields have the common ones.

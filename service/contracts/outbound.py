@@ -23,6 +23,12 @@ Count = Annotated[int, Field(ge=0)]
 Position = Annotated[int, Field(ge=1)]
 
 
+Truncated = Annotated[
+    list[str] | None,
+    Field(description="Members that were left out or cut since the record was too long"),
+]
+
+
 class ErrorItem(BaseModel):
     """One thing wrong with an input: path, text for people, stable kind for machines."""
 
@@ -107,9 +113,7 @@ class JobShape(BaseModel):
     net: str | None = None
     fl_backend: FLBackend | None = None
     fl_backend_job_id: str | None = None
-    truncated: list[str] | None = Field(
-        default=None, description="Members that were left out or cut since the record was too long"
-    )
+    truncated: Truncated = None
 
 
 class SubmissionShape(BaseModel):

@@ -67,14 +67,12 @@ def candidates(request: Request, facts: Facts) -> list[Net]:
     wants = (request.fl_backend, request.trust_ids, request.resources)
     found = facts.fits.get(wants)
     if found is None:
-        nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
-        found = [n for n in nets if misfit(n, request, facts.nets.get(n.name)) is None]
-        facts.fits[wants] = found
+        found = facts.fits[wants] = serving(request, facts, whole=True)
     return found
 
 
-def serving(part: Readable, facts: Facts, whole: bool) -> list[Net]:
-    """The nets, by name, that nothing in a part of a request speaks against; `whole` as for `misfit`."""
+def serving(part: Request | Readable, facts: Facts, whole: bool) -> list[Net]:
+    """The nets, by name, that nothing in a request or a part of it rules out; `whole` as for `misfit`."""
     nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
     return [n for n in nets if misfit(n, part, facts.nets.get(n.name), whole) is None]
 

@@ -12,8 +12,8 @@ from service.domain.frozen import dataclass
 from service.domain.values import Request, Resources
 from service.domain.vocabulary import FLBackend
 
-#: Orders UUIDs as they order themselves, at a fifth of the cost.
-_NUMBER: Final = attrgetter("int")
+#: Key that orders UUIDs as they and Postgres order them, at a fifth of the cost of their own comparison.
+by_number: Final = attrgetter("int")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def group_of(request: Request) -> Group:
     return Group(
         request.project_id,
         request.fl_backend,
-        tuple(sorted(request.trust_ids, key=_NUMBER)),
+        tuple(sorted(request.trust_ids, key=by_number)),
         request.min_trusts,
         request.resources,
     )

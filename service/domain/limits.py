@@ -60,8 +60,9 @@ def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
         return _review_queued(job, facts)
     request = job.asked
     attempt = job.attempt
-    if revoked(job, facts) is not None:
-        return stop_revoked(job, facts)
+    why = revoked(job, facts)
+    if why is not None:
+        return stop_revoked(job, why, facts)
     if job.state is JobState.RUNNING and attempt is not None:
         limits = running_limits(request, attempt, job.progress, facts)
         passed = [(at, limit) for at, limit in limits if at <= facts.now]
@@ -85,10 +86,9 @@ def revoked(job: Job, facts: Facts) -> Why | None:
     return not_approved(job.asked, facts)
 
 
-def stop_revoked(job: Job, facts: Facts) -> Decision:
-    """Stop a job whose approvals were taken back, unless a stop was accepted before."""
-    why = revoked(job, facts)
-    if why is None or job.stop is not None:
+def stop_revoked(job: Job, why: Why, facts: Facts) -> Decision:
+    """Stop a job for what `revoked` says of it, unless a stop was accepted before."""
+    if job.stop is not None:
         return happened(e.Reviewed(at=facts.now, due_at=None))
     stop = Stop(why.message, None, facts.now, Reason.APPROVAL_REVOKED)
     return stop_now(job, stop, facts)

@@ -48,8 +48,8 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
     attempt = job.attempt
     if attempt is None or command.attempt != attempt.number:
         return ignored("other_attempt", f"the job is at attempt {job.attempt_number}")
-    if job.state in _KNOWN and _of_another(job, attempt, command):
-        return ignored("other_run", _told(attempt, command))
+    if job.state in _KNOWN and (told := _of_another(job, attempt, command)):
+        return ignored("other_run", told)
     before: list[e.Event] = []
     if job.state is JobState.SUBMITTING:
         if command.run_id is None:
@@ -65,22 +65,20 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
     return happened(*before, *(events or [e.SignSeen(at=facts.now)]))
 
 
-def _of_another(job: Job, attempt: Attempt, command: c.Report) -> bool:
-    """Does a report speak of another run than the attempt's own? A run id that is known for certain tells;
-    before that the path id does, where the report has one. An adapter that answers by the model's id tells
-    that instead: it can't be told from a former submission's."""
+def _of_another(job: Job, attempt: Attempt, command: c.Report) -> str | None:
+    """Why a report speaks of another run than the attempt's own, in words; None: it may be its own. A run id
+    that is known for certain tells; before that the path id does, where the report has one. An adapter that
+    answers by the model's id tells that instead: it can't be told from a former submission's."""
     if command.run_id is not None and attempt.run_id is not None and not attempt.provisional:
-        return command.run_id != attempt.run_id
+        if command.run_id == attempt.run_id:
+            return None
+        return f"the attempt's run is {attempt.run_id}, not {command.run_id}"
     if command.path_id is None or command.path_id == job.asked.model_id:
-        return False
+        return None
     submission = attempt.submission
     paths = () if submission is None else (submission.path_id, *submission.earlier_paths)
-    return command.path_id not in paths
-
-
-def _told(attempt: Attempt, command: c.Report) -> str:
-    if command.run_id is not None and attempt.run_id is not None and not attempt.provisional:
-        return f"the attempt's run is {attempt.run_id}, not {command.run_id}"
+    if command.path_id in paths:
+        return None
     return f"path id {command.path_id} is of no submission of this attempt"
 
 

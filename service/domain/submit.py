@@ -43,8 +43,9 @@ def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) ->
     why = not_approved(job.asked, facts)
     if why is not None and job.state is JobState.PREPARING:
         return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
-    if revoked(job, facts) is not None:
-        return stop_revoked(job, facts)
+    why = revoked(job, facts)
+    if why is not None:
+        return stop_revoked(job, why, facts)
     unfit = _unfit(job, facts)
     if unfit is not None:
         return ignored(NET_UNFIT, unfit)

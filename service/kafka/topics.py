@@ -16,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
 from service.contracts import catalogue
-from service.contracts.cut import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+from service.contracts.cut import MAX_MESSAGE_BYTES
 from service.errors import Invalid, Transient
 from service.kafka.clients import admin, within
 from service.kafka.connection import Connection

@@ -42,7 +42,7 @@ class Publisher:
         states: States,
         state_bytes: int = BODY_BYTES,
     ) -> None:
-        """`state_bytes`: the largest body of a state record that its topic takes, in bytes."""
+        """`state_bytes`: the largest body of a state record, in bytes; a longer one is cut here."""
         self._producer = producer
         self._stream = stream
         self._stream_id = str(stream.id).encode()

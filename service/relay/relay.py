@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from service.contracts.cut import MAX_MESSAGE_BYTES, RESERVE
+from service.contracts.cut import BODY_BYTES, MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
 from service.kafka.clients import BrokerAway, Producer, TooLarge, within
 from service.kafka.connection import Connection
@@ -143,7 +143,7 @@ class Relay:
                     stream,
                     self._topics.job_state,
                     self._states,
-                    sizes[self._topics.job_state] - RESERVE,
+                    min(BODY_BYTES, sizes[self._topics.job_state] - RESERVE),
                 )
                 turn = _Turn(
                     session, publisher, found.published, self._options, self.status, accept

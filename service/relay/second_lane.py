@@ -18,11 +18,12 @@ from uuid import UUID, uuid5
 import structlog
 
 from service.contracts import envelope, net_status
+from service.contracts.cut import MAX_MESSAGE_BYTES
 from service.contracts.placement import partition_for
 from service.errors import Transient
 from service.kafka.clients import Batch, Producer
 from service.kafka.connection import Connection
-from service.kafka.topics import MAX_MESSAGE_BYTES, Topics, max_message_bytes
+from service.kafka.topics import Topics, max_message_bytes
 from service.relay.dead_letters import RESERVE, dead_record, record_bytes
 from service.relay.lease import Held, Lease
 from service.relay.options import RelayOptions

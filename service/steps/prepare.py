@@ -97,7 +97,7 @@ class Prepare:
         job, attempt = held.job, attempt_of(held.job)
         path_id = path_id_of(job.job_id, attempt.number, attempt.leases, reopened)
         (look, known), staged = await all_of(
-            self._net_ready(job, client),
+            self._net_ready(held, client),
             self._kit.bundles.stage(
                 job.asked,
                 net=client.net,
@@ -123,10 +123,10 @@ class Prepare:
         number = max(attempt.leases, before.number + 1 if before is not None else 1)
         return Ready(number, handle, staged, look.extensions)
 
-    async def _net_ready(self, job: Job, client: NetClient) -> tuple[Look, tuple[str, ...]]:
+    async def _net_ready(self, held: Held, client: NetClient) -> tuple[Look, tuple[str, ...]]:
         """A look at the net in which all participants are online, and the runs that it lists now, where a
         lost answer would be looked for among them. An old look never counts against a client."""
-        slots = {p.slot for p in attempt_of(job).participants}
+        slots = {p.slot for p in attempt_of(held.job).participants}
         look = self._kit.seen.last(client.net.name, self._kit.pace.idle_poll_seconds * 2)
         if look is None or not slots <= look.online:
             look = await self._kit.seen.look(client)
@@ -138,9 +138,7 @@ class Prepare:
             raise Transient(told, code=Reason.CLIENTS_UNAVAILABLE)
         if IDEMPOTENCY in look.extensions:
             return look, ()
-        return look, tuple(
-            run.run_id for run in (await client.runs((job.job_id, attempt_of(job).number))).runs
-        )
+        return look, tuple(run.run_id for run in (await client.runs(held.about)).runs)
 
     async def _upload(self, held: Held, client: NetClient, handle: Handle, staged: Staged) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""

@@ -84,18 +84,19 @@ class EventLog:
         self, job_id: UUID | None, model_id: UUID | None, origin: Origin, why: Why, at: datetime
     ) -> None:
         """An answer about a request that changed nothing."""
-        subject = job_id or model_id
-        if subject is None:
+        about = job_id or model_id
+        if about is None:
             raise ValueError("a refusal needs a job or a model")
+        subject = str(about)
         self.rows.append(
             (
-                self.place(str(subject)),
+                self.place(subject),
                 (
-                    outbound.refusal_id(subject, origin.source, origin.event_id),
+                    outbound.refusal_id(about, origin.source, origin.event_id),
                     job_id,
                     None,
                     lifecycle.REFUSED,
-                    str(subject),
+                    subject,
                     at,
                     fitting(lifecycle.refusal(job_id, model_id, origin.event_id, why)),
                     origin.event_id,

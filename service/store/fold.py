@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from service.domain.commands import Command
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.facts import Facts
+from service.domain.group import by_number
 from service.domain.job import Job, evolve
 from service.domain.values import Origin, Request
 from service.domain.vocabulary import JobState
@@ -93,7 +93,7 @@ class Fold:
     def changed(self) -> list[Job]:
         """Loaded jobs that are not what they were, in the order of their ids."""
         moved = [job_id for job_id, old in self.before.items() if self.jobs[job_id] is not old]
-        return [self.jobs[job_id] for job_id in sorted(moved, key=_NUMBER)]
+        return [self.jobs[job_id] for job_id in sorted(moved, key=by_number)]
 
     def new_groups(self) -> dict[UUID, Request]:
         """The groups of the new jobs, each with one of its requests."""
@@ -121,10 +121,6 @@ class Fold:
         }
 
 
-#: Orders UUIDs as Postgres does, without the cost of their own comparison.
-_NUMBER: Final = attrgetter("int")
-
-
 def origin_of(command: object) -> Origin | None:
     """The event that a command came from; None for a step's."""
     request = getattr(command, "request", None)
@@ -134,4 +130,4 @@ def origin_of(command: object) -> Origin | None:
 
 def job_ids(commands: Sequence[object]) -> list[UUID]:
     """The jobs that commands are about, each once, in lock order."""
-    return sorted({c.job_id for c in commands if isinstance(c, Command)}, key=_NUMBER)
+    return sorted({c.job_id for c in commands if isinstance(c, Command)}, key=by_number)

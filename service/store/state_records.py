@@ -7,7 +7,6 @@ from typing import Final
 from uuid import UUID
 
 from service.contracts import state
-from service.contracts.cut import fitting
 from service.store.database import Pool, reading
 
 _SELECT: Final = f"SELECT {', '.join(state.COLUMNS)} FROM job WHERE job_id = ANY($1::uuid[])"
@@ -28,7 +27,7 @@ class StateRecords:
         return {
             row["job_id"]: (
                 str(row["job_id"]).encode(),
-                fitting(state.assemble(**dict(row))).encode(),
+                state.assemble(**dict(row)).encode(),
                 row["sequence"],
             )
             for row in rows
