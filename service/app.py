@@ -31,6 +31,7 @@ from service.domain.facts import JobTypes, Limits
 from service.domain.vocabulary import FLBackend, JobState
 from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
+from service.ingest.reading import Reading
 from service.ingest.status import IngestStatus
 from service.kafka.topics import Topics, ensure_topics, raise_errors
 from service.nets import Nets
@@ -46,6 +47,7 @@ from service.store.apply import Committed
 from service.store.database import Pool, close_pool, on_retry, open_pool
 from service.store.facts import FactReader
 from service.store.outbox import Outbox
+from service.store.queries import Queries
 from service.store.registry import apply_registry_file
 from service.store.state_records import StateRecords
 from service.store.store import Store
@@ -236,6 +238,7 @@ def _build(app: App) -> None:
             app.store,
             app.nets,
             app.bundles,
+            Reading(Queries(app.pool), settings.kafka),
             _pace(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             on_step=app.metrics.on_step,

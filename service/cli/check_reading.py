@@ -9,6 +9,8 @@ from typing import Final
 
 from service.cli.finding import Finding, failed, ok, warning
 from service.errors import Transient
+from service.ingest.assignment import Place
+from service.ingest.reading import lag
 from service.kafka.groups import log_ends, members
 from service.kafka.topics import Topics
 from service.settings import Settings
@@ -17,8 +19,6 @@ from service.store.queries import Queries
 #: A service that reads moves its offsets, over markers too, well within this.
 _STANDS_SECONDS: Final = 8.0
 _LOOKS: Final = 8
-
-Place = tuple[str, int]
 
 
 async def reading_on(
@@ -54,12 +54,6 @@ async def reading_on(
         yield warning("consumer group", told, look)
     if not standing:
         yield ok("consumer group", f"{count} member(s) in {group}; {_by_topic(behind, inbound)}")
-
-
-def lag(stored: Mapping[Place, int], ends: Mapping[Place, tuple[int, int]]) -> dict[Place, int]:
-    """Records that wait, by partition where any do. What was never read waits from the log's start."""
-    found = {place: end - stored.get(place, start) for place, (start, end) in ends.items()}
-    return {place: count for place, count in found.items() if count > 0}
 
 
 async def _standing(

@@ -4,10 +4,13 @@ Promise: the results are streamed, hashed on the way, and stand in the store bef
 An adapter without the `results` extension, or without results, completes the job without them. A try that
 fails is repeated with a growing delay, and without training again. A net that reports its rounds is given
 time for the last of them: the list may show the end before our consumer has read how it came about, most of
-all when this process has just replaced one that was killed.
+all when it has been away.
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
 
 import structlog
 
@@ -56,9 +59,16 @@ class Collect:
             self._kit.bells.nudge(attempt_of(job).net)
 
     async def _last_reports(self, held: Held) -> None:
-        """Wait until the last round was heard of, but not for ever: a report may be lost for good."""
-        until = clock() + self._kit.pace.reports_seconds
-        while clock() < until:
+        """Wait until the last round was heard of. A report may be lost for good: it is given up when its
+        time is over and everything reported until then was read."""
+        unread, until = True, clock() + self._kit.pace.reports_seconds
+        ends: Mapping[tuple[str, int], int] | None = None
+        while unread:
+            if clock() >= until:
+                with contextlib.suppress(Transient):
+                    ends = ends or await self._kit.reports.report_ends()
+                    unread = ends is None or not await self._kit.reports.read_to(ends)
+            held.require()
             job = await self._kit.store.get(held.job_id)
             if job is None or job.progress.total is None:
                 return
@@ -67,7 +77,7 @@ class Collect:
                 or job.progress.aggregated >= job.progress.total
             ):
                 return
-            await self._kit.pause(0.1)
+            await self._kit.pause(0.1 if clock() < until else 1.0)
         log.warning("reports_missing", job_id=str(held.job_id))
 
     async def _fetch(self, held: Held) -> Results | None:

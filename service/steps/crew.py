@@ -26,7 +26,7 @@ from service.steps.doubts import Doubts
 from service.steps.kit import Bells, Kit, poll_lease
 from service.steps.net_status import NetStatus
 from service.steps.pace import Pace
-from service.steps.ports import Bundles, Nets, Store
+from service.steps.ports import Bundles, Nets, Reports, Store
 from service.steps.reconcile import Reconcile
 from service.steps.runner import Loop, OnStep, Tasks, no_account
 from service.steps.stop import Stopper
@@ -51,6 +51,7 @@ class Crew:
         store: Store,
         nets: Nets,
         bundles: Bundles,
+        reports: Reports,
         pace: Pace,
         *,
         holder: str,
@@ -59,7 +60,9 @@ class Crew:
         schedule: bool = True,
         reconcile: bool = True,
     ) -> None:
-        self.kit = Kit(store, nets, bundles, pace, holder=holder, bells=bells, on_step=on_step)
+        self.kit = Kit(
+            store, nets, bundles, reports, pace, holder=holder, bells=bells, on_step=on_step
+        )
         self._schedule = schedule
         self._reconcile = reconcile
         self._loops: list[Loop] = []

@@ -1,4 +1,4 @@
-"""What every step is given: the three ports, its pace, what is in hand, and the bells that wake others.
+"""What every step is given: the four ports, its pace, what is in hand, and the bells that wake others.
 
 `apply` is the steps' way to the one write path: it repeats what the database did not confirm for as long
 as the lease is held, which is safe since every command names attempt and token, and it puts the work down
@@ -21,7 +21,7 @@ from service.domain.vocabulary import TERMINAL, Reason
 from service.errors import ServiceError, Transient
 from service.steps.leases import Held, LeaseLost, Leases, clock
 from service.steps.pace import Pace
-from service.steps.ports import Bundles, NetClient, Nets, Store
+from service.steps.ports import Bundles, NetClient, Nets, Reports, Store
 from service.steps.runner import OnStep, no_account, wait
 from service.steps.seen import Seen
 
@@ -76,6 +76,7 @@ class Kit:
         store: Store,
         nets: Nets,
         bundles: Bundles,
+        reports: Reports,
         pace: Pace,
         *,
         holder: str,
@@ -85,6 +86,7 @@ class Kit:
         self.store = store
         self.nets = nets
         self.bundles = bundles
+        self.reports = reports
         self.pace = pace
         self.holder = holder
         self.on_step = on_step

@@ -1,7 +1,8 @@
-"""What the steps need of the world: three protocols, since a simulation replaces these three.
+"""What the steps need of the world: four protocols, since a simulation replaces these four.
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
-`service.errors`. The real ones are `service.store.Store`, `service.nets.Nets` and `service.bundles.Bundles`.
+`service.errors`. The real ones are `service.store.Store`, `service.nets.Nets`, `service.bundles.Bundles` and
+`service.ingest.reading.Reading`.
 """
 
 from __future__ import annotations
@@ -123,6 +124,19 @@ class Bundles(Protocol):
     ) -> Results:
         """Stream to `<results bucket>/<job_id>/<attempt>/results.zip`, hashing on the way."""
         ...
+
+
+# --- reports ---------------------------------------------------------------------------------------
+
+
+class Reports(Protocol):
+    """How far the service has read what the nets report, by (topic, partition). Raises errors.Transient."""
+
+    async def report_ends(self) -> Mapping[tuple[str, int], int] | None:
+        """Where the reports end now; None when nobody has begun to read them."""
+        ...
+
+    async def read_to(self, ends: Mapping[tuple[str, int], int]) -> bool: ...
 
 
 # --- store ---------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ import yaml
 
 from service.cli import local
 from service.cli import registry as registry_command
-from service.cli.check_reading import lag
 from service.cli.checks import examine
 from service.cli.finding import Finding
+from service.ingest.reading import lag
 from service.kafka.clients import Producer, consumer, discard_consumer, start_consumer
 from service.kafka.topics import Topics, ensure_topics
 from service.local.stack import Stack

@@ -13,8 +13,10 @@ from aiokafka.admin import RecordsToDelete
 from service.ingest.assignment import OffsetsLost
 from service.ingest.consumer import Consumer
 from service.ingest.line_stop import LineStopped
+from service.ingest.reading import Reading
 from service.kafka.clients import Producer, admin
 from service.settings import IngestSettings
+from service.store.queries import Queries
 from tests.integration.ingest_world import (
     HEADERS,
     LEDGER,
@@ -210,3 +212,22 @@ async def test_offsets_pass_over_what_is_no_record(w: World, ledger: Ledger) -> 
             await asyncio.sleep(0.1)
     assert at == 2
     assert await ledger.total() == 0
+
+
+async def test_what_was_reported_counts_as_read_when_it_is_stored(w: World, ledger: Ledger) -> None:
+    reading = Reading(Queries(w.pool), w.kafka)
+    assert await reading.report_ends() is None
+    async with consuming(w, ledger):
+        await produce(w, [(b"m", b"a first report")], reported=True)
+        await ledger.wait_for(1)
+    ends = await reading.report_ends()
+    assert ends is not None
+    assert await reading.read_to(ends)
+    await produce(w, [(b"m", b"another report")], reported=True)
+    assert await reading.read_to(ends)
+    later = await reading.report_ends()
+    assert later is not None
+    assert not await reading.read_to(later)
+    async with consuming(w, ledger):
+        await ledger.wait_for(2)
+    assert await reading.read_to(later)

@@ -177,6 +177,26 @@ def test_a_last_round_that_never_comes_delays_the_end_and_no_more() -> None:
     run(story())
 
 
+@pytest.mark.parametrize("what", ["begun", "unread"])
+def test_reports_that_nobody_has_read_yet_are_waited_for(what: str) -> None:
+    async def story() -> None:
+        world = _reporting_world()
+        setattr(world.reports, what, what == "unread")
+        world.start()
+        job_id = world.ask()
+        await world.until_state(job_id, JobState.COLLECTING, 60)
+        await asyncio.sleep(10 * Pace().reports_seconds)
+        assert world.state(job_id) is JobState.COLLECTING
+        setattr(world.reports, what, what == "begun")
+        _aggregated(world, job_id, 1)
+        _aggregated(world, job_id, 2)
+        assert await world.until_state(job_id, JobState.COMPLETED, 60) < 5
+        assert getattr(world.store.log[-1][2], "rounds", None) == 2
+        await world.end()
+
+    run(story())
+
+
 def test_a_net_that_reports_nothing_is_not_waited_for() -> None:
     async def story() -> None:
         world = World()

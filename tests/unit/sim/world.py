@@ -22,9 +22,10 @@ from service.steps.crew import Crew
 from service.steps.kit import Kit
 from service.steps.net_status import NetStatus
 from service.steps.pace import Pace
-from service.steps.ports import Bundles, NetClient, Store
+from service.steps.ports import Bundles, NetClient, Reports, Store
 from tests.unit.sim.fake_bundles import FakeBundles
 from tests.unit.sim.fake_net import FakeNet
+from tests.unit.sim.fake_reports import FakeReports
 from tests.unit.sim.fake_store import FakeStore
 
 SPACE = UUID("00000000-0000-4000-8000-000000000000")
@@ -151,6 +152,7 @@ class World:
             name: FakeNet(net, self.kind, rng=self.rng) for name, net in registered.items()
         }
         self.bundles = FakeBundles()
+        self.reports = FakeReports()
         self.crews: list[tuple[Crew, Gate, asyncio.Event, asyncio.Task[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
 
@@ -163,7 +165,8 @@ class World:
     def kit(self, holder: str = "a") -> Kit:
         """Hands for calling one step by itself."""
         nets = FakeNets(self.adapters, Gate())
-        return Kit(cast("Store", self.store), nets, self.bundles, self.pace, holder=holder)
+        store = cast("Store", self.store)
+        return Kit(store, nets, self.bundles, self.reports, self.pace, holder=holder)
 
     def start(self, *, schedule: bool = True, reconcile: bool = True) -> Crew:
         """Another process of the service."""
@@ -172,6 +175,7 @@ class World:
             cast("Store", gate.guard(self.store)),
             FakeNets(self.adapters, gate),
             cast("Bundles", gate.guard(self.bundles)),
+            cast("Reports", gate.guard(self.reports)),
             self.pace,
             holder=f"process-{len(self.crews)}",
             schedule=schedule,
