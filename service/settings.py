@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -251,7 +252,10 @@ class Settings(BaseSettings):
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """`KEY=value` lines of a file as `local up` writes it. Raises Invalid when it can't be read."""
+    """`KEY=value` lines of a file as `local up` writes it; a value may stand in a shell's quotes.
+
+    Raises Invalid when it can't be read.
+    """
     try:
         text = path.read_text("utf-8")
     except OSError as exc:
@@ -263,7 +267,13 @@ def read_env_file(path: Path) -> dict[str, str]:
         key, equals, value = line.partition("=")
         if not equals:
             raise Invalid(f"{path}, line {number}: expected KEY=value")
-        found[key.strip()] = value.strip()
+        value = value.strip()
+        if value[:1] in ("'", '"'):
+            try:
+                value = "".join(shlex.split(value))
+            except ValueError as exc:
+                raise Invalid(f"{path}, line {number}: {key.strip()}: {exc}") from exc
+        found[key.strip()] = value
     return found
 
 

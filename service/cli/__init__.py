@@ -103,6 +103,22 @@ def _log_to_stderr() -> None:
     logs.configure(level if level in logs.LEVELS else "warning")
 
 
+_AWAY = {
+    "database_away": ("FL_DATABASE__DSN", "postgresql://127.0.0.1"),
+    "broker_away": ("FL_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1"),
+}
+
+
+def _way_out(exc: ServiceError) -> str:
+    """What to do about a part of this machine that does not answer; nothing about others."""
+    if exc.code not in _AWAY:
+        return ""
+    setting, default = _AWAY[exc.code]
+    address = os.environ.get(setting, default)
+    here = any(host in address for host in ("127.0.0.1", "localhost", "[::1]"))
+    return f"; `fl-jobs local up` starts a stack here, or correct {setting}" if here else ""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fl-jobs`. Ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -117,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ServiceError as exc:
         if os.environ.get("FL_LOG__LEVEL") == "debug":
             raise
-        print(f"error: {exc.message}", file=sys.stderr)
+        print(f"error: {exc.message}{_way_out(exc)}", file=sys.stderr)
         sys.exit(1)
     except BadData as exc:
         print(f"error: {exc}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from service.cli.session import (
     settings_of,
     work,
 )
+from service.domain.vocabulary import JobState
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries
@@ -33,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
 
 @app.command("list")
 def list_jobs(
-    state: Annotated[str | None, typer.Option("--state", help="queued, running, ...")] = None,
+    state: Annotated[JobState | None, typer.Option("--state")] = None,
     model: Annotated[str | None, typer.Option("--model")] = None,
     project: Annotated[str | None, typer.Option("--project")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
@@ -155,7 +157,10 @@ def watch(
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Live: state, rounds, every site's metrics. Ends with the job, or with Ctrl-C."""
+    """Live: state, rounds, every site's metrics. Ends with the job, or with Ctrl-C.
+
+    Into a pipe or file it prints a line for every change; with --json, and without a job, one JSON object.
+    """
     settings = settings_of(env_file)
     if job is not None:
         state = work(follow(settings, read_uuid(job, "the job"), quiet=as_json))
@@ -166,27 +171,41 @@ def watch(
 
 
 async def _watch_all(settings: Settings, as_json: bool) -> None:
-    console = out()
+    console, since = out(), datetime.now(UTC)
     async with pool_of(settings) as pool:
         queries = Queries(pool)
         if as_json or not console.is_terminal:
             seen: dict[str, str] = {}
             while True:
-                for row in await queries.jobs(limit=200):
-                    line = json.dumps(row, default=plain)
+                for row in reversed(await queries.jobs_live(since, 1_000)):
+                    line = json.dumps(row, default=plain) if as_json else summary_line(row)
                     if seen.get(row["job_id"]) != line:
                         seen[row["job_id"]] = line
                         print(line, flush=True)
                 await asyncio.sleep(0.5)
         with Live(console=console, refresh_per_second=4) as live:
             while True:
-                live.update(await _overview(queries))
+                live.update(await _overview(queries, since))
                 await asyncio.sleep(0.5)
 
 
-async def _overview(queries: Queries) -> RenderableType:
-    rows = await queries.jobs(limit=25)
-    parts: list[RenderableType] = [jobs_table(rows) if rows else "no jobs"]
+def summary_line(row: dict[str, Any]) -> str:
+    """A job of the list in a line."""
+    parts = [row["job_id"], row["state"]]
+    if row["net"]:
+        parts.append(f"on {row['net']}, attempt {row['attempt']}")
+    if row["total_rounds"]:
+        parts.append(f"round {row['round']}/{row['total_rounds']}")
+    if row["reason"]:
+        parts.append(f"{row['reason']['code']}: {row['reason']['message']}")
+    elif row["waiting"]:
+        parts.append(row["waiting"])
+    return "  ".join(parts)
+
+
+async def _overview(queries: Queries, since: datetime) -> RenderableType:
+    rows = await queries.jobs_live(since, 25)
+    parts: list[RenderableType] = [jobs_table(rows) if rows else "no unfinished jobs"]
     for row in rows:
         if row["state"] == "running":
             job = await queries.job(UUID(row["job_id"]))

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -97,7 +98,7 @@ def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
         Console().print(_table(parts))
         total = sum(part.pss or part.rss or 0 for part in parts)
         if total:
-            typer.echo(f"Together {total / _MIB:.0f} MiB; logs in {stack.dir / 'logs'}")
+            typer.echo(f"Together {total / _MIB:.0f} MiB; logs in {_short(stack.dir / 'logs')}")
     if any(part.state not in ("running", "external") for part in parts):
         raise typer.Exit(1)
 
@@ -261,7 +262,7 @@ def _print_json(stack: Stack, **more: Any) -> None:
     typer.echo(json.dumps(document, indent=2))
 
 
-def _short(path: Path) -> Path:
-    """The path as seen from here, where that is shorter."""
+def _short(path: Path) -> str:
+    """The path as seen from here, where that is shorter, as a shell takes it."""
     here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,15 @@ def apply(
     Approvals that it takes back end queued jobs and stop running ones. A net that it leaves out while
     places are held there is named: nobody looks at its runs any more.
     """
-    applied = work(apply_file(settings_of(env_file), file))
+    settings = settings_of(env_file)
+    applied = work(apply_file(settings, file))
+    named = settings.registry_file
+    if named is not None and named.resolve() != file.resolve():
+        print(
+            f"warning: FL_REGISTRY_FILE names {named}: the next `fl-jobs run` or `migrate` applies that "
+            "again; write the change there, or take the setting out",
+            file=sys.stderr,
+        )
     if as_json:
         say_json(applied)
     else:

@@ -1,13 +1,14 @@
 """What a running stack hands out: the file of settings and the demo's registry.
 
-Promises every setting that the service needs to use this stack, one `KEY=value` a line, in a file
-that only its owner can read. A value that the environment already has (a topic prefix, a bucket's
-name) wins over the stack's own. A registry that somebody has changed is left alone.
+Promises every setting that the service needs to use this stack, one `KEY=value` a line, quoted where a
+shell needs it, in a file that only its owner can read. A value that the environment already has (a topic
+prefix, a bucket's name) wins over the stack's own. A registry that somebody has changed is left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -71,7 +72,7 @@ def settings(
 
 def write(path: Path, env: Mapping[str, str]) -> None:
     """Write the file; untouched when it says the same already."""
-    text = "".join(f"{key}={value}\n" for key, value in env.items())
+    text = "".join(f"{key}={shlex.quote(value) if value else ''}\n" for key, value in env.items())
     if not path.exists() or path.read_text() != text:
         write_private(path, text)
 

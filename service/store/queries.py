@@ -38,6 +38,12 @@ class Queries:
             rows = await connection.fetch(Q["q_jobs"], state, model_id, project_id, before, limit)
         return [_summary(dict(row)) for row in rows]
 
+    async def jobs_live(self, since: datetime, limit: int) -> list[dict[str, Any]]:
+        """Unfinished jobs and those that have finished since, the newest first."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(Q["q_jobs_live"], since, limit)
+        return [_summary(dict(row)) for row in rows]
+
     async def job(self, job_id: UUID) -> dict[str, Any] | None:
         """The whole current state, as the state topic tells it, and while queued its `position`."""
         async with reading(self._pool) as connection:

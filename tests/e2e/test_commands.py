@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -86,9 +87,23 @@ async def test_a_producer_from_a_dry_run_to_a_model(
 
         world.start_service()
         files = trainer(tmp_path)
+        watched = tmp_path / "watched"
+        with watched.open("w") as lines:
+            words = [sys.executable, "-m", "service", "jobs", "watch"]
+            watching = await asyncio.create_subprocess_exec(
+                *words, env=world.env, cwd=world.folder, stdout=lines
+            )
         done = await say.json("submit", str(file), "--model-files", str(files), "--wait")
         assert (done["state"], done["progress"]["aggregated"]) == ("completed", 2)
         job_id = done["job_id"]
+        for _ in range(100):
+            if f"{job_id}  completed" in watched.read_text():
+                break
+            await asyncio.sleep(0.1)
+        watching.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(watching.wait(), 10) == 130
+        assert f"{job_id}  completed" in watched.read_text()
+        assert {line.split("  ")[0] for line in watched.read_text().splitlines()} == {job_id}
 
         shown = await say.run("jobs", "show", job_id)
         for word in ("queued", "started", "submitted", "round_aggregated", "completed"):

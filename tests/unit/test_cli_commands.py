@@ -16,7 +16,11 @@ import structlog
 from service.cli import COMMANDS, main
 from service.cli.demo import hospitals
 from service.cli.follow import one_line
-from service.settings import load
+from service.cli.jobs import summary_line
+from service.domain.vocabulary import JobState
+from service.errors import Invalid
+from service.local import env_file
+from service.settings import load, read_env_file
 
 
 def run(*words: str) -> int:
@@ -79,6 +83,7 @@ def test_a_failure_is_one_line_and_exit_code_1(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("error: the database is away")
+    assert "`fl-jobs local up`" in told.err
     assert len(told.err.splitlines()) == 1
 
 
@@ -126,6 +131,50 @@ def test_a_stack_in_this_folder_is_found_and_told(
 def test_an_env_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("jobs", "list", "--env-file", "gone") == 1
     assert "gone" in capsys.readouterr().err
+
+
+def test_a_part_elsewhere_is_not_started_here(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_DATABASE__DSN", "postgresql://nobody@db.invalid:1/none")
+    assert run("jobs", "list") == 1
+    assert "local up" not in capsys.readouterr().err
+
+
+def test_a_settings_file_reads_the_same_for_a_shell_and_for_us(tmp_path: Path) -> None:
+    env = {"A": "a folder/it's $HOME", "B": "", "C": "plain-1,2", "D": "'", "E": "é"}
+    file = tmp_path / "env"
+    env_file.write(file, env)
+    assert read_env_file(file) == env
+    shell = 'set -a; . "$0"; printf "%s\n" "$A" "$B" "$C" "$D" "$E"'
+    done = subprocess.run(
+        ["sh", "-c", shell, str(file)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == list(env.values())
+
+
+def test_a_settings_file_without_quotes_is_read_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("A=a folder/it's\nB='open\n")
+    with pytest.raises(Invalid, match="line 2: B"):
+        read_env_file(tmp_path / "env")
+    (tmp_path / "env").write_text("A=a folder/it's\n")
+    assert read_env_file(tmp_path / "env") == {"A": "a folder/it's"}
+
+
+def test_a_state_that_is_none_is_answered_with_those_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("jobs", "list", "--state", "nosuch") == 2
+    told = capsys.readouterr().err
+    assert all(state.value in told for state in JobState)
+
+
+def test_one_line_tells_what_a_job_of_the_list_does() -> None:
+    row: dict[str, Any] = {"job_id": "j", "state": "queued", "net": None, "attempt": 0}
+    row |= {"total_rounds": None, "round": 0, "reason": None, "waiting": "net_paused"}
+    assert summary_line(row) == "j  queued  net_paused"
+    row |= {"state": "running", "net": "net-1", "attempt": 2, "total_rounds": 5, "round": 3}
+    assert summary_line(row | {"waiting": None}) == "j  running  on net-1, attempt 2  round 3/5"
 
 
 def test_an_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,14 @@ WHERE ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR model_id = $2)
   AND ($3::text IS NULL OR project_id = $3) AND ($4::timestamptz IS NULL OR created_at < $4)
 ORDER BY created_at DESC, job_id LIMIT $5
 
+-- name: q_jobs_live
+-- Those unfinished, and those finished since $1.
+SELECT job_id, model_id, project_id, state, model_status, priority, sequence, waiting, attempts, progress,
+    reason, created_at, changed_at, finished_at
+FROM job
+WHERE finished_at IS NULL OR finished_at >= $1
+ORDER BY created_at DESC, job_id LIMIT $2
+
 -- name: q_events
 SELECT sequence, type, at, event_id, body FROM event
 WHERE job_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3
