@@ -6,7 +6,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decision import FENCED, Decision, happened, ignored
 from service.domain.facts import Facts
-from service.domain.fit import misfit, unapproved
+from service.domain.fit import holds_model, misfit, unapproved
 from service.domain.job import Job
 from service.domain.values import Attempt, Participant, Request, Why
 from service.domain.vocabulary import ACTIVE, JobState, Reason, SlotState
@@ -37,7 +37,7 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
         return ignored("net_gone")
     if misfit(net, request, now) is not None or now.occupied >= net.capacity:
         return ignored("net_unfit")
-    if net.path_id == "model" and request.model_id in facts.models_taken.get(net.name, ()):
+    if holds_model(net, request, facts):
         return ignored("model_taken", "the net still holds this model's app or results")
     online = [t for t in request.trust_ids if t in now.online]
     if len(online) < request.min_trusts:

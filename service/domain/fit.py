@@ -15,7 +15,8 @@ from service.domain.vocabulary import COUNTS_ONLY, Waiting
 _NEAREST = (Waiting.CAPACITY, Waiting.TRUSTS, Waiting.NET_QUARANTINED, Waiting.NET_PAUSED)
 
 _SAYS = {
-    Waiting.CAPACITY: "every net that could serve it is busy",
+    Waiting.CAPACITY: "every net that could serve it is busy, or holds an earlier run of its model until "
+    "the results are fetched",
     Waiting.TRUSTS: "too few of its trusts are online, or their net does not answer",
     Waiting.GPUS: "the GPUs it asks for are taken",
     Waiting.PROJECT_AT_LIMIT: "its project runs as many jobs as it may",
@@ -77,7 +78,13 @@ def serving(part: Request | Readable, facts: Facts, whole: bool) -> list[Net]:
     return [n for n in nets if misfit(n, part, facts.nets.get(n.name), whole) is None]
 
 
-def _obstacle(net: Net, request: Request, now: NetNow | None) -> Waiting | None:
+def holds_model(net: Net, request: Request, facts: Facts) -> bool:
+    """Would an upload replace an earlier run of the model that the net still works on, or its results?"""
+    return net.path_id == "model" and request.model_id in facts.models_taken.get(net.name, ())
+
+
+def _obstacle(net: Net, request: Request, facts: Facts) -> Waiting | None:
+    now = facts.nets.get(net.name)
     if now is None or not now.answering:
         return Waiting.NET_PAUSED if now is not None and now.paused else Waiting.TRUSTS
     if now.paused:
@@ -86,7 +93,8 @@ def _obstacle(net: Net, request: Request, now: NetNow | None) -> Waiting | None:
         return Waiting.NET_QUARANTINED
     if len(now.online.intersection(request.trust_ids)) < request.min_trusts:
         return Waiting.TRUSTS
-    return Waiting.CAPACITY if now.occupied >= net.capacity else None
+    busy = now.occupied >= net.capacity or holds_model(net, request, facts)
+    return Waiting.CAPACITY if busy else None
 
 
 def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> Waiting | None:
@@ -102,7 +110,7 @@ def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> Waiting 
     limit = None if project is None else project.max_running_jobs
     if limit is not None and facts.project_running.get(request.project_id, 0) >= limit:
         return Waiting.PROJECT_AT_LIMIT
-    obstacles = {_obstacle(net, request, facts.nets.get(net.name)) for net in nets}
+    obstacles = {_obstacle(net, request, facts) for net in nets}
     if None in obstacles:
         return None
     return next((code for code in _NEAREST if code in obstacles), Waiting.TRUSTS)

@@ -34,10 +34,10 @@ class FactReader:
         *,
         projects: Sequence[str] = (),
         new_jobs: Sequence[UUID] = (),
-        claimed: Iterable[str] = (),
+        claimed: Iterable[str] | None = (),
     ) -> Facts:
         """The facts for judging; running jobs of `projects`, past lives of `new_jobs` and the models on the
-        `claimed` nets where asked."""
+        `claimed` nets (None: on all) where asked."""
         row = await connection.fetchrow(Q["facts"])
         assert row is not None, "the registry row is made by the first migration"
         if row["version"] != self._registry.version:
@@ -54,7 +54,8 @@ class FactReader:
         if new_jobs:
             records = await connection.fetch(Q["retired"], new_jobs)
             retired = {r["job_id"]: r["content_hash"] for r in records}
-        by_model = [name for name in claimed if self._goes_by_model(name)]
+        named = self._registry.nets if claimed is None else claimed
+        by_model = [name for name in named if self._goes_by_model(name)]
         return Facts(
             now=row["now"],
             registry=self._registry,

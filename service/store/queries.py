@@ -62,7 +62,7 @@ class Queries:
             found = await jobs.peek(connection, job_id)
             if found is None or found.state is not JobState.QUEUED:
                 return None
-            known = await facts.read(connection, projects=[found.asked.project_id])
+            known = await facts.read(connection, projects=[found.asked.project_id], claimed=None)
         code = why_waiting(found.asked, candidates(found.asked, known), known)
         return {"code": code, "message": says(code)}
 

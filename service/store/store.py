@@ -219,7 +219,7 @@ class Store:
             first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
             heads = await jobs.peek_all(connection, list(first.values()))
             projects = {job.asked.project_id for job in heads.values()}
-            facts = await self._facts.read(connection, projects=sorted(projects))
+            facts = await self._facts.read(connection, projects=sorted(projects), claimed=None)
         codes: dict[UUID, str | None] = {
             group: why_waiting(job.asked, candidates(job.asked, facts), facts)
             for group, job_id in first.items()

@@ -9,8 +9,9 @@ import pytest
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
+from service.domain.fit import candidates, why_waiting
 from service.domain.registry import NetNow
-from service.domain.vocabulary import FLBackend, JobState, Reason, SlotState
+from service.domain.vocabulary import FLBackend, JobState, Reason, SlotState, Waiting
 from tests.unit.domain_life import (
     COMMANDS,
     JOB,
@@ -74,6 +75,9 @@ def test_a_net_that_goes_by_the_model_takes_one_attempt_of_it(
     life.registry = replace(REGISTRY, nets={NET.name: replace(NET, path_id=path_id)})
     model = life.there.asked.model_id if taken else TRUSTS[0]
     life.models_taken = {NET.name: frozenset({model})}
+    facts = life.facts()
+    code = why_waiting(life.there.asked, candidates(life.there.asked, facts), facts)
+    assert code == (Waiting.CAPACITY if answer == "model_taken" else None)
     assert _claimed(life) == answer
 
 
