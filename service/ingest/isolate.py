@@ -16,12 +16,9 @@ import structlog
 from service.domain.decision import Decision
 from service.errors import Transient
 from service.ingest.status import IngestStatus
-from service.store.batch import BatchRefused, DeadLetter, Fence, Item, dead_letter
+from service.store.batch import RACES, BatchRefused, DeadLetter, Fence, Item, refused_letter
 
 log = structlog.get_logger(__name__)
-
-#: SQLSTATEs of races: unique violation (two first requests), serialization failure, deadlock.
-RACES = frozenset({"23505", "40001", "40P01"})
 
 Place = tuple[str, int]
 
@@ -123,13 +120,12 @@ class Isolator:
 
 
 def _cause(item: Item, cause: BatchRefused) -> DeadLetter:
-    inner = cause.__cause__
-    kind = type(inner).__name__ if inner is not None else type(cause).__name__
+    letter = refused_letter(cause)
     log.warning(
         "record_isolated",
         topic=item.origin.topic,
         partition=item.origin.partition,
         offset=item.origin.offset,
-        kind=kind,
+        kind=letter.kind,
     )
-    return dead_letter(kind, cause.message)
+    return letter

@@ -23,7 +23,15 @@ from service.domain.values import Why
 from service.domain.vocabulary import JobState, Reason
 from service.errors import faultpoint
 from service.store import inbound, jobs
-from service.store.batch import BatchRefused, DeadLetter, Fence, Fenced, Item, RecordRef
+from service.store.batch import (
+    BatchRefused,
+    DeadLetter,
+    Fence,
+    Fenced,
+    Item,
+    RecordRef,
+    refused_letter,
+)
 from service.store.database import Connection, Pool, transaction
 from service.store.event_log import EventLog
 from service.store.facts import FactReader
@@ -117,13 +125,22 @@ class Applier:
         self._groups.remember(keys)
         return commands, committed
 
-    async def parked(self, limit: int) -> tuple[int, Committed]:
-        """Feed parked records whose job exists, end those whose time ran out."""
+    async def parked(
+        self, limit: int, only: int | None = None, refused: BatchRefused | None = None
+    ) -> tuple[int, Committed]:
+        """Feed parked records whose job exists, end those whose time ran out; `only` the one with this id.
+        When that was `refused` alone, it becomes a dead letter.
+
+        Raises Fenced, BatchRefused, errors.Transient.
+        """
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch(Q["parked_ripe"], limit)
+            rows = await connection.fetch(Q["parked_ripe"], limit, only)
             if not rows:
                 return 0, Committed([])
             work, expired = _unparked(rows)
+            if refused is not None:
+                letter = refused_letter(refused)
+                work.items = [Item(None, item.origin, dead=letter) for item in work.items]
             committed, keys = await self._write(connection, work, {}, expired)
             gone = await connection.fetch(Q["parked_drop"], work.fed)
             if len(gone) != len(work.fed):
@@ -262,12 +279,17 @@ class Applier:
         fed = []
         for record in rows:
             item = inbound.unpark(record)
-            if item.dead is not None:
+            dead = item.dead
+            if dead is None:
+                try:
+                    if (await self._one(connection, fold, item)).outcome is Outcome.PARKED:
+                        continue
+                except BatchRefused as exc:
+                    dead = refused_letter(exc)
+            if dead is not None:
                 work.group = work.group or record["consumer_group"]
-                work.dead.append((item.origin, item.dead))
+                work.dead.append((item.origin, dead))
                 _forget(work, record)
-            elif (await self._one(connection, fold, item)).outcome is Outcome.PARKED:
-                continue
             fed.append(record["id"])
         if fed:
             await connection.execute(Q["parked_drop"], fed)

@@ -82,4 +82,14 @@ class BatchRefused(ServiceError):
         self.index = index
 
 
+#: SQLSTATEs of races: unique violation (two first requests), serialization failure, deadlock.
+RACES: Final = frozenset({"23505", "40001", "40P01"})
+
+
+def refused_letter(cause: BatchRefused) -> DeadLetter:
+    """The dead letter of the record that alone is why its batch was refused."""
+    inner = cause.__cause__
+    return dead_letter(type(inner if inner is not None else cause).__name__, cause.message)
+
+
 Row = tuple[Any, ...]

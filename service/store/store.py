@@ -8,6 +8,7 @@ from typing import cast
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from service.domain import commands as c
 from service.domain.decision import Decision
@@ -21,11 +22,13 @@ from service.domain.vocabulary import ACTIVE, JobState, SlotState
 from service.settings import RetentionSettings
 from service.store import clean, inbound, jobs, registry
 from service.store.apply import Applier, Committed
-from service.store.batch import Fence, Fenced, Item
+from service.store.batch import RACES, BatchRefused, Fence, Fenced, Item
 from service.store.database import Pool, reading, transaction
 from service.store.facts import FactReader, read_nets
 from service.store.pick import free_work, pick
 from service.store.statements import Q
+
+log = structlog.get_logger(__name__)
 
 
 class Store:
@@ -97,11 +100,31 @@ class Store:
 
     async def feed_parked(self, limit: int) -> int:
         try:
-            fed, committed = await self._applier.parked(limit)
+            return await self._feed(limit)
+        except BatchRefused:
+            async with reading(self.pool) as connection:
+                rows = await connection.fetch(Q["parked_ripe"], limit, None)
+            return sum([await self._feed_one(row["id"]) for row in rows])
+
+    async def _feed(
+        self, limit: int, only: int | None = None, refused: BatchRefused | None = None
+    ) -> int:
+        try:
+            fed, committed = await self._applier.parked(limit, only, refused)
         except Fenced:
             return 0
         self._done(committed)
         return fed
+
+    async def _feed_one(self, parked_id: int) -> int:
+        """Feed one parked record by itself: what can't be judged or stored costs itself alone."""
+        try:
+            return await self._feed(1, parked_id)
+        except BatchRefused as exc:
+            if exc.sqlstate in RACES:
+                return 0
+            log.warning("parked_record_isolated", parked_id=parked_id, error=exc.message)
+            return await self._feed(1, parked_id, exc)
 
     async def stop_models(self, limit: int) -> int:
         async with reading(self.pool) as connection:

@@ -9,8 +9,12 @@ import pytest
 
 from service.contracts import reports, stop
 from service.domain import commands as c
-from service.domain.decision import Outcome
+from service.domain.decide import decide
+from service.domain.decision import Decision, Outcome
+from service.domain.facts import Facts
+from service.domain.job import Job
 from service.domain.vocabulary import JobState
+from service.store import fold
 from service.store.batch import Fence
 from tests.integration.store_world import (
     GROUP,
@@ -143,6 +147,36 @@ async def test_what_must_wait_longer_holds_up_nobody(migrated_env: dict[str, str
         assert await w.store.feed_parked(3) == 1
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 3
+
+
+async def test_what_cannot_be_judged_is_buried_alone(
+    migrated_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that fails on a record costs neither its neighbours nor the request that it waits for."""
+    nets = [net("net-1", 1), net("net-2", 1)]
+    async with opened(migrated_env, registry(nets=nets), ["net-1", "net-2"]) as w:
+        bad, bad_path = await submitting(w)
+        good, good_path = await submitting(w)
+        data = asked()
+        poisoned = {str(bad), data["job_id"]}
+        for job_id in (*poisoned, str(good)):
+            await w.tell(STATUS, {"job_id": job_id, "attempt": 1, "status": "RUNNING"})
+        await w.store.apply([c.KnowRun(bad, 1, bad_path, "run-1")])
+        await w.store.apply([c.KnowRun(good, 1, good_path, "run-2")])
+
+        def spoiled(job: Job | None, command: c.Command, facts: Facts) -> Decision:
+            if isinstance(command, c.ReportStatus) and str(command.job_id) in poisoned:
+                raise RuntimeError("a rule that fails")
+            return decide(job, command, facts)
+
+        monkeypatch.setattr(fold, "decide", spoiled)
+        assert (await w.take(item(data, w.next_offset)))[0].outcome is Outcome.APPLIED
+        assert await w.store.feed_parked(10) == 2
+        assert (await w.kinds(good))[-1] == "job.running"
+        assert (await w.kinds(UUID(data["job_id"]))) == ["job.queued"]
+        assert await w.count("parked") == 0
+        dead = await w.pool.fetch("SELECT kind, consumer_group FROM dead_letter")
+        assert [tuple(row) for row in dead] == [("RuntimeError", GROUP)] * 2
 
 
 @pytest.mark.parametrize(

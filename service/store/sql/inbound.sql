@@ -51,8 +51,9 @@ DELETE FROM parked WHERE id = ANY($1::bigint[]) RETURNING id
 -- name: parked_ripe
 -- A report can't be judged while its job's submission has no answer: it must not fill the page.
 SELECT p.* FROM parked p
-WHERE EXISTS (SELECT 1 FROM job j WHERE j.job_id = p.job_id AND (p.is_stop OR j.state <> 'submitting'))
-    OR p.until <= now()
+WHERE (p.until <= now()
+    OR EXISTS (SELECT 1 FROM job j WHERE j.job_id = p.job_id AND (p.is_stop OR j.state <> 'submitting')))
+    AND ($2::bigint IS NULL OR p.id = $2)
 ORDER BY p.id LIMIT $1
 
 -- name: model_has_jobs
