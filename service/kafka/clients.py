@@ -148,6 +148,7 @@ class Producer:
         future: asyncio.Future[object] = await within(
             self._deadline, f"sending to {topic}", waiting
         )
+        future.add_done_callback(_look_at)
         return future
 
     async def delivered(self, futures: Sequence[asyncio.Future[object]]) -> list[int]:
@@ -208,6 +209,12 @@ class Batch:
             return False
         self.count += 1
         return True
+
+
+def _look_at(future: asyncio.Future[object]) -> None:
+    """An error that comes when nobody waits any more is no news: the client is thrown away by then."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _too_large(error: BaseException | None) -> bool:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2 as reference
 from aiokafka.producer import sender
 from hypothesis import given
@@ -9,6 +15,7 @@ from hypothesis import strategies as st
 
 from service.contracts.placement import murmur2, partition_for
 from service.kafka import clients
+from service.settings import KafkaSettings
 
 
 def test_the_pause_between_transactions_has_its_name_and_is_short() -> None:
@@ -25,3 +32,26 @@ def test_known_placements_of_the_java_client() -> None:
     assert murmur2(b"21") == -973932308 & 0xFFFFFFFF
     assert murmur2(b"foobar") == -790332482 & 0xFFFFFFFF
     assert murmur2(b"a-little-bit-long-string") == -985981536 & 0xFFFFFFFF
+
+
+async def test_an_error_that_comes_when_nobody_waits_is_no_noise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    said: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: said.append(context))
+    answer: asyncio.Future[object] = loop.create_future()
+
+    async def queued(*_: object, **__: object) -> asyncio.Future[object]:
+        return answer
+
+    connection = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+    producer = clients.Producer(connection)
+    monkeypatch.setattr(producer._inner, "send_batch", queued)
+    future = await producer.send(producer.batch(), "topic", 0)
+    answer.set_exception(KafkaError("late"))
+    await asyncio.sleep(0)
+    del future, answer, queued
+    monkeypatch.undo()
+    gc.collect()
+    assert said == []
