@@ -49,14 +49,11 @@ def read(body: bytes) -> dict[str, Any]:
 
 
 def job_type_of(request: Request, model_config: JsonObject) -> str:
-    """The run's job type: the request's, else the file's, else `standard`; aliases are resolved.
-
-    Raises:
-        Permanent: `bad_model_config`, the file's `job_type` is not text.
-    """
-    named = request.job_type or model_config.get("job_type") or DEFAULT_JOB_TYPE
-    if not isinstance(named, str):
-        raise _bad("job_type must be text")
+    """The run's job type: the request's, else the file's, else `standard`; aliases are resolved. One that is
+    no text, which `effective` tells, counts as none."""
+    named = request.job_type or model_config.get("job_type")
+    if not named or not isinstance(named, str):
+        return DEFAULT_JOB_TYPE
     return named.removesuffix(_ALIAS_END) or DEFAULT_JOB_TYPE
 
 
@@ -82,6 +79,8 @@ def effective(
     if request.job_type is not None:
         config["job_type"] = job_type
     problems = rounds_problems(config, "GLOBAL_ROUNDS") + refused(config) + _aggregator(config)
+    if config.get("job_type") and not isinstance(config["job_type"], str):
+        problems.append("job_type must be text")
     if config.get("AGGREGATION_WEIGHTS") is not None:
         weights, wrong = _weights(config["AGGREGATION_WEIGHTS"], slots, members)
         config["AGGREGATION_WEIGHTS"] = weights
@@ -124,10 +123,16 @@ def _weights(
         return {}, ["AGGREGATION_WEIGHTS must be an object of slot name (or trust id) to number"]
     weights: dict[str, float] = {}
     problems: list[str] = []
+    names = {*slots.values(), *members.values()}
     for key, value in given.items():
         slot = _slot(key, slots, members)
         if slot is None:
             _log.warning("weight_of_no_member_left_out", key=key[:64])
+        elif slot not in names:
+            known = ", ".join(sorted(names))
+            problems.append(
+                f"AGGREGATION_WEIGHTS names {key[:64]!r}: no trust's id, and none of the net's slots {known}"
+            )
         elif not _is_weight(value):
             problems.append(f"AGGREGATION_WEIGHTS[{key[:64]!r}] must be a number from 0 to 1")
         elif weights.setdefault(slot, value) != value:
@@ -139,7 +144,8 @@ def _weights(
 
 
 def _slot(key: str, slots: Mapping[UUID, str], members: Mapping[UUID, str]) -> str | None:
-    """The slot that a key means: a slot's own name, or that of the trust with this id."""
+    """The slot that a key means: a slot's own name, or that of the trust with this id. None: a trust that is
+    no member. A name that is no slot's stays as it is."""
     try:
         trust = UUID(key)
     except ValueError:

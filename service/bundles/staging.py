@@ -181,28 +181,51 @@ class Staging:
     async def _config(
         self, request: Request, net: Net, model: _Model, slots: Mapping[UUID, str]
     ) -> tuple[dict[str, Any], str]:
-        """The effective config and the job type, with the manifest's required files checked."""
-        name = model_config.CONFIG_FILE
+        """The effective config and the job type, with the manifest's required files checked.
+
+        Raises Permanent telling everything that is wrong, with the code of what came first.
+        """
+        layout = _layout(net.backend)
+        faults: list[Permanent] = []
         own: dict[str, Any] = {}
-        if name in model.files:
-            if model.files[name].size > self._limits.config_bytes:
-                raise Permanent(
-                    f"{name} is larger than {self._limits.config_bytes} bytes",
-                    code=Reason.BAD_MODEL_CONFIG,
-                )
-            body = model.bodies.get(name)
-            own = model_config.read(body if body is not None else await self._read(model, name))
+        config: dict[str, Any] = {}
+        try:
+            own = await self._own_config(model)
+        except Permanent as exc:
+            faults.append(exc)
         job_type = model_config.job_type_of(request, own)
-        check_required(net.backend, job_type, model.files)
-        config = model_config.effective(
-            request,
-            own,
-            job_type=job_type,
-            slots=slots,
-            members=net.members,
-            refused=_layout(net.backend).refused,
-        )
+        try:
+            if request.job_type or not faults:  # a file that can't be read may name another type
+                check_required(net.backend, job_type, model.files)
+        except Permanent as exc:
+            faults.append(exc)
+        try:
+            config = model_config.effective(
+                request,
+                own,
+                job_type=job_type,
+                slots=slots,
+                members=net.members,
+                refused=layout.refused,
+            )
+        except Permanent as exc:
+            faults.append(exc)
+        if faults:
+            raise Permanent("; ".join(f.message for f in faults), code=faults[0].code)
         return config, job_type
+
+    async def _own_config(self, model: _Model) -> dict[str, Any]:
+        """The model's config.json; empty without one. Raises Permanent: `bad_model_config`."""
+        name = model_config.CONFIG_FILE
+        if name not in model.files:
+            return {}
+        if model.files[name].size > self._limits.config_bytes:
+            raise Permanent(
+                f"{name} is larger than {self._limits.config_bytes} bytes",
+                code=Reason.BAD_MODEL_CONFIG,
+            )
+        body = model.bodies.get(name)
+        return model_config.read(body if body is not None else await self._read(model, name))
 
     def _plan(
         self,

@@ -161,6 +161,9 @@ async def test_refusals_name_what_is_wrong_and_write_nothing(world: World) -> No
     assert "config.json, trainer.py" in incomplete.message
     bad = await world.refused(await world.model({**FILES, "config.json": b"[]"}))
     assert bad.code == Reason.BAD_MODEL_CONFIG
+    twice = await world.refused(await world.model({"config.json": b'{"GLOBAL_ROUNDS": 0}'}))
+    assert twice.code == Reason.REQUIRED_FILE_MISSING
+    assert all(word in twice.message for word in ("trainer.py", "GLOBAL_ROUNDS"))
     unknown = await world.refused(replace(await world.model(), job_type="no-such"))
     assert unknown.code == Reason.UNKNOWN_JOB_TYPE
     elsewhere = replace(await world.model(), model_files_uri=f"s3://{world.name}-results/x/")

@@ -146,6 +146,8 @@ def test_the_app_s_own_keys_pass_untouched() -> None:
         ({"AGGREGATION_WEIGHTS": {"Trust_1": 10**400}}, "0 to 1"),
         ({"AGGREGATION_WEIGHTS": {"Trust_1": 0, "Trust_2": 0}}, "every participant"),
         ({"AGGREGATION_WEIGHTS": {str(A): 0.1, "Trust_1": 0.2}}, "twice"),
+        ({"AGGREGATION_WEIGHTS": {"trust_1": 1}}, "'trust_1'.*none of the net's slots Trust_1"),
+        ({"job_type": 3, "GLOBAL_ROUNDS": 0}, "GLOBAL_ROUNDS.*job_type must be text"),
     ],
 )
 def test_what_a_runtime_would_drop_in_silence_is_an_error(own: dict[str, Any], word: str) -> None:
@@ -213,8 +215,7 @@ def test_the_job_type_comes_from_the_request_the_file_or_is_standard() -> None:
     assert model_config.job_type_of(REQUEST, {"job_type": "evaluation_client_api"}) == "evaluation"
     assert model_config.job_type_of(REQUEST, {"job_type": ""}) == "standard"
     assert model_config.job_type_of(REQUEST, {}) == "standard"
-    with pytest.raises(Permanent):
-        model_config.job_type_of(REQUEST, {"job_type": 3})
+    assert model_config.job_type_of(REQUEST, {"job_type": 3}) == "standard", "it is told below"
 
 
 # --- required files, layout, collisions ----------------------------------------------------------
