@@ -100,3 +100,8 @@ def test_down_ends_what_a_killed_demo_left(apart: Path) -> None:
     assert sorted(json.loads(done.stdout)["stopped"]) == sorted(("service", *ALL_PARTS))
     assert demo.running() == []
     assert not (demo.dir / "service.pid").exists()
+
+    # Its job is still there, and does not keep the next demo's waiting.
+    found = demo.document(demo.start("--json", "--rounds", "3"))
+    assert found["state"] == "completed"
+    assert "of an earlier demo" in demo.said.read_text()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ from service.cli.demo.story import TOGETHER, Story, follow
 from service.cli.demo.watching import Watching
 from service.cli.ending import finish, undisturbed
 from service.cli.local import display, prepare
+from service.cli.session import pool_of
+from service.cli.stop import request_stop
 from service.contracts import training
 from service.domain.vocabulary import Lifecycle
 from service.errors import Permanent, Transient
@@ -45,9 +48,11 @@ from service.local.process import Running, birth_of
 from service.local.stack import Stack
 from service.local.users import demo_record
 from service.settings import Settings, load
+from service.store.queries import Queries
 
 #: Longest silence on the topic: a killed service's jobs are taken over within a fraction of it.
 _SILENT_SECONDS: Final = 60.0
+_BY: Final = "fl-jobs demo"
 _RESULT_BYTES: Final = 64 * 2**20
 _QUERY: Final = "select * from masses where imaging = 'fine needle aspirate'"
 NAMES: Final = dict(zip(SLOTS, (name for name, _ in TRUSTS.values()), strict=True))
@@ -172,6 +177,7 @@ class _Way:
 
     async def go(self, patients: dict[str, Patients], rounds: int | None) -> Outcome:
         """Raises Transient when the job does not end in time or the service can't live."""
+        await self._stop_earlier()
         await self._upload_and_ask(rounds)
         self._clock.lap("request")
         story = await self._watched(rounds)
@@ -190,6 +196,20 @@ class _Way:
         self._clock.lap("results, comparison")
         return outcome
 
+    async def _stop_earlier(self) -> None:
+        """Stop what an interrupted demo left unfinished here: it would go first."""
+        if any(part.state == "external" for part in self._stack.status()):
+            return
+        async with pool_of(self._settings) as pool:
+            queries = Queries(pool)
+            rows = await queries.jobs_live(datetime.now(UTC), 100)
+            found = [await queries.job(UUID(row["job_id"])) for row in rows]
+        for job in found:
+            if job is not None and job["requested_by"] == _BY:
+                self._console.print(f"stopping job {job['job_id']} of an earlier demo")
+                job_id = UUID(job["job_id"])
+                await request_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
+
     async def _upload_and_ask(self, rounds: int | None) -> None:
         model_id = uuid4()
         bundles = make_bundles(self._settings)
@@ -204,7 +224,7 @@ class _Way:
             "cohort_query": _QUERY,
             "trust_ids": list(TRUSTS),
             "config": {} if rounds is None else {"GLOBAL_ROUNDS": rounds},
-            "requested_by": "fl-jobs demo",
+            "requested_by": _BY,
         }
         kafka = self._settings.kafka
         topic, key = Topics(kafka.topic_prefix).requests, str(self._job_id)
