@@ -7,13 +7,16 @@ import os
 import signal
 import sqlite3
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import pytest
 
 from service.domain.vocabulary import FLAggregators, FLJobStatus
+from service.fl_api.database import Database
 from service.fl_api.embedded.ledger import Ledger
+from service.fl_api.refusals import Broken
 from service.fl_api.runtime import StagedApp, Tag
 from tests.conformance.at_hand import changed
 from tests.unit.test_engine_runs import OVER, Bench, bench, site_processes
@@ -92,6 +95,34 @@ async def test_a_run_whose_end_can_not_be_written_ends_later(
     monkeypatch.setattr(Ledger, "end", fails_twice)
     run_id = await bench.submit()
     assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
+
+
+async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
+    noted = bench.tmp / "pids"
+    code = f"import os, time; print(os.getpid(), file=open({str(noted)!r}, 'a'), flush=True)"
+    run_id = await bench.submit(fits(code + "; time.sleep(60)"))
+    await bench.until(run_id, FLJobStatus.RUNNING)
+    while not noted.exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    execute, full = Database.execute, [True]
+
+    def on_a_full_disk(self: Database, *given: Any, **more: Any) -> None:
+        if full[0]:
+            raise sqlite3.OperationalError("database or disk is full")
+        execute(self, *given, **more)
+
+    monkeypatch.setattr(Database, "execute", on_a_full_disk)
+    with pytest.raises(Broken, match="disk is full"):
+        await bench.runtime.abort(run_id)
+    assert not any(running(int(pid)) for pid in noted.read_text().split())
+    await asyncio.sleep(0.2)
+    assert (await bench.until(run_id, FLJobStatus.RUNNING)).status is FLJobStatus.RUNNING
+    full[0] = False
+    assert (await bench.until(run_id, *OVER)).status is FLJobStatus.STOPPED
+    assert len(noted.read_text().split()) <= 3, "it never began again"
 
 
 LEAVES = {

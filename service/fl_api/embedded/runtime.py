@@ -55,6 +55,7 @@ KEEP_BYTES: Final = 10 * 2**30
 _AFTER_ANSWER: Final = 0.02
 #: Seconds until a net whose disk took nothing tries again.
 _RETRY_SECONDS: Final = 5.0
+_STOPPED: Final = "stopped by request"
 
 
 class EmbeddedRuntime:
@@ -87,6 +88,7 @@ class EmbeddedRuntime:
         self._places = Places(data_root, folder / "offline", call_seconds)
         self._ledger = Ledger(folder / "runs.db")
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._halted: set[str] = set()  #: stopped, and the ledger does not know it yet
         self._closing = False
         self._started_at = time.time()
 
@@ -171,16 +173,28 @@ class EmbeddedRuntime:
         return [_view(run) for run in self._ledger.runs.values()]
 
     async def abort(self, run_id: str) -> RunView:
-        """STOPPED in the list, and its processes gone, when this returns."""
+        """STOPPED in the list, and its processes gone, when this returns.
+
+        Raises Broken when the stop can't be stored; the run's processes are gone then too.
+        """
         run = self._run(run_id)
-        if not run.over:
-            self._ledger.end(run, FLJobStatus.STOPPED, "stopped by request")
-            task = self._tasks.get(run_id)
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-            self._tell_end(run)
-            self._fill()
+        if run.over:
+            return _view(run)
+        unwritten: sqlite3.Error | None = None
+        try:
+            self._ledger.end(run, FLJobStatus.STOPPED, _STOPPED)
+        except sqlite3.Error as exc:
+            self._halted.add(run_id)
+            unwritten = exc
+        task = self._tasks.get(run_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        if unwritten is not None:
+            self._cannot_write(unwritten)
+            raise Broken(f"the stop can't be stored: {unwritten}") from unwritten
+        self._tell_end(run)
+        self._fill()
         return _view(run)
 
     async def logs(self, run_id: str, max_chars: int) -> RunLog:
@@ -215,6 +229,12 @@ class EmbeddedRuntime:
         """Start runs while there are places: interrupted ones first, then in order."""
         if self._closing:
             return
+        try:
+            for run_id in sorted(self._halted):
+                self._end_halted(run_id)
+        except sqlite3.Error as exc:
+            self._cannot_write(exc)
+            return
         waiting = [
             run
             for run in self._ledger.runs.values()
@@ -226,6 +246,13 @@ class EmbeddedRuntime:
                 self._begin(run)
         except sqlite3.Error as exc:
             self._cannot_write(exc)
+
+    def _end_halted(self, run_id: str) -> None:
+        """Write down the stop of a run that trains no more."""
+        run = self._ledger.runs[run_id]
+        self._ledger.end(run, FLJobStatus.STOPPED, _STOPPED)
+        self._halted.discard(run_id)
+        self._tell_end(run)
 
     def _cannot_write(self, error: sqlite3.Error) -> None:
         """The net's disk is full or gone: what could not be written is tried again later."""
