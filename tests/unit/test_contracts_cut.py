@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.contracts import lifecycle
@@ -44,7 +44,10 @@ def test_a_config_that_is_too_large_is_left_out_and_named() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 4_000), st.integers(1, 900), st.integers(1, 300), st.integers(1, 4_000))
+@example(4_000, 900, 1, 1)
+@example(1, 1, 300, 40)
+@example(1, 1, 1, 20_000)
+@given(st.integers(1, 1_000), st.integers(1, 900), st.integers(1, 30), st.integers(1, 300))
 def test_a_state_of_any_size_fits_and_keeps_its_shape(
     metrics: int, label: int, attempts: int, trusts: int
 ) -> None:
