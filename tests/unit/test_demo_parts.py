@@ -7,18 +7,20 @@ import io
 import zipfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 
 from service.cli.demo import environment, hospitals, picture, rivals
+from service.cli.demo.journey import left_by_earlier
 from service.cli.demo.story import Story, Told, read
 from service.domain.vocabulary import Lifecycle
 from service.errors import Permanent
 from service.kafka.read import Record
 from service.local import env_file
 from service.local.nets import SLOTS
-from service.local.stack import ALL_PARTS
+from service.local.stack import ALL_PARTS, PartStatus
 from service.local.state import State
 
 
@@ -140,3 +142,17 @@ def test_what_a_stack_writes_for_its_users_is_all_forgotten(tmp_path: Path) -> N
     state.ports = {"kafka": {"client": 1}, "postgres": {"client": 2}, "s3": {"http": 3}}
     written = env_file.settings(tmp_path, ALL_PARTS, state, {}, {})
     assert environment.of_a_stack(written) == sorted(written)
+
+
+def test_what_an_earlier_demo_left_is_stopped_and_nothing_else() -> None:
+    left, theirs = uuid4(), uuid4()
+    jobs = [
+        {"job_id": str(theirs), "requested_by": "someone"},
+        {"job_id": str(left), "requested_by": "fl-jobs demo"},
+        {"job_id": str(theirs), "requested_by": None},
+        None,  # gone between two looks
+    ]
+    own = [PartStatus(name, "running", "") for name in ALL_PARTS]
+    assert left_by_earlier(jobs, own) == [left]
+    shared = [*own[1:], PartStatus("kafka", "external", "")]
+    assert left_by_earlier(jobs, shared) == []

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ from service.local.demo_registry import PROJECT, TRUSTS
 from service.local.folder_lock import folder_lock
 from service.local.nets import SLOTS
 from service.local.process import Running, birth_of
-from service.local.stack import Stack
+from service.local.stack import PartStatus, Stack
 from service.local.users import demo_record
 from service.settings import Settings, load
 from service.store.queries import Queries
@@ -161,6 +161,15 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def left_by_earlier(
+    jobs: Iterable[Mapping[str, Any] | None], parts: Iterable[PartStatus]
+) -> list[UUID]:
+    """Which of the unfinished jobs to stop: a demo's, and none where others may run demos too."""
+    if any(part.state == "external" for part in parts):
+        return []
+    return [UUID(job["job_id"]) for job in jobs if job is not None and job["requested_by"] == _BY]
+
+
 class _Way:
     """From the request to the comparison, on a stack and a service that run."""
 
@@ -198,17 +207,13 @@ class _Way:
 
     async def _stop_earlier(self) -> None:
         """Stop what an interrupted demo left unfinished here: it would go first."""
-        if any(part.state == "external" for part in self._stack.status()):
-            return
         async with pool_of(self._settings) as pool:
             queries = Queries(pool)
             rows = await queries.jobs_live(datetime.now(UTC), 100)
             found = [await queries.job(UUID(row["job_id"])) for row in rows]
-        for job in found:
-            if job is not None and job["requested_by"] == _BY:
-                self._console.print(f"stopping job {job['job_id']} of an earlier demo")
-                job_id = UUID(job["job_id"])
-                await request_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
+        for job_id in left_by_earlier(found, self._stack.status()):
+            self._console.print(f"stopping job {job_id} of an earlier demo", soft_wrap=True)
+            await request_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
 
     async def _upload_and_ask(self, rounds: int | None) -> None:
         model_id = uuid4()
