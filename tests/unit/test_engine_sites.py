@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ import pytest
 from service.domain.vocabulary import FLAggregators, FLJobStatus
 from service.fl_api.database import Database
 from service.fl_api.embedded.ledger import Ledger
+from service.fl_api.outbox import Report
 from service.fl_api.refusals import Broken
 from service.fl_api.runtime import StagedApp, Tag
 from tests.conformance.at_hand import changed
@@ -97,8 +99,15 @@ async def test_a_run_whose_end_can_not_be_written_ends_later(
     assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
 
 
+FULL = [
+    sqlite3.OperationalError("database or disk is full"),
+    OSError(errno.ENOSPC, "the disk is full"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["sqlite", "os"])
 async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
     noted = bench.tmp / "pids"
@@ -111,18 +120,45 @@ async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
 
     def on_a_full_disk(self: Database, *given: Any, **more: Any) -> None:
         if full[0]:
-            raise sqlite3.OperationalError("database or disk is full")
+            raise error
         execute(self, *given, **more)
 
     monkeypatch.setattr(Database, "execute", on_a_full_disk)
-    with pytest.raises(Broken, match="disk is full"):
-        await bench.runtime.abort(run_id)
+    for _ in range(2):
+        with pytest.raises(Broken, match=r"stop can't be stored: .*disk is full"):
+            await bench.runtime.abort(run_id)
+    with pytest.raises(Broken, match=r"run can't be stored: .*disk is full"):
+        await bench.submit()
     assert not any(running(int(pid)) for pid in noted.read_text().split())
     await asyncio.sleep(0.2)
     assert (await bench.until(run_id, FLJobStatus.RUNNING)).status is FLJobStatus.RUNNING
     full[0] = False
     assert (await bench.until(run_id, *OVER)).status is FLJobStatus.STOPPED
     assert len(noted.read_text().split()) <= 3, "it never began again"
+
+
+@pytest.mark.parametrize("error", FULL, ids=["sqlite", "os"])
+async def test_a_stop_that_can_not_be_told_is_told_later_and_the_next_run_begins(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
+    stopped = await bench.submit(fits("time.sleep(60)"))
+    await bench.until(stopped, FLJobStatus.RUNNING)
+    after = await bench.submit()
+    keep, left = bench.told.keep, [2]
+
+    def on_a_full_disk(report: Report, must: bool) -> None:
+        if b"STOPPED" in report.data and left[0]:
+            left[0] -= 1
+            raise error
+        keep(report, must)
+
+    monkeypatch.setattr(bench.told, "keep", on_a_full_disk)
+    view = await bench.runtime.abort(stopped)
+    assert view.status is FLJobStatus.STOPPED
+    ended = await bench.until(after, *OVER, when=lambda: "STOPPED" in bench.told.statuses)
+    assert ended.status is FLJobStatus.FINISHED
+    assert left == [0]
 
 
 LEAVES = {

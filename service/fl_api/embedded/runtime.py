@@ -55,6 +55,8 @@ KEEP_BYTES: Final = 10 * 2**30
 _AFTER_ANSWER: Final = 0.02
 #: Seconds until a net whose disk took nothing tries again.
 _RETRY_SECONDS: Final = 5.0
+#: What a full, read-only or broken disk raises.
+_UNWRITTEN: Final = (OSError, sqlite3.Error)
 _STOPPED: Final = "stopped by request"
 
 
@@ -89,6 +91,7 @@ class EmbeddedRuntime:
         self._ledger = Ledger(folder / "runs.db")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._halted: set[str] = set()  #: stopped, and the ledger does not know it yet
+        self._again: asyncio.TimerHandle | None = None
         self._closing = False
         self._started_at = time.time()
 
@@ -155,8 +158,8 @@ class EmbeddedRuntime:
         try:
             (self._run_folder(run)).mkdir(exist_ok=True)
             await asyncio.to_thread(self._ledger.write, run)
-        except OSError as exc:
-            raise Broken(f"the run can't be stored: {exc.strerror}") from exc
+        except _UNWRITTEN as exc:
+            raise Broken(f"the run can't be stored: {_cause(exc)}") from exc
         self._ledger.runs[run.run_id] = run
         asyncio.get_running_loop().call_later(_AFTER_ANSWER, self._fill)
         return run.run_id
@@ -180,10 +183,10 @@ class EmbeddedRuntime:
         run = self._run(run_id)
         if run.over:
             return _view(run)
-        unwritten: sqlite3.Error | None = None
+        unwritten: Exception | None = None
         try:
             self._ledger.end(run, FLJobStatus.STOPPED, _STOPPED)
-        except sqlite3.Error as exc:
+        except _UNWRITTEN as exc:
             self._halted.add(run_id)
             unwritten = exc
         task = self._tasks.get(run_id)
@@ -192,7 +195,7 @@ class EmbeddedRuntime:
             await asyncio.gather(task, return_exceptions=True)
         if unwritten is not None:
             self._cannot_write(unwritten)
-            raise Broken(f"the stop can't be stored: {unwritten}") from unwritten
+            raise Broken(f"the stop can't be stored: {_cause(unwritten)}") from unwritten
         self._tell_end(run)
         self._fill()
         return _view(run)
@@ -232,7 +235,7 @@ class EmbeddedRuntime:
         try:
             for run_id in sorted(self._halted):
                 self._end_halted(run_id)
-        except sqlite3.Error as exc:
+        except _UNWRITTEN as exc:
             self._cannot_write(exc)
             return
         waiting = [
@@ -244,7 +247,7 @@ class EmbeddedRuntime:
         try:
             for run in waiting[: max(0, self.capacity - len(self._tasks))]:
                 self._begin(run)
-        except sqlite3.Error as exc:
+        except _UNWRITTEN as exc:
             self._cannot_write(exc)
 
     def _end_halted(self, run_id: str) -> None:
@@ -254,10 +257,12 @@ class EmbeddedRuntime:
         self._halted.discard(run_id)
         self._tell_end(run)
 
-    def _cannot_write(self, error: sqlite3.Error) -> None:
+    def _cannot_write(self, error: Exception) -> None:
         """The net's disk is full or gone: what could not be written is tried again later."""
         _log.error("ledger_not_written", error=str(error), retry_s=_RETRY_SECONDS)
-        asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._fill)
+        if self._again is not None:
+            self._again.cancel()
+        self._again = asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._fill)
 
     def _begin(self, run: Run) -> None:
         if run.starts >= MAX_STARTS:
@@ -301,7 +306,7 @@ class EmbeddedRuntime:
             details = f"internal error of the net: {type(error).__name__}: {error}"
             try:
                 self._ledger.end(run, FLJobStatus.FAILED, details)
-            except sqlite3.Error as exc:
+            except _UNWRITTEN as exc:
                 # The run begins again after its last saved round.
                 self._cannot_write(exc)
                 return
@@ -312,10 +317,16 @@ class EmbeddedRuntime:
 
     def _tell_end(self, run: Run) -> None:
         """The last report of a run that did not finish; the same id when told again."""
-        if run.status is FLJobStatus.FAILED:
-            self._speaker(run).status(ModelStatus.ERROR, run.details)
-        elif run.status is FLJobStatus.STOPPED:
-            self._speaker(run).status(ModelStatus.STOPPED, run.details)
+        try:
+            if run.status is FLJobStatus.FAILED:
+                self._speaker(run).status(ModelStatus.ERROR, run.details)
+            elif run.status is FLJobStatus.STOPPED:
+                self._speaker(run).status(ModelStatus.STOPPED, run.details)
+        except _UNWRITTEN as exc:
+            if self._closing:
+                return  # it is told at the next start
+            _log.error("end_not_told", run_id=run.run_id, error=str(exc), retry_s=_RETRY_SECONDS)
+            asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._tell_end, run)
 
     def _speaker(self, run: Run) -> Speaker:
         keep = None if self._reporter is None else self._reporter.keep
@@ -340,6 +351,11 @@ def _file_bytes(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
+
+
+def _cause(error: Exception) -> str:
+    """Without the path, which is the net's own matter."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _view(run: Run) -> RunView:
