@@ -65,3 +65,16 @@ def test_a_state_of_any_size_fits_and_keeps_its_shape(
     assert data["sequence"] == state["sequence"]
     assert data["attempts"][-1]["number"] == last["number"]
     assert bool(data.get("truncated")) == (len(body.encode()) > BODY_BYTES)
+
+
+def test_a_state_is_cut_from_the_first_byte_too_many() -> None:
+    state = _state()
+    state["request"]["config"] = {"é": ""}
+    rest = BODY_BYTES - len(json.dumps(state, ensure_ascii=False).encode())
+    state["request"]["config"] = {"é": "x" * rest}
+    body = json.dumps(state, ensure_ascii=False)
+    assert fitting(body) is body
+    state["request"]["config"] = {"é": "x" * (rest + 1)}
+    cut = json.loads(fitting(json.dumps(state, ensure_ascii=False)))
+    StateData.model_validate(cut)
+    assert (cut["truncated"], cut["request"]["config"]) == (["request.config"], {})
