@@ -11,6 +11,7 @@ import asyncio
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from socket import socket
 from typing import Annotated
 
 import typer
@@ -74,9 +75,8 @@ def embedded(
 
         connection = None if kafka is None else _connection(kafka, topic_prefix)
         wanted = [slot.strip() for slot in slots.split(",") if slot.strip()]
-        bound = listening(host, port)
 
-        async def run() -> None:
+        async def run(bound: socket) -> None:
             net = embedded_net(
                 dir,
                 wanted,
@@ -89,7 +89,8 @@ def embedded(
             )
             await serve(net.app, bound, _say)
 
-        asyncio.run(run())
+        with listening(host, port) as bound:
+            asyncio.run(run(bound))
     except ServiceError as exc:
         typer.echo(f"Error: {exc.message}", err=True)
         raise typer.Exit(2 if isinstance(exc, Invalid) else 1) from exc

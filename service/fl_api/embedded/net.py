@@ -40,6 +40,7 @@ def embedded_net(
     for slot in slots:
         if not slot or slot.startswith(".") or _UNSAFE & set(slot) or not slot.isprintable():
             raise Invalid(f"slot {slot!r} should be usable as a folder's name")
+    downloads = Downloads(bundle_origins)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder = folder.resolve()
@@ -55,7 +56,7 @@ def embedded_net(
             call_seconds=call_seconds,
             reporter=reporter,
         )
-        apps = Apps(folder / "apps", Downloads(bundle_origins))
+        apps = Apps(folder / "apps", downloads)
         return Server(runtime, apps, Book(folder / "book.db"), name=name)
     except OSError as exc:
         raise Invalid(f"{folder} can't be used: {exc.strerror}") from exc
