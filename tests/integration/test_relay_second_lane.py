@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from service.kafka.clients import admin
+from service.relay.options import RelayOptions
 from service.relay.second_lane import SecondLane
 from service.store.outbox import encode_headers
 from tests.integration.relay_world import World, until, world
@@ -23,9 +24,9 @@ async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
 
 
 @contextlib.asynccontextmanager
-async def sending(w: World) -> AsyncIterator[SecondLane]:
+async def sending(w: World, **options: float) -> AsyncIterator[SecondLane]:
     stop = asyncio.Event()
-    lane = SecondLane(w.outbox, w.kafka)
+    lane = SecondLane(w.outbox, w.kafka, RelayOptions(**options))
     task = asyncio.create_task(lane.run(stop))
     try:
         yield lane
@@ -84,7 +85,8 @@ async def test_a_missing_topic_holds_nothing_else_back(w: World) -> None:
     await bury(w, w.topics.job_status, 1, b"b")
     job = uuid4()
     await w.pool.execute("INSERT INTO tombstone (job_id, at) VALUES ($1, now())", job)
-    async with sending(w) as lane:
+    # A topic that is not there is looked for as long as the broker may take to answer.
+    async with sending(w, broker_deadline=2) as lane:
         await until(lambda: lane.status.dead_letters_sent == 1, 30)
         await until(lambda: lane.status.tombstones_sent == 1)
         assert lane.status.second_lane_errors
