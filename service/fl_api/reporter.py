@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
@@ -79,10 +80,9 @@ class Reporter:
                 while await self._send_some():
                     pause = _FIRST_PAUSE
                 self._drained.set()
-            except Transient as exc:
-                _log.warning(
-                    "reports_not_published", error=exc.message, waiting=self._outbox.waiting
-                )
+            except (Transient, sqlite3.Error, OSError) as exc:
+                # What went out and could not be marked so goes out again, under the same ids.
+                _log.warning("reports_not_published", error=str(exc), waiting=self._outbox.waiting)
                 await self._discard()
                 await asyncio.sleep(pause * random.uniform(0.7, 1.3))
                 pause = min(pause * 2, _LONGEST_PAUSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,27 @@ async def test_reports_wait_for_the_broker_and_then_go_out_in_order(
     told = await read(kafka, 451)
     assert [event.data["log"] for _, event in told] == [str(number) for number in range(451)]
     await second.close()
+    assert Outbox(tmp_path / "reports.db").waiting == 0
+
+
+async def test_what_can_not_be_marked_as_sent_goes_out_again(
+    stack: RunningStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kafka = settings_of(stack.env)
+    await ensure_topics(kafka)
+    done, full = Outbox.done, [True]
+
+    def on_a_full_disk(self: Outbox, positions: list[int]) -> None:
+        if full and full.pop():
+            raise sqlite3.OperationalError("database or disk is full")
+        done(self, positions)
+
+    monkeypatch.setattr(Outbox, "done", on_a_full_disk)
+    reporter = Reporter(Outbox(tmp_path / "reports.db"), kafka, source="/fl-api/net-1")
+    await reporter.start()
+    reporter.keep(made_up(0, uuid4()), False)
+    assert [event.id for _, event in await read(kafka, 2)] == ["id-0", "id-0"]
+    await reporter.close()
     assert Outbox(tmp_path / "reports.db").waiting == 0
 
 

@@ -312,8 +312,11 @@ class EmbeddedRuntime:
                 return
         _log.info("run_ended", run_id=run.run_id, status=run.status.value, details=run.details)
         self._tell_end(run)
-        self._prune()
         self._fill()
+        try:
+            self._prune()
+        except _UNWRITTEN as exc:
+            _log.error("old_runs_not_removed", error=str(exc))
 
     def _tell_end(self, run: Run) -> None:
         """The last report of a run that did not finish; the same id when told again."""
