@@ -97,14 +97,21 @@ def _lower(headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     """The headers that mean something to us, by name: content type, attributes and trace context."""
     named: dict[str, bytes] = {}
     for name, raw in headers:
-        lower = name.lower()
-        if lower[:3] != "ce_" and lower not in _MEANT:
+        lower = _meant(name)
+        if lower is None:
             continue
         if lower in named and lower != "traceparent":
             raise _undecodable("headers", "An attribute is given twice", "duplicate")
         if raw is not None:
             named[lower] = raw
     return named
+
+
+@lru_cache(maxsize=256)
+def _meant(name: str) -> str | None:
+    """A header's name in lower case; None where it means nothing to us."""
+    lower = name.lower()
+    return lower if lower[:3] == "ce_" or lower in _MEANT else None
 
 
 @lru_cache(maxsize=256)

@@ -248,8 +248,10 @@ def content_hash(
     }
     if config:
         content["config"] = config
-    fields = model.__dict__
+    fields, given = model.__dict__, model.model_fields_set
     for name, default in _OPTIONAL:
+        if name not in given:
+            continue
         value = fields[name]
         if value is None or value == default:
             continue

@@ -226,7 +226,7 @@ class Applier:
                 decision = await self._one(connection, fold, item, index)
                 work.decisions.append(decision)
                 self._keep(work, item, decision)
-        new = [job_id for job_id in fold.jobs if job_id not in fold.before]
+        new = list(fold.new())
         if new:
             await self._waiting_records(connection, fold, work, new)
 

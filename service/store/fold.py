@@ -78,16 +78,22 @@ class Fold:
 
     def _group(self, job: Job) -> UUID | None:
         """The job's group, worked out once."""
-        if job.job_id not in self._groups:
-            self._groups[job.job_id] = group_of_job(job)
-        return self._groups[job.job_id]
+        found = self._groups.get(job.job_id)
+        if found is None and job.job_id not in self._groups:
+            found = self._groups[job.job_id] = group_of_job(job)
+        return found
+
+    def new(self) -> dict[UUID, Job]:
+        """The jobs that this transaction makes."""
+        if not self.before:
+            return self.jobs
+        return {job_id: job for job_id, job in self.jobs.items() if job_id not in self.before}
 
     def new_rows(self) -> list[Row]:
-        """Rows of the jobs that this transaction makes."""
+        """Their rows."""
         return [
             row(job, self._group(job), self.partitions[job_id])
-            for job_id, job in self.jobs.items()
-            if job_id not in self.before
+            for job_id, job in self.new().items()
         ]
 
     def changed(self) -> list[Job]:
@@ -99,25 +105,27 @@ class Fold:
         """The groups of the new jobs, each with one of its requests."""
         return {
             group: job.request
-            for job_id, job in self.jobs.items()
-            if job_id not in self.before
-            and isinstance(job.request, Request)
-            and (group := self._group(job)) is not None
+            for job in self.new().values()
+            if isinstance(job.request, Request) and (group := self._group(job)) is not None
         }
 
     def places(self) -> Places:
         """What the step from `before` to `jobs` occupies and frees."""
         places = Places()
+        before = self.before
         for job_id, job in self.jobs.items():
-            old = self.before.get(job_id)
+            old = before.get(job_id) if before else None
             if old is not job:
                 places.moved(old, job, self._group(job))
         return places
 
     def states(self) -> set[JobState]:
         """The states that some changed job is in now."""
+        before = self.before
         return {
-            job.state for job_id, job in self.jobs.items() if self.before.get(job_id) is not job
+            job.state
+            for job_id, job in self.jobs.items()
+            if not before or before.get(job_id) is not job
         }
 
 
