@@ -67,6 +67,8 @@ def one_line(job: dict[str, Any]) -> str:
         parts.append(numbers)
     if job.get("reason"):
         parts.append(f"{job['reason']['code']}: {job['reason']['message']}")
+    if job.get("results"):
+        parts.append(f"results {job['results']['uri']}")
     return "  ".join(parts)
 
 

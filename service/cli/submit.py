@@ -82,6 +82,7 @@ def submit(
             say_json({"job_id": str(job_id), "waiting_for": waiting})
         else:
             print(job_id)
+            print(f"`fl-jobs jobs watch {job_id}` shows how it goes", file=sys.stderr)
         return
     if not as_json:
         print(f"job {job_id}", file=sys.stderr)

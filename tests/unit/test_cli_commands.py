@@ -205,6 +205,12 @@ def test_one_line_tells_where_a_job_is() -> None:
         "progress": {},
     }
     assert one_line(queued) == "queued  position 4, waiting_for_trusts"
+    done = {
+        "state": "completed",
+        "progress": {},
+        "results": {"uri": "s3://results/j/1/results.zip"},
+    }
+    assert one_line(done) == "completed  results s3://results/j/1/results.zip"
 
 
 def test_the_demo_splits_every_patient_once_and_the_same_way_again(tmp_path: Path) -> None:
