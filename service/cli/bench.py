@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from service.cli.ending import ends_on_terminate, finish
 from service.errors import Missing
 
 app = typer.Typer(no_args_is_help=True, help="Measure, side by side with rivals.")
@@ -81,7 +82,8 @@ def ingest(
     import uvloop
 
     work = _bench("ingest").measure(requests, rounds, handler_requests, only or [], _teller())
-    runs = uvloop.run(work)
+    with ends_on_terminate():
+        runs = finish(work, uvloop.run)
     tables = _bench("tables")
     _show(tables.ingest_table(runs), tables.ingest_document(runs), json_file)
 
@@ -99,7 +101,8 @@ def latency(
     """
     import uvloop
 
-    found = uvloop.run(_bench("latency").measure(requests, warmup, _teller()))
+    with ends_on_terminate():
+        found = finish(_bench("latency").measure(requests, warmup, _teller()), uvloop.run)
     tables = _bench("tables")
     table = tables.latency_table(found.spreads, found.ratio)
     _show(table, tables.latency_document(found.spreads, found.ratio, warmup=warmup), json_file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -48,8 +48,9 @@ def ends_on_terminate() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it to its end. Raises KeyboardInterrupt, after its own clean-up, when a signal cancelled it."""
+def finish(coroutine: Coroutine[Any, Any, T], run: Callable[..., Any] = asyncio.run) -> T:
+    """Run it to its end, by `run`. Raises KeyboardInterrupt, after its own clean-up, when a signal
+    cancelled it."""
 
     async def noted() -> T:
         task = asyncio.current_task()
@@ -65,7 +66,8 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         return found
 
     try:
-        return asyncio.run(noted())
+        ended: T = run(noted())
+        return ended
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
