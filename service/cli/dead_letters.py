@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
 Where = Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET as `list` prints it.")]
 
 
-@app.command("list")
+@app.command("list", epilog="Example: fl-jobs dead-letters list --json")
 def list_letters(
     topic: Annotated[str | None, typer.Option("--topic")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
@@ -46,7 +46,7 @@ async def _list(settings: Settings, topic: str | None, limit: int) -> list[dict[
         return await Queries(pool).dead_letters(topic, limit)
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs dead-letters show fl.training-requests.v1/3/17")
 def show(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """One record as it came, with everything that is wrong with it."""
     letter = work(_get(settings_of(env_file), where))
@@ -81,7 +81,7 @@ async def _get(settings: Settings, where: str) -> dict[str, Any]:
     return found
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs dead-letters redrive fl.training-requests.v1/3/17")
 def redrive(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Publish the record once more on its topic, as it came: after the cause was mended."""
     settings = settings_of(env_file)

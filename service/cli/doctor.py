@@ -14,6 +14,9 @@ def doctor(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Look at broker, topics, database, object store, manifests, nets and work under way.
 
     What is wrong comes with its fix. Exit code 1 when something failed.
+
+    \b
+    fl-jobs doctor --json
     """
     settings = settings_of(env_file)
     states = work(_run(settings, as_json))

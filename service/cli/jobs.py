@@ -33,7 +33,7 @@ from service.store.queries import Queries
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
 
 
-@app.command("list")
+@app.command("list", epilog="Example: fl-jobs jobs list --state queued --project demo")
 def list_jobs(
     state: Annotated[JobState | None, typer.Option("--state")] = None,
     model: Annotated[str | None, typer.Option("--model")] = None,
@@ -83,7 +83,7 @@ def jobs_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs jobs show 2f6b7a10-5c1e-4f43-9a55-0b7f6a1c0001")
 def show(
     job: Annotated[str, typer.Argument(help="The job's id.")],
     env_file: EnvFile = None,
@@ -151,7 +151,7 @@ def detail(event: dict[str, Any]) -> str:
     return str(data.get("fl_backend_job_id") or "")
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs jobs watch --json | tee jobs.jsonl")
 def watch(
     job: Annotated[str | None, typer.Argument(help="One job; without it all unfinished.")] = None,
     env_file: EnvFile = None,

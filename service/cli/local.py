@@ -87,7 +87,7 @@ def up(
     typer.echo(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs local status --json")
 def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
     """Show every part: state, address, memory. Exit code 1 when one isn't running."""
     stack = Stack(dir)
@@ -103,7 +103,7 @@ def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs local down --wipe")
 def down(
     dir: Dir = Path(".local"),
     wipe: Annotated[bool, typer.Option("--wipe", help="Delete all its data as well.")] = False,

@@ -15,6 +15,9 @@ def migrate(env_file: EnvFile = None, as_json: AsJson = False) -> None:
 
     Where FL_REGISTRY_FILE is set, that file is then applied as by `registry apply`; `run` does so at each
     start.
+
+    \b
+    fl-jobs migrate --env-file .local/env
     """
     done, registry = work(_migrate(settings_of(env_file)))
     if as_json:

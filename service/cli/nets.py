@@ -29,7 +29,7 @@ from service.store.registry import pause_hub, pause_net
 app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume, release.")
 
 
-@app.command("list")
+@app.command("list", epilog="Example: fl-jobs nets list")
 def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Every registered net in a line."""
     nets = work(_nets(settings_of(env_file)))
@@ -65,7 +65,7 @@ async def _nets(settings: Settings) -> list[dict[str, Any]]:
         return await Queries(pool).nets()
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs nets status net-1")
 def status(
     net: Annotated[str | None, typer.Argument(help="One net; without it all.")] = None,
     env_file: EnvFile = None,
@@ -101,7 +101,7 @@ NetName = Annotated[str | None, typer.Argument(help="One net.")]
 All = Annotated[bool, typer.Option("--all", help="Every net: the whole service.")]
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs nets pause net-1")
 def pause(
     net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
@@ -110,7 +110,7 @@ def pause(
     _told(as_json, {"net": net, "all": every, "paused": True}, f"{name} paused")
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs nets resume --all")
 def resume(
     net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
@@ -137,7 +137,7 @@ async def _pause(settings: Settings, net: str | None, every: bool, paused: bool)
         return f"{net} is"
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs nets release 2f6b7a10-5c1e-4f43-9a55-0b7f6a1c0001")
 def release(
     job: Annotated[str, typer.Argument(help="The job whose place is quarantined.")],
     attempt: Annotated[int | None, typer.Option("--attempt", help="Default: all.")] = None,

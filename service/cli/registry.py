@@ -17,7 +17,7 @@ from service.store.queries import Queries
 app = typer.Typer(no_args_is_help=True, help="Trusts, nets and projects.")
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs registry apply registry.yaml")
 def apply(
     file: Annotated[Path, typer.Argument(help="YAML or JSON, the whole registry.")],
     env_file: EnvFile = None,
@@ -67,7 +67,7 @@ async def apply_file(settings: Settings, file: Path) -> dict[str, Any]:
     return {"version": version, "changed": changed, "held_on_removed_nets": left}
 
 
-@app.command()
+@app.command(epilog="Example: fl-jobs registry show > registry.yaml")
 def show(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Print what holds now; it can be applied again."""
     version, document = work(_show(settings_of(env_file)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+import typer
 
 from service.cli import COMMANDS, main
 from service.cli.demo import hospitals
@@ -42,6 +44,25 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept_logging: None) -
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
     assert len(capsys.readouterr().out) > 200
+
+
+def _whole(command: str) -> list[list[str]]:
+    """The command's words; of a group, each of its commands'."""
+    found = getattr(importlib.import_module(COMMANDS[command][0]), COMMANDS[command][1])
+    if not isinstance(found, typer.Typer):
+        return [[command]]
+    names = [
+        c.name or (c.callback.__name__ if c.callback else "") for c in found.registered_commands
+    ]
+    return [[command, name] for name in names]
+
+
+@pytest.mark.parametrize("words", [words for command in COMMANDS for words in _whole(command)])
+def test_every_help_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words, "--help") == 0
+    told = capsys.readouterr().out.splitlines()
+    example = "fl-jobs " + " ".join(words)
+    assert any(example in line and "Usage" not in line for line in told), told
 
 
 def test_help_names_every_command_and_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
