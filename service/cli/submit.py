@@ -22,7 +22,7 @@ from service.domain.decide import decide
 from service.domain.decision import Outcome
 from service.domain.events import Queued, Rejected
 from service.domain.facts import Facts
-from service.domain.fit import says
+from service.domain.fit import says_of
 from service.domain.job import Job
 from service.domain.values import Problem
 from service.errors import Invalid, Transient
@@ -64,16 +64,16 @@ def submit(
     data.setdefault("model_id", str(uuid4()))
     command = _command(data)
     try:
-        problems, waiting = work(_judge(settings, command))
+        problems, waiting, words = work(_judge(settings, command))
     except Transient as exc:
         problems = list(command.errors) if isinstance(command, RejectRequest) else []
         if dry_run and not problems:
             raise
         # Whoever publishes needs the broker alone: the service judges again anyway.
         print(f"not checked against the registry: {exc.message}", file=sys.stderr)
-        waiting = None
+        waiting, words = None, ""
     if dry_run or problems:
-        _tell(data, problems, waiting, as_json)
+        _tell(data, problems, waiting, words, as_json)
         raise typer.Exit(1 if problems else 0)
     work(_send(settings, data, model_files))
     job_id = UUID(str(data["job_id"]))
@@ -120,8 +120,8 @@ def _command(data: dict[str, Any]) -> RequestTraining | RejectRequest:
 
 async def _judge(
     settings: Settings, command: RequestTraining | RejectRequest
-) -> tuple[list[Problem], str | None]:
-    """Everything that is wrong with the request, else the code of what it would wait for."""
+) -> tuple[list[Problem], str | None, str]:
+    """Everything that is wrong with the request, else what it would wait for: its code, and in words."""
     from service.app import fact_reader
 
     projects = [command.request.project_id] if isinstance(command, RequestTraining) else []
@@ -129,8 +129,13 @@ async def _judge(
         reader = fact_reader(settings)
         async with reading(pool) as connection:
             job = await peek(connection, command.job_id)
-            facts = await reader.read(connection, projects=projects, new_jobs=[command.job_id])
-    return verdict(job, command, facts)
+            facts = await reader.read(
+                connection, projects=projects, new_jobs=[command.job_id], claimed=None
+            )
+    problems, waiting = verdict(job, command, facts)
+    if isinstance(command, RejectRequest):
+        return problems, waiting, ""
+    return problems, waiting, says_of(waiting, command.request, facts)
 
 
 def verdict(
@@ -152,7 +157,7 @@ def verdict(
 
 
 def _tell(
-    data: dict[str, Any], problems: list[Problem], waiting: str | None, as_json: bool
+    data: dict[str, Any], problems: list[Problem], waiting: str | None, words: str, as_json: bool
 ) -> None:
     if as_json:
         say_json(
@@ -171,7 +176,7 @@ def _tell(
     if problems:
         console.print(f"{len(problems)} error(s); nothing was sent")
     else:
-        console.print(f"[green]✓[/] the request is valid; {says(waiting)}")
+        console.print(f"[green]✓[/] the request is valid; {words}")
 
 
 async def _send(settings: Settings, data: dict[str, Any], model_files: Path | None) -> None:

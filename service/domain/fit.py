@@ -15,8 +15,7 @@ from service.domain.vocabulary import COUNTS_ONLY, Waiting
 _NEAREST = (Waiting.CAPACITY, Waiting.TRUSTS, Waiting.NET_QUARANTINED, Waiting.NET_PAUSED)
 
 _SAYS = {
-    Waiting.CAPACITY: "every net that could serve it is busy, or holds an earlier run of its model until "
-    "the results are fetched",
+    Waiting.CAPACITY: "every net that could serve it is busy",
     Waiting.TRUSTS: "too few of its trusts are online, or their net does not answer",
     Waiting.GPUS: "the GPUs it asks for are taken",
     Waiting.PROJECT_AT_LIMIT: "its project runs as many jobs as it may",
@@ -114,6 +113,22 @@ def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> Waiting 
     if None in obstacles:
         return None
     return next((code for code in _NEAREST if code in obstacles), Waiting.TRUSTS)
+
+
+def says_of(code: str | None, request: Request, facts: Facts) -> str:
+    """As `says`, naming the nets that are kept from it by an earlier run of its model."""
+    nets = candidates(request, facts)
+    held = [
+        net.name
+        for net in nets
+        if holds_model(net, request, facts) and _obstacle(net, request, facts) is Waiting.CAPACITY
+    ]
+    if code != Waiting.CAPACITY or not held:
+        return says(code)
+    named = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
+    who = f"net {named} still holds" if len(held) == 1 else f"nets {named} still hold"
+    text = f"{who} model {request.model_id}'s earlier run until its results are collected"
+    return text if len(held) == len(nets) else f"{text}; no other net that could serve it is free"
 
 
 def unapproved(request: Request, registry: Registry) -> list[UUID]:

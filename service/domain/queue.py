@@ -9,7 +9,7 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decision import Decision, happened, ignored, refused
 from service.domain.facts import Facts
-from service.domain.fit import candidates, misfit, says, serving, why_waiting
+from service.domain.fit import candidates, misfit, says_of, serving, why_waiting
 from service.domain.job import Job, Rejection
 from service.domain.registry import Net
 from service.domain.values import Problem, Readable, Request, Why
@@ -254,8 +254,7 @@ def tell_waiting(job: Job | None, command: c.TellWaiting, facts: Facts) -> Decis
         return ignored("not_queued")
     if command.code is None or command.code == job.waiting:
         return ignored("nothing_new")
+    text = says_of(command.code, job.asked, facts)
     return happened(
-        e.WaitingTold(
-            at=facts.now, code=command.code, message=says(command.code), position=command.position
-        )
+        e.WaitingTold(at=facts.now, code=command.code, message=text, position=command.position)
     )

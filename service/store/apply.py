@@ -200,11 +200,13 @@ class Applier:
             for command in wanted
             if isinstance(command, c.Claim) and command.job_id in before
         }
+        tells = any(isinstance(command, c.TellWaiting) for command in wanted)
+        claimed = [command.net for command in wanted if isinstance(command, c.Claim)]
         facts = await self._facts.read(
             connection,
             projects=sorted(projects),
             new_jobs=job_ids(firsts),
-            claimed=[command.net for command in wanted if isinstance(command, c.Claim)],
+            claimed=None if tells else claimed,
         )
         return Fold(facts, EventLog(self._partitions), before, places)
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from service.contracts import state
-from service.domain.fit import candidates, says, why_waiting
+from service.domain.fit import candidates, says_of, why_waiting
 from service.domain.vocabulary import JobState
 from service.store import jobs
 from service.store.database import Pool, reading
@@ -64,7 +64,7 @@ class Queries:
                 return None
             known = await facts.read(connection, projects=[found.asked.project_id], claimed=None)
         code = why_waiting(found.asked, candidates(found.asked, known), known)
-        return {"code": code, "message": says(code)}
+        return {"code": code, "message": says_of(code, found.asked, known)}
 
     async def events(
         self, job_id: UUID, after: int = 0, limit: int = 10_000

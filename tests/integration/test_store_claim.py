@@ -11,6 +11,7 @@ from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.values import Why
 from service.domain.vocabulary import FLJobStatus, JobState, Reason
+from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
 from service.store.store import Store
 from tests.integration.store_world import TRUSTS, World, net, opened, registry, submission
@@ -175,6 +176,11 @@ async def test_a_net_that_goes_by_the_model_takes_none_of_it_until_its_results_a
         direct = await w.store.apply([c.Claim(second, "net-1", "me")])
         assert direct[0].why is not None
         assert direct[0].why.code == "model_taken"
+        [(_, code, position)] = await w.store.waiting_heads(5)
+        await w.store.apply([c.TellWaiting(second, code, position)])
+        told = (await Queries(w.pool).events(second))[-1]["data"]["reason"]
+        assert told["code"] == "waiting_for_capacity"
+        assert told["message"].startswith(f"net net-1 still holds model {model}'s earlier run")
         job = await w.store.get(first)
         assert job is not None
         assert job.lease is not None

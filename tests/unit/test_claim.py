@@ -9,7 +9,7 @@ import pytest
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.fit import candidates, why_waiting
+from service.domain.fit import candidates, says_of, why_waiting
 from service.domain.registry import NetNow
 from service.domain.vocabulary import FLBackend, JobState, Reason, SlotState, Waiting
 from tests.unit.domain_life import (
@@ -79,6 +79,30 @@ def test_a_net_that_goes_by_the_model_takes_one_attempt_of_it(
     code = why_waiting(life.there.asked, candidates(life.there.asked, facts), facts)
     assert code == (Waiting.CAPACITY if answer == "model_taken" else None)
     assert _claimed(life) == answer
+
+
+@pytest.mark.parametrize(
+    ("others", "end"),
+    [
+        ((), "until its results are collected"),
+        (("full",), "until its results are collected; no other net that could serve it is free"),
+    ],
+)
+def test_who_waits_for_an_earlier_run_of_its_model_hears_which_net_holds_it(
+    others: tuple[str, ...], end: str
+) -> None:
+    life = life_in("queued")
+    asked = life.there.asked
+    nets = {name: replace(NET, name=name, path_id="attempt") for name in others}
+    life.registry = replace(REGISTRY, nets={NET.name: replace(NET, path_id="model")} | nets)
+    life.models_taken = {NET.name: frozenset({asked.model_id})}
+    full = {name: replace(NOW_OF_NET, name=name, occupied=NET.capacity) for name in others}
+    facts = replace(life.facts(), nets={NET.name: NOW_OF_NET} | full)
+    told = f"net {NET.name} still holds model {asked.model_id}'s earlier run {end}"
+    assert says_of(Waiting.CAPACITY, asked, facts) == told
+    assert says_of(Waiting.GPUS, asked, facts) == "the GPUs it asks for are taken"
+    life.models_taken = {}
+    assert says_of(Waiting.CAPACITY, asked, life.facts()).startswith("every net")
 
 
 def test_participants_are_the_requested_trusts_online_now() -> None:
