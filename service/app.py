@@ -34,7 +34,7 @@ from service.ingest.consumer import Consumer
 from service.ingest.reading import Reading
 from service.ingest.status import IngestStatus
 from service.kafka.topics import Topics, ensure_topics, raise_errors
-from service.nets import Nets
+from service.adapters import AdapterClients
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
 from service.relay.second_lane import SecondLane
@@ -100,7 +100,7 @@ class App:
     metrics: Metrics
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     bundles: Bundles | None = None
-    nets: Nets | None = None
+    nets: AdapterClients | None = None
     crew: Crew | None = None
     consumer: Consumer | None = None
     relay: Relay | None = None
@@ -169,10 +169,10 @@ def make_bundles(settings: Settings) -> Bundles:
     )
 
 
-def make_nets(settings: Settings, metrics: Metrics | None = None) -> Nets:
+def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClients:
     """The clients of these settings; they follow a registry when they are given one."""
     key = settings.encryption.aes_key_base64
-    return Nets(
+    return AdapterClients(
         aes_key_base64=None if key is None else key.get_secret_value(),
         on_call=None if metrics is None else metrics.on_call,
     )

@@ -17,7 +17,7 @@ from service.contracts import registry_file
 from service.contracts.problems import BadData
 from service.errors import Invalid, ServiceError, Transient
 from service.kafka.topics import Topics, ensure_topics
-from service.nets import Nets
+from service.adapters import AdapterClients
 from service.relay.hanging import stable_offsets
 from service.settings import Settings, unknown_variables
 from service.store import migrate
@@ -203,7 +203,7 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
         try:
             for name, net in sorted(registry.nets.items()):
                 yield await _adapter(nets, name, net.endpoint)
-            if outside := nets.told_in_clear():
+            if outside := nets.unencrypted_endpoints():
                 told = f"project ids go to {', '.join(outside)} in clear"
                 yield warning("encryption", told, "set FL_ENCRYPTION__AES_KEY_BASE64")
         finally:
@@ -212,7 +212,7 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
         await close_pool(pool)
 
 
-async def _adapter(nets: Nets, name: str, endpoint: str) -> Finding:
+async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
     part = f"net {name}"
     try:
         client = nets.client(name)

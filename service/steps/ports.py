@@ -1,7 +1,7 @@
 """What the steps need of the world: four protocols, since a simulation replaces these four.
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
-`service.errors`. The real ones are `service.store.Store`, `service.nets.Nets`, `service.bundles.Bundles` and
+`service.errors`. The real ones are `service.store.Store`, `service.adapters.AdapterClients`, `service.bundles.Bundles` and
 `service.ingest.reading.Reading`.
 """
 

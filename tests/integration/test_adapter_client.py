@@ -20,7 +20,7 @@ from service.errors import Ambiguous, Permanent, Transient
 from service.fl_api.embedded.net import embedded_net
 from service.fl_api.scripted.net import ScriptedNet, scripted_net
 from service.fl_api.serving import serving
-from service.nets import AdapterClient, Nets
+from service.adapters import AdapterClient, AdapterClients
 from tests.conformance.at_hand import app_files, bundle_host
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")
@@ -32,7 +32,7 @@ KEYS = frozenset({"idempotency"})
 async def client(url: str, **more: Any) -> AsyncIterator[AdapterClient]:
     backend = more.pop("fl_backend", FLBackend.EMBEDDED)
     net = Net("net-1", uuid4(), backend, url, MEMBERS, **more)
-    nets = Nets()
+    nets = AdapterClients()
     nets.follow(Registry(nets={"net-1": net}))
     try:
         yield nets.client("net-1")

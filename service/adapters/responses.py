@@ -1,6 +1,6 @@
 """Sorting what an adapter answers, by code and by body, into what may be done next.
 
-Promise: busy and overloaded are `Transient`, a refusal of the work itself is `Permanent`, and an answer
+Promise: busy and overloaded are `Transient`, a refusal of the work itself is `Permanent`, and a response
 after which the work may have been done is `Ambiguous`. Text from an adapter is bounded, on one line,
 without control characters, without the query part of URLs (a presigned one is a credential) and without
 the texts that the caller wants hidden. Nothing but these words is concluded from it.
@@ -36,7 +36,7 @@ _URL_QUERY: Final = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AdapterResponse:
     """What came back: the status, the body (bounded by the caller), and the header that we read."""
 
     status: int
@@ -58,7 +58,7 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError) as exc:
             raise Transient(
-                "the adapter's answer is not JSON: is the endpoint an FL-API?",
+                "the adapter's response is not JSON: is the endpoint an FL-API?",
                 code=Reason.ADAPTER_UNAVAILABLE,
             ) from exc
 
@@ -70,32 +70,32 @@ class Answer:
         text = detail_of(self.body, limit=4096).lower()
         return any(w in text for w in _BAD_APP) and not any(w in text for w in _RUNTIME_AWAY)
 
-    def told(self, call: str) -> str:
+    def describe(self, call: str) -> str:
         """One line for people: the call, the status, the adapter's words."""
         detail = detail_of(self.body, hidden=self.hidden)
         return f"the adapter answered {call} with {self.status}" + (f": {detail}" if detail else "")
 
 
-def read_error(call: str, answer: Answer) -> Transient:
+def read_error(call: str, response: AdapterResponse) -> Transient:
     """The error of a call that changes nothing, or of an abort: it is never the job's fault."""
     return Transient(
-        answer.told(call),
+        response.describe(call),
         code=Reason.ADAPTER_UNAVAILABLE,
-        retry_after=retry_after(answer.retry_after),
+        retry_after=retry_after(response.retry_after),
     )
 
 
-def change_error(call: str, answer: Answer) -> ServiceError:
+def change_error(call: str, response: AdapterResponse) -> ServiceError:
     """The error of an upload or a submit. 409 means that another one is in flight, never a failure; after a
     5xx it may have been done; a redirect was not followed, so nothing was."""
-    told, wait = answer.told(call), retry_after(answer.retry_after)
-    if answer.says_bad_app:
-        return Permanent(told, code=Reason.ADAPTER_REJECTED)
-    if answer.status >= 500:
-        return Ambiguous(told, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
-    if answer.status < 400 or answer.status in (408, 409, 429):
-        return Transient(told, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
-    return Permanent(told, code=Reason.ADAPTER_REJECTED)
+    message, wait = response.describe(call), retry_after(response.retry_after)
+    if response.says_bad_app:
+        return Permanent(message, code=Reason.ADAPTER_REJECTED)
+    if response.status >= 500:
+        return Ambiguous(message, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
+    if response.status < 400 or response.status in (408, 409, 429):
+        return Transient(message, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
+    return Permanent(message, code=Reason.ADAPTER_REJECTED)
 
 
 def detail_of(body: bytes, *, hidden: Iterable[str] = (), limit: int = MAX_DETAIL) -> str:

@@ -9,14 +9,14 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.errors import Invalid
-from service.nets.encryption import COHORT_QUERY, PROJECT_ID, Sealer
+from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 def test_a_trust_opens_what_was_sealed() -> None:
     """Opened here by the rule alone, without our own code."""
-    envelope = json.loads(base64.b64decode(Sealer(KEY).seal("projekt-ä", PROJECT_ID)))
+    envelope = json.loads(base64.b64decode(Encryptor(KEY).encrypt("projekt-ä", PROJECT_ID)))
     assert set(envelope) == {"v", "kid", "iv", "ct"}
     assert (envelope["v"], envelope["kid"]) == (1, "shared")
     nonce, sealed = base64.b64decode(envelope["iv"]), base64.b64decode(envelope["ct"])
@@ -26,32 +26,32 @@ def test_a_trust_opens_what_was_sealed() -> None:
 
 
 def test_every_envelope_is_another() -> None:
-    sealer = Sealer(KEY)
-    assert sealer.seal("p", PROJECT_ID) != sealer.seal("p", PROJECT_ID)
-    assert sealer.open(sealer.seal("p", PROJECT_ID), PROJECT_ID) == "p"
+    encryptor = Encryptor(KEY)
+    assert encryptor.encrypt("p", PROJECT_ID) != encryptor.encrypt("p", PROJECT_ID)
+    assert encryptor.decrypt(encryptor.encrypt("p", PROJECT_ID), PROJECT_ID) == "p"
 
 
 def test_an_envelope_serves_its_own_context_and_key_only() -> None:
-    sealed = Sealer(KEY).seal("p", PROJECT_ID)
+    sealed = Encryptor(KEY).encrypt("p", PROJECT_ID)
     with pytest.raises(Invalid, match="context"):
-        Sealer(KEY).open(sealed, COHORT_QUERY)
+        Encryptor(KEY).decrypt(sealed, COHORT_QUERY)
     with pytest.raises(Invalid):
-        Sealer(base64.b64encode(b"x" * 32).decode()).open(sealed, PROJECT_ID)
+        Encryptor(base64.b64encode(b"x" * 32).decode()).decrypt(sealed, PROJECT_ID)
 
 
 @pytest.mark.parametrize("junk", ["", "###", base64.b64encode(b"{}").decode(), "e30"])
 def test_what_is_no_envelope_is_refused(junk: str) -> None:
     with pytest.raises(Invalid):
-        Sealer(KEY).open(junk, PROJECT_ID)
+        Encryptor(KEY).decrypt(junk, PROJECT_ID)
 
 
 def test_without_a_key_texts_stay_clear() -> None:
-    sealer = Sealer(None)
-    assert not sealer.has_key
-    assert sealer.seal("p", PROJECT_ID) == "p"
+    encryptor = Encryptor(None)
+    assert not encryptor.has_key
+    assert encryptor.encrypt("p", PROJECT_ID) == "p"
 
 
 @pytest.mark.parametrize("key", ["not base64!", base64.b64encode(b"short").decode()])
 def test_an_unusable_key_is_named(key: str) -> None:
     with pytest.raises(Invalid, match="FL_ENCRYPTION__AES_KEY_BASE64"):
-        Sealer(key)
+        Encryptor(key)

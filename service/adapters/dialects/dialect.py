@@ -19,7 +19,7 @@ real_sleep: Final[Sleep] = asyncio.sleep
 
 
 class Dialect(Protocol):
-    """How one kind of adapter is read. Raises what `Calls` raises."""
+    """How one kind of adapter is read. Raises what `FlApi` raises."""
 
     async def serving(self) -> bool:
         """Is the runtime behind the adapter up?"""
@@ -30,7 +30,7 @@ class Dialect(Protocol):
         ...
 
     async def find_run(self, handle: Handle) -> Found:
-        """The run of a submission whose answer was lost."""
+        """The run of a submission whose response was lost."""
         ...
 
     async def fence(self, handle: Handle) -> None:
@@ -46,7 +46,7 @@ class Dialect(Protocol):
         ...
 
 
-def seen(run: ListedRun) -> Run:
+def observed_run(run: ListedRun) -> Run:
     """A listed run as the steps read it; a status that nobody knows is kept as it was spelled."""
     details = run.status_details if run.status is not None else run.word or run.status_details
     return Run(run.job_id, run.status, details)

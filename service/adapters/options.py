@@ -11,7 +11,7 @@ from service.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True)
-class Timeouts:
+class CallTimeouts:
     """Seconds that a call may take, by kind. `results` is the longest silence within the stream."""
 
     health: float = 5.0
@@ -34,16 +34,16 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class NetOptions:
     """A net's `options`, read."""
 
-    timeouts: Timeouts = Timeouts()
+    timeouts: CallTimeouts = CallTimeouts()
     token_file: Path | None = None
     tls: TlsFiles | None = None
     encrypt_cohort_query: bool = False
 
 
-def read_options(net: Net) -> Options:
+def read_options(net: Net) -> NetOptions:
     """The options of a net whose registry entry was validated.
 
     Raises:
@@ -51,7 +51,7 @@ def read_options(net: Net) -> Options:
     """
     given = net.options
     token_file, tls = _auth(net.name, given.get("auth") or {})
-    return Options(
+    return NetOptions(
         timeouts=_timeouts(net.name, given.get("timeouts") or {}),
         token_file=token_file,
         tls=tls,
@@ -59,18 +59,18 @@ def read_options(net: Net) -> Options:
     )
 
 
-def _timeouts(name: str, given: Mapping[str, object]) -> Timeouts:
+def _timeouts(name: str, given: Mapping[str, object]) -> CallTimeouts:
     limits: dict[str, float] = {}
-    known = {field.name for field in fields(Timeouts)}
+    known = {field.name for field in fields(CallTimeouts)}
     for call, seconds in given.items():
         if call not in known:
-            raise Invalid(f"net {name}: timeouts.{call} is none of {', '.join(sorted(known))}")
+            raise Invalid(f"net {name}: timeouts.{call} is not one of {', '.join(sorted(known))}")
         if seconds is None:
             continue
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds > 0:
             raise Invalid(f"net {name}: timeouts.{call} must be a number of seconds above 0")
         limits[call] = float(seconds)
-    return Timeouts(**limits)
+    return CallTimeouts(**limits)
 
 
 def _auth(name: str, given: Mapping[str, object]) -> tuple[Path | None, TlsFiles | None]:

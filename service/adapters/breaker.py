@@ -48,7 +48,7 @@ class Breaker:
 
     def admit(self, *, always: bool = False) -> None:
         """Pass, or refuse. Whoever passed calls `settle` once. `always` lets a health check through: it is
-        how an adapter that came back is noticed.
+        how an adapter that answers again is noticed.
 
         Raises:
             Transient: `adapter_unavailable` with the seconds to wait.
@@ -65,7 +65,7 @@ class Breaker:
         self._probing = True
 
     def settle(self, worked: bool | None) -> None:
-        """Tell the outcome; None: the call was given up without one."""
+        """Record the outcome; None: the call was given up without one."""
         self._probing = False
         if worked is None:
             return

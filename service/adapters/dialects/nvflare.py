@@ -1,6 +1,6 @@
 """FLIP's adapter of NVFLARE: jobs carry the name that stood in the path of their submit.
 
-A run is found by that name. The list grows for ever and is whole; but it goes on calling a job RUNNING
+A run is found by that name. The list grows for ever and is whole; but it keeps calling a job RUNNING
 whose server has lost it, so such jobs are looked up in the server's own list and left out when they are
 not there. What it lists as aborted may start afterwards.
 """
@@ -10,23 +10,23 @@ from __future__ import annotations
 from service.domain.observed import About, Found, Handle, RunList
 from service.domain.vocabulary import FLJobStatus
 from service.errors import Transient
-from service.nets.calls import Calls
-from service.nets.dialects.dialect import LEASE_SECONDS, Sleep, absent, real_sleep, seen
+from service.adapters.fl_api import FlApi
+from service.adapters.dialects.dialect import LEASE_SECONDS, Sleep, absent, real_sleep, observed_run
 
 
 class NvflareDialect:
     """See the module."""
 
-    def __init__(self, calls: Calls, *, sleep: Sleep = real_sleep) -> None:
-        self._calls, self._sleep = calls, sleep
+    def __init__(self, fl_api: FlApi, *, sleep: Sleep = real_sleep) -> None:
+        self._fl_api, self._sleep = fl_api, sleep
 
     async def serving(self) -> bool:
         """Its `stopped` means idle; a runtime that is down is a 500."""
-        word = await self._calls.server_status()
-        return word is not None and word.lower() != "shutdown"
+        status = await self._fl_api.server_status()
+        return status is not None and status.lower() != "shutdown"
 
     async def runs(self, about: About | None = None) -> RunList:
-        listed = await self._calls.runs(about)
+        listed = await self._fl_api.runs(about)
         if any(run.status is FLJobStatus.RUNNING for run in listed):
             alive = await self._alive()
             if alive is not None:
@@ -35,12 +35,12 @@ class NvflareDialect:
                     for run in listed
                     if run.status is not FLJobStatus.RUNNING or run.job_id in alive
                 ]
-        return RunList(tuple(map(seen, listed)), complete=True)
+        return RunList(tuple(map(observed_run, listed)), complete=True)
 
     async def _alive(self) -> frozenset[str] | None:
         """What the server has; None, and nothing is left out, when it can't be asked."""
         try:
-            return await self._calls.running_in_server()
+            return await self._fl_api.running_in_server()
         except Transient:
             return None
 
@@ -48,11 +48,11 @@ class NvflareDialect:
         """By name: this submission's first, then those of the attempt's former submissions. The model's id
         as the name is not this submission's alone, so there what was listed before is left out, and what
         is found is provisional."""
-        shared = self._calls.net.path_id == "model"
+        shared = self._fl_api.net.path_id == "model"
         names = [handle.model_id] if shared else [handle.path_id, *reversed(handle.earlier_paths)]
         mine: list[str] = []
         for name in names:
-            listed = await self._calls.runs(handle.about, name_prefix=str(name))
+            listed = await self._fl_api.runs(handle.about, name_prefix=str(name))
             mine += [
                 run.job_id
                 for run in listed
@@ -66,8 +66,8 @@ class NvflareDialect:
 
     async def fence(self, handle: Handle) -> None:
         """Empty the app, then wait as long as a submit, or a worker that believes in its lease, can take."""
-        await self._calls.upload_empty(handle, self._calls.segment(handle))
-        await self._sleep(self._calls.submit_seconds + LEASE_SECONDS)
+        await self._fl_api.upload_empty(handle, self._fl_api.segment(handle))
+        await self._sleep(self._fl_api.submit_seconds + LEASE_SECONDS)
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         return absent(listed, run_id)

@@ -2,7 +2,7 @@
 
 Promise: everything raised is one of `service.errors`; uploads and submits go one at a time per net, all
 else never waits for them; every call for a job names it and its attempt. A failing read or abort
-is `Transient`, whatever the adapter says: only an upload or a submit can end a job.
+is `Transient`, whatever the adapter states: only an upload or a submit can end a job.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from service.domain.observed import About, Handle, Health
 from service.domain.registry import Net
 from service.domain.vocabulary import Reason
 from service.errors import Ambiguous, Invalid, Permanent, Transient
-from service.nets.answers import Answer, change_error, read_error
-from service.nets.link import Ask, Link
-from service.nets.options import Timeouts
+from service.adapters.responses import AdapterResponse, change_error, read_error
+from service.adapters.transport import AdapterRequest, AdapterTransport
+from service.adapters.options import CallTimeouts
 
 _log = structlog.get_logger(__name__)
 
@@ -36,11 +36,11 @@ _MAX_LOG: Final = 8000  #: characters of a log's end
 _EXTENSIONS: Final = 16  #: at most so many are read
 
 
-class Calls:
+class FlApi:
     """One adapter's FL-API. `changing` is the net's lock for uploads and submits."""
 
-    def __init__(self, net: Net, link: Link, timeouts: Timeouts, changing: asyncio.Lock) -> None:
-        self.net, self._link, self._timeouts, self._changing = net, link, timeouts, changing
+    def __init__(self, net: Net, transport: AdapterTransport, timeouts: CallTimeouts, changing: asyncio.Lock) -> None:
+        self.net, self._transport, self._timeouts, self._changing = net, transport, timeouts, changing
 
     @property
     def submit_seconds(self) -> float:
@@ -54,11 +54,11 @@ class Calls:
     # --- reads -----------------------------------------------------------------------------------
 
     async def health(self) -> tuple[Health, bool]:
-        """The adapter's word, and whether it is one that names its extensions."""
-        answer = await self._read(
-            Ask("health", "/health", self._timeouts.health, max_bytes=64 * _KIB, always=True)
+        """The adapter's report, and whether it names its extensions."""
+        response = await self._read(
+            AdapterRequest("health", "/health", self._timeouts.health, max_bytes=64 * _KIB, always=True)
         )
-        content = answer.json()
+        content = response.json()
         if not isinstance(content, dict):
             raise self._strange("health")
         version, named = content.get("version"), content.get("extensions")
@@ -66,36 +66,36 @@ class Calls:
         return (
             Health(
                 storable(version)[:64] if isinstance(version, str) else None,
-                frozenset(word[:64] for word in extensions if isinstance(word, str)),
+                frozenset(name[:64] for name in extensions if isinstance(name, str)),
             ),
             isinstance(named, list),
         )
 
     async def server_status(self) -> str | None:
-        """The runtime's state in its own word, None when the adapter can't reach it (500)."""
-        answer = await self._link.ask(
-            Ask("server_status", "/check_server_status", self._timeouts.list, judged=False)
+        """The runtime's state in its own spelling, None when the adapter can't reach it (500)."""
+        response = await self._transport.send(
+            AdapterRequest("server_status", "/check_server_status", self._timeouts.list, judged=False)
         )
-        if answer.status == 500:
+        if response.status == 500:
             return None
-        if not answer.ok:
-            raise read_error("server_status", answer)
+        if not response.ok:
+            raise read_error("server_status", response)
         try:
-            return IServerStatus.model_validate(answer.json()).status
+            return IServerStatus.model_validate(response.json()).status
         except ValueError as exc:
             raise self._strange("server_status") from exc
 
     async def clients(self) -> list[IClientStatus]:
-        answer = await self._read(Ask("clients", "/check_client_status", self._timeouts.clients))
+        response = await self._read(AdapterRequest("clients", "/check_client_status", self._timeouts.clients))
         try:
-            return read_client_list(answer.json())
+            return read_client_list(response.json())
         except Invalid as exc:
             raise self._strange("clients") from exc
 
     async def runs(self, about: About | None = None, **params: str) -> list[ListedRun]:
         """The runs that the adapter lists, in its order; `params` narrow the list where it knows them."""
-        answer = await self._read(
-            Ask(
+        response = await self._read(
+            AdapterRequest(
                 "list",
                 "/list_jobs",
                 self._timeouts.list,
@@ -104,18 +104,18 @@ class Calls:
             )
         )
         try:
-            return read_job_list(answer.json())
+            return read_job_list(response.json())
         except Invalid as exc:
             raise self._strange("list") from exc
 
     async def running_in_server(self) -> frozenset[str] | None:
-        """Ids of the jobs that an NVFLARE server really has; None where the adapter does not tell."""
-        answer = await self._link.ask(
-            Ask("system_info", "/get_system_info", self._timeouts.list, judged=False)
+        """Ids of the jobs that an NVFLARE server really has; None where the adapter does not report it."""
+        response = await self._transport.send(
+            AdapterRequest("system_info", "/get_system_info", self._timeouts.list, judged=False)
         )
-        if not answer.ok:
+        if not response.ok:
             return None
-        content = answer.json()
+        content = response.json()
         jobs = content.get("job_info") if isinstance(content, dict) else None
         if not isinstance(jobs, list):
             return None
@@ -125,14 +125,14 @@ class Calls:
 
     async def logs(self, run_id: str) -> str | None:
         """The end of a run's log, None where the adapter has none (404, 502, an unknown run)."""
-        answer = await self._link.ask(
-            Ask("logs", f"/run_logs/{_quoted(run_id)}", self._timeouts.logs, judged=False)
+        response = await self._transport.send(
+            AdapterRequest("logs", f"/run_logs/{_quoted(run_id)}", self._timeouts.logs, judged=False)
         )
-        if answer.status in (404, 502) or (answer.status == 500 and b"code: 16" in answer.body):
+        if response.status in (404, 502) or (response.status == 500 and b"code: 16" in response.body):
             return None
-        if not answer.ok:
-            raise read_error("logs", answer)
-        content = answer.json()
+        if not response.ok:
+            raise read_error("logs", response)
+        content = response.json()
         log = content.get("log") if isinstance(content, dict) else content
         return storable(log)[-_MAX_LOG:] if isinstance(log, str) else None
 
@@ -141,26 +141,26 @@ class Calls:
         self, run_id: str, about: About | None = None
     ) -> AsyncIterator[AsyncIterator[bytes] | None]:
         """The results in chunks, None where there are none (404)."""
-        ask = Ask(
+        request = AdapterRequest(
             "results",
             f"/results/{_quoted(run_id)}",
             self._timeouts.results,
             headers={"accept": "application/zip"} | _headers(about),
             max_bytes=64 * _KIB,  # of an error's text
         )
-        async with self._link.stream(ask) as (answer, chunks):
-            if answer.status == 404:
+        async with self._transport.stream(request) as (response, chunks):
+            if response.status == 404:
                 yield None
                 return
-            if not answer.ok:
-                raise read_error("results", answer)
+            if not response.ok:
+                raise read_error("results", response)
             yield chunks
 
-    async def _read(self, ask: Ask) -> Answer:
-        answer = await self._link.ask(ask)
-        if not answer.ok:
-            raise read_error(ask.call, answer)
-        return answer
+    async def _read(self, request: AdapterRequest) -> AdapterResponse:
+        response = await self._transport.send(request)
+        if not response.ok:
+            raise read_error(request.call, response)
+        return response
 
     # --- changes ---------------------------------------------------------------------------------
 
@@ -169,46 +169,46 @@ class Calls:
         headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
         hidden = (body.cohort_query, body.project_id)
         async with self._changing:
-            answer = await self._post_app(self.segment(handle), body, headers, hidden)
-        if not answer.ok:
-            raise change_error("upload", answer)
+            response = await self._post_app(self.segment(handle), body, headers, hidden)
+        if not response.ok:
+            raise change_error("upload", response)
 
     async def submit(self, handle: Handle) -> str:
-        """Run the app; the backend's id of the run. An answer that names none is `Ambiguous`."""
+        """Run the app; the backend's id of the run. A response that names none is `Ambiguous`."""
         headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
         async with self._changing:
-            answer = await self._link.ask(self._submission(self.segment(handle), headers))
-        if not answer.ok:
-            raise change_error("submit", answer)
-        run_id = _run_id(answer)
+            response = await self._transport.send(self._submission(self.segment(handle), headers))
+        if not response.ok:
+            raise change_error("submit", response)
+        run_id = _run_id(response)
         if run_id is None:
             raise Ambiguous(
-                f"net {self.net.name} took the submit, but its answer names no run",
+                f"net {self.net.name} took the submit, but its response names no run",
                 code=Reason.ADAPTER_UNAVAILABLE,
             )
         return run_id
 
     async def upload_empty(self, handle: Handle, segment: UUID) -> None:
-        """Put an app without files in the place of whatever lies there: nothing can be run from it."""
+        """Put an app without files over whatever lies there: nothing can be run from it."""
         slots = sorted(self.net.members.values())[:1]
         body = IStartTrainingBody(project_id="none", cohort_query="", trusts=slots, bundle_urls=[])
         async with self._changing:
-            answer = await self._post_app(segment, body, _headers(handle.about), ())
-        if not answer.ok:
-            raise read_error("upload", answer)
+            response = await self._post_app(segment, body, _headers(handle.about), ())
+        if not response.ok:
+            raise read_error("upload", response)
 
-    async def probe_submit(self, handle: Handle, segment: UUID) -> Answer:
-        """Submit what can't be run: the answer tells whether a submit is in flight."""
+    async def probe_submit(self, handle: Handle, segment: UUID) -> AdapterResponse:
+        """Submit what can't be run: the response shows whether a submit is in flight."""
         async with self._changing:
-            return await self._link.ask(
+            return await self._transport.send(
                 self._submission(segment, _headers(handle.about), judged=False)
             )
 
     async def abort(self, run_id: str, about: About | None = None) -> None:
-        """Ask for a run's end. That it was asked proves nothing: the list tells. A run that the adapter
-        does not know (404) is none to abort."""
-        answer = await self._link.ask(
-            Ask(
+        """Ask for a run's end. The request proves nothing: only the list does. A run that the adapter
+        does not know (404) needs no abort."""
+        response = await self._transport.send(
+            AdapterRequest(
                 "abort",
                 f"/abort_job/{_quoted(run_id)}",
                 self._timeouts.abort,
@@ -218,10 +218,10 @@ class Calls:
                 judged=False,
             )
         )
-        if answer.status == 404:
+        if response.status == 404:
             _log.info("aborted_run_unknown", net=self.net.name, run_id=run_id)
-        elif not answer.ok:
-            raise read_error("abort", answer)
+        elif not response.ok:
+            raise read_error("abort", response)
 
     async def _post_app(
         self,
@@ -229,9 +229,9 @@ class Calls:
         body: IStartTrainingBody,
         headers: Mapping[str, str],
         hidden: Sequence[str],
-    ) -> Answer:
-        return await self._link.ask(
-            Ask(
+    ) -> AdapterResponse:
+        return await self._transport.send(
+            AdapterRequest(
                 "upload",
                 f"/upload_app/{segment}",
                 self._timeouts.upload,
@@ -243,8 +243,8 @@ class Calls:
             )
         )
 
-    def _submission(self, segment: UUID, headers: Mapping[str, str], *, judged: bool = True) -> Ask:
-        return Ask(
+    def _submission(self, segment: UUID, headers: Mapping[str, str], *, judged: bool = True) -> AdapterRequest:
+        return AdapterRequest(
             "submit",
             f"/submit_job/{segment}",
             self._timeouts.submit,
@@ -256,7 +256,7 @@ class Calls:
 
     def _strange(self, call: str) -> Transient:
         return Transient(
-            f"net {self.net.name} answered {call} with something else than the FL-API's answer",
+            f"net {self.net.name} answered {call} with something else than the FL-API's response",
             code=Reason.ADAPTER_UNAVAILABLE,
         )
 
@@ -276,10 +276,10 @@ def _headers(about: About | None) -> dict[str, str]:
     return {} if about is None else {"FL-Job-Id": str(about[0]), "FL-Attempt": str(about[1])}
 
 
-def _run_id(answer: Answer) -> str | None:
-    """The id in a submit's answer: JSON text, or a number from old adapters."""
+def _run_id(response: AdapterResponse) -> str | None:
+    """The id in a submit's response: JSON text, or a number from old adapters."""
     try:
-        content = json.loads(answer.body)
+        content = json.loads(response.body)
     except (ValueError, RecursionError):
         return None
     if isinstance(content, int) and not isinstance(content, bool):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.errors import Transient
-from service.nets.breaker import Breaker
+from service.adapters.breaker import Breaker
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The client of one net's adapter: the FL-API's calls, and the dialect in which its answers are read.
+"""The client of one net's adapter: the FL-API's calls, and the dialect in which its responses are read.
 
 Promise: what the port `NetClient` says. The dialect is the one that the adapter's latest `/health` asks
 for; before the first it is asked when it is needed, and what must be answered at once is answered as by
@@ -14,12 +14,12 @@ from service.contracts.fl import IStartTrainingBody
 from service.domain.observed import About, Client, Found, Handle, Health, RunList
 from service.domain.registry import Net
 from service.domain.vocabulary import FLJobStatus
-from service.nets.calls import Calls, check_upload
-from service.nets.dialects import Dialect, choose
-from service.nets.dialects.dialect import Sleep, real_sleep
-from service.nets.encryption import COHORT_QUERY, PROJECT_ID, Sealer
-from service.nets.link import Link
-from service.nets.options import Options
+from service.adapters.fl_api import FlApi, check_upload
+from service.adapters.dialects import Dialect, choose
+from service.adapters.dialects.dialect import Sleep, real_sleep
+from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
+from service.adapters.transport import AdapterTransport
+from service.adapters.options import NetOptions
 
 
 class AdapterClient:
@@ -28,24 +28,24 @@ class AdapterClient:
     def __init__(
         self,
         net: Net,
-        options: Options,
-        link: Link,
-        calls: Calls,
-        sealer: Sealer,
+        options: NetOptions,
+        transport: AdapterTransport,
+        fl_api: FlApi,
+        encryptor: Encryptor,
         *,
         sleep: Sleep = real_sleep,
     ) -> None:
         self.net = net
-        self._options, self._link, self._calls, self._sealer = options, link, calls, sealer
+        self._options, self._transport, self._fl_api, self._encryptor = options, transport, fl_api, encryptor
         self._sleep = sleep
-        self._careful = choose(calls, names_extensions=False, extensions=(), sleep=sleep)
+        self._careful = choose(fl_api, names_extensions=False, extensions=(), sleep=sleep)
         self._known: Dialect | None = None
 
     async def health(self) -> Health:
-        """Passes an open breaker: it is how a net that came back is noticed."""
-        health, names_extensions = await self._calls.health()
+        """Passes an open breaker: it is how a net that answers again is noticed."""
+        health, names_extensions = await self._fl_api.health()
         self._known = choose(
-            self._calls,
+            self._fl_api,
             names_extensions=names_extensions,
             extensions=health.extensions,
             sleep=self._sleep,
@@ -58,7 +58,7 @@ class AdapterClient:
     async def clients(self) -> tuple[Client, ...]:
         return tuple(
             Client(slot=client.name, status=client.status, online=client.online)
-            for client in await self._calls.clients()
+            for client in await self._fl_api.clients()
         )
 
     async def upload(
@@ -70,20 +70,20 @@ class AdapterClient:
         slots: Sequence[str],
         urls: Sequence[str],
     ) -> None:
-        """Hand the app over: `project_id` sealed, `cohort_query` sealed where the net wants it so."""
+        """Hand the app over: `project_id` encrypted, `cohort_query` encrypted where the net wants it so."""
         check_upload(slots, urls)
         if self._options.encrypt_cohort_query:
-            cohort_query = self._sealer.seal(cohort_query, COHORT_QUERY)
+            cohort_query = self._encryptor.encrypt(cohort_query, COHORT_QUERY)
         body = IStartTrainingBody(
-            project_id=self._sealer.seal(project_id, PROJECT_ID),
+            project_id=self._encryptor.encrypt(project_id, PROJECT_ID),
             cohort_query=cohort_query,
             trusts=list(slots),
             bundle_urls=list(urls),
         )
-        await self._calls.upload(handle, body)
+        await self._fl_api.upload(handle, body)
 
     async def submit(self, handle: Handle) -> str:
-        return await self._calls.submit(handle)
+        return await self._fl_api.submit(handle)
 
     async def runs(self, about: About | None = None) -> RunList:
         return await (await self._dialect()).runs(about)
@@ -95,15 +95,15 @@ class AdapterClient:
         await (await self._dialect(extensions)).fence(handle)
 
     async def abort(self, run_id: str, about: About | None = None) -> None:
-        await self._calls.abort(run_id, about)
+        await self._fl_api.abort(run_id, about)
 
     async def logs(self, run_id: str) -> str | None:
-        return await self._calls.logs(run_id)
+        return await self._fl_api.logs(run_id)
 
     def results(
         self, run_id: str, about: About | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes] | None]:
-        return self._calls.results(run_id, about)
+        return self._fl_api.results(run_id, about)
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         return (self._known or self._careful).is_lost(listed, run_id)
@@ -113,13 +113,13 @@ class AdapterClient:
 
     async def close(self) -> None:
         """Wait for the calls under way, then give the connections back."""
-        await self._link.close()
+        await self._transport.close()
 
     async def _dialect(self, extensions: frozenset[str] = frozenset()) -> Dialect:
         """`extensions`, where a caller has them from the database, spare the first question."""
         if self._known is None and extensions:
             self._known = choose(
-                self._calls, names_extensions=True, extensions=extensions, sleep=self._sleep
+                self._fl_api, names_extensions=True, extensions=extensions, sleep=self._sleep
             )
         if self._known is None:
             await self.health()

@@ -1,11 +1,11 @@
 """HTTP to one adapter: connections, time limits, size caps, the breaker.
 
 Promise: a call ends within about twice its time limit, by the client's own limits and never by cancelling
-a task (a cancelled request can keep its place in the pool for good). Reads use kept connections and are
+a task (a cancelled request can keep its connection in the pool permanently). Reads use kept connections and are
 repeated once when one turns out to be dead: adapters close them after an unhandled error without saying
 so. Whatever changes something goes over a connection of its own, closed after it, so that it neither
 meets a dead one nor waits for another call. Redirects are not followed, the environment's proxies are not
-used, and an answer beyond its cap is no answer.
+used, and a response beyond its cap is no response.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ import structlog
 from service.domain.registry import Net
 from service.domain.vocabulary import Reason
 from service.errors import Ambiguous, Transient
-from service.nets.answers import Answer
-from service.nets.breaker import Breaker
-from service.nets.options import Options, TlsFiles
+from service.adapters.responses import AdapterResponse
+from service.adapters.breaker import Breaker
+from service.adapters.options import NetOptions, TlsFiles
 
 _log = structlog.get_logger(__name__)
 
@@ -49,16 +49,16 @@ _MIB: Final = 1024 * 1024
 
 
 class _TooSlow(httpx.ReadTimeout):
-    """The answer dribbled on beyond the call's limit."""
+    """The response dribbled on beyond the call's limit."""
 
 
 class _TooLarge(httpx.DecodingError):
-    """The answer is longer than its cap."""
+    """The response is longer than its cap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One call. `seconds` limits it, `max_bytes` caps its answer, `hidden` never shows in an error.
+class AdapterRequest:
+    """One call. `seconds` limits it, `max_bytes` caps its response, `hidden` never shows in an error.
     `judged` False keeps its 5xx away from the breaker: they say nothing about the adapter's health."""
 
     call: str
@@ -78,21 +78,21 @@ class Ask:
         return self.method == "GET"
 
 
-class Link:
-    """See the module. `transport` replaces the network in tests."""
+class AdapterTransport:
+    """See the module. `http` replaces the network in tests."""
 
     def __init__(
         self,
         net: Net,
-        options: Options,
+        options: NetOptions,
         *,
         breaker: Breaker,
         on_call: OnCall | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        http: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._net, self._options, self.breaker = net, options, breaker
         self._endpoint = net.endpoint.rstrip("/")
-        self._on_call, self._transport = on_call, transport
+        self._on_call, self._http = on_call, http
         self._clients: tuple[httpx.AsyncClient, httpx.AsyncClient] | None = None
         self._outdated: list[httpx.AsyncClient] = []
         self._files_seen: tuple[float, ...] = ()
@@ -100,37 +100,37 @@ class Link:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    async def ask(self, ask: Ask) -> Answer:
-        """The adapter's answer, whatever its status.
+    async def send(self, request: AdapterRequest) -> AdapterResponse:
+        """The adapter's response, whatever its status.
 
         Raises:
-            Transient: no answer, and nothing can have been done.
-            Ambiguous: no answer to a POST that may have been done all the same.
+            Transient: no response, and nothing can have been done.
+            Ambiguous: no response to a POST that may have been done all the same.
         """
-        self.breaker.admit(always=ask.always)
+        self.breaker.admit(always=request.always)
         worked: bool | None = None
         began = time.monotonic()
         self._enter()
         try:
             try:
-                answer = await self._exchange(ask)
+                response = await self._exchange(request)
             except _RESETS:
-                if not ask.reads:
+                if not request.reads:
                     raise
-                answer = await self._exchange(ask)
-            worked = self._judge(ask, answer)
+                response = await self._exchange(request)
+            worked = self._judge(request, response)
         except httpx.HTTPError as exc:
             worked = False
             await self._renew_after(exc)
-            raise self._no_answer(ask, exc) from exc
+            raise self._no_answer(request, exc) from exc
         finally:
             self.breaker.settle(worked)
-            self._leave(ask, worked, began)
-        return answer
+            self._leave(request, worked, began)
+        return response
 
     @asynccontextmanager
-    async def stream(self, ask: Ask) -> AsyncIterator[tuple[Answer, AsyncIterator[bytes]]]:
-        """An answer whose body, when it is 200, comes in chunks; `seconds` limits each silence.
+    async def stream(self, request: AdapterRequest) -> AsyncIterator[tuple[AdapterResponse, AsyncIterator[bytes]]]:
+        """A response whose body, when it is 200, comes in chunks; `seconds` limits each silence.
 
         Raises:
             Transient: at the start, or from the chunks when the stream breaks off.
@@ -140,19 +140,19 @@ class Link:
         began = time.monotonic()
         self._enter()
         try:
-            async with self._send(ask) as response:
-                answer = Answer(response.status_code, b"", response.headers.get("retry-after"))
-                if not answer.ok:
-                    body = await self._read(ask, response)
-                    answer = Answer(answer.status, body, answer.retry_after)
-                worked = self._judge(ask, answer)
-                yield answer, self._chunks(ask, response)
+            async with self._send(request) as http_response:
+                response = AdapterResponse(http_response.status_code, b"", http_response.headers.get("retry-after"))
+                if not response.ok:
+                    body = await self._read(request, http_response)
+                    response = AdapterResponse(response.status, body, response.retry_after)
+                worked = self._judge(request, response)
+                yield response, self._chunks(request, http_response)
         except httpx.HTTPError as exc:
             worked = False
-            raise self._no_answer(ask, exc) from exc
+            raise self._no_answer(request, exc) from exc
         finally:
             self.breaker.settle(worked)
-            self._leave(ask, worked, began)
+            self._leave(request, worked, began)
 
     async def close(self) -> None:
         """Wait for calls under way, then give the connections back."""
@@ -164,59 +164,59 @@ class Link:
 
     # --- one exchange ----------------------------------------------------------------------------
 
-    async def _exchange(self, ask: Ask) -> Answer:
-        async with self._send(ask) as response:
-            body = await self._read(ask, response)
-            return Answer(
-                response.status_code, body, response.headers.get("retry-after"), ask.hidden
+    async def _exchange(self, request: AdapterRequest) -> AdapterResponse:
+        async with self._send(request) as http_response:
+            body = await self._read(request, http_response)
+            return AdapterResponse(
+                http_response.status_code, body, http_response.headers.get("retry-after"), request.hidden
             )
 
     @asynccontextmanager
-    async def _send(self, ask: Ask) -> AsyncIterator[httpx.Response]:
+    async def _send(self, request: AdapterRequest) -> AsyncIterator[httpx.Response]:
         kept, fresh = self._current()
-        client = kept if ask.reads and ask.call != "results" else fresh
-        limit = ask.seconds
-        request = client.build_request(
-            ask.method,
-            self._endpoint + ask.path,
-            params=ask.params,
-            headers=self._headers(ask, client is fresh),
-            content=ask.body,
+        client = kept if request.reads and request.call != "results" else fresh
+        limit = request.seconds
+        http_request = client.build_request(
+            request.method,
+            self._endpoint + request.path,
+            params=request.params,
+            headers=self._headers(request, client is fresh),
+            content=request.body,
             timeout=httpx.Timeout(limit, connect=min(_CONNECT_SECONDS, limit)),
         )
-        response = await client.send(request, stream=True)
+        http_response = await client.send(http_request, stream=True)
         try:
-            if ask.path == "/health" and _only_adds_a_slash(response, request):
-                await response.aclose()
-                request.url = request.url.copy_with(path=request.url.path + "/")
-                response = await client.send(request, stream=True)
-            yield response
+            if request.path == "/health" and _only_adds_a_slash(http_response, http_request):
+                await http_response.aclose()
+                http_request.url = http_request.url.copy_with(path=http_request.url.path + "/")
+                http_response = await client.send(http_request, stream=True)
+            yield http_response
         finally:
-            await response.aclose()
+            await http_response.aclose()
 
-    async def _read(self, ask: Ask, response: httpx.Response) -> bytes:
-        deadline = time.monotonic() + ask.seconds
+    async def _read(self, request: AdapterRequest, http_response: httpx.Response) -> bytes:
+        deadline = time.monotonic() + request.seconds
         parts: list[bytes] = []
         size = 0
-        async for chunk in response.aiter_bytes():
+        async for chunk in http_response.aiter_bytes():
             size += len(chunk)
-            if size > ask.max_bytes:
-                raise _TooLarge(f"the answer is longer than {ask.max_bytes} bytes")
+            if size > request.max_bytes:
+                raise _TooLarge(f"the response is longer than {request.max_bytes} bytes")
             if time.monotonic() > deadline:
-                raise _TooSlow(f"the answer took longer than {ask.seconds:g} s")
+                raise _TooSlow(f"the response took longer than {request.seconds:g} s")
             parts.append(chunk)
         return b"".join(parts)
 
-    async def _chunks(self, ask: Ask, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _chunks(self, request: AdapterRequest, http_response: httpx.Response) -> AsyncIterator[bytes]:
         try:
-            async for chunk in response.aiter_bytes(256 * 1024):
+            async for chunk in http_response.aiter_bytes(256 * 1024):
                 yield chunk
         except httpx.HTTPError as exc:
-            raise self._no_answer(ask, exc) from exc
+            raise self._no_answer(request, exc) from exc
 
-    def _headers(self, ask: Ask, fresh: bool) -> dict[str, str]:
+    def _headers(self, request: AdapterRequest, fresh: bool) -> dict[str, str]:
         headers = {"accept": "application/json", "user-agent": "fl-job-service"}
-        if ask.body is not None:
+        if request.body is not None:
             headers["content-type"] = "application/json"
         if fresh:
             headers["connection"] = "close"
@@ -229,7 +229,7 @@ class Link:
                     f"the token file {self._options.token_file} can't be read"
                 ) from exc
             headers["authorization"] = f"Bearer {token}"
-        return headers | dict(ask.headers or {})
+        return headers | dict(request.headers or {})
 
     # --- connections -----------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class Link:
             limits=limits,
             follow_redirects=False,
             trust_env=False,
-            transport=self._transport,
+            transport=self._http,
         )
 
     def _context(self) -> ssl.SSLContext:
@@ -265,7 +265,7 @@ class Link:
         return context
 
     async def _renew_after(self, exc: httpx.HTTPError) -> None:
-        """A pool that had no place left may have lost places for good: start with a new one."""
+        """A pool that had no connection left may have lost some permanently: start with a new one."""
         if isinstance(exc, httpx.PoolTimeout) and self._clients is not None:
             self._outdated += self._clients
             self._clients = None
@@ -273,44 +273,44 @@ class Link:
     # --- accounts --------------------------------------------------------------------------------
 
     @staticmethod
-    def _judge(ask: Ask, answer: Answer) -> bool | None:
-        """Does this answer speak for the adapter's health? A refusal does, too: it is there."""
-        if answer.status < 500 or answer.says_bad_app:
+    def _judge(request: AdapterRequest, response: AdapterResponse) -> bool | None:
+        """Does this response speak for the adapter's health? A refusal does, too: it is there."""
+        if response.status < 500 or response.says_bad_app:
             return True
-        return False if ask.judged else None
+        return False if request.judged else None
 
     def _enter(self) -> None:
         self._active += 1
         self._idle.clear()
 
-    def _leave(self, ask: Ask, worked: bool | None, began: float) -> None:
+    def _leave(self, request: AdapterRequest, worked: bool | None, began: float) -> None:
         self._active -= 1
         if self._active == 0:
             self._idle.set()
         if self._on_call is not None:
             outcome = {True: "ok", False: "failed", None: "refused"}[worked]
-            self._on_call(self._net.name, ask.call, outcome, time.monotonic() - began)
+            self._on_call(self._net.name, request.call, outcome, time.monotonic() - began)
 
-    def _no_answer(self, ask: Ask, exc: httpx.HTTPError) -> Transient:
-        told = f"net {self._net.name} gave no answer to {ask.call}: {type(exc).__name__.strip('_')}"
-        _log.info("adapter_gave_no_answer", net=self._net.name, call=ask.call, error=told)
-        if ask.method == "POST" and not isinstance(exc, _NEVER_SENT):
-            return Ambiguous(told, code=Reason.ADAPTER_UNAVAILABLE)
-        return self._transient(told)
+    def _no_answer(self, request: AdapterRequest, exc: httpx.HTTPError) -> Transient:
+        message = f"net {self._net.name} gave no response to {request.call}: {type(exc).__name__.strip('_')}"
+        _log.info("adapter_gave_no_answer", net=self._net.name, call=request.call, error=message)
+        if request.method == "POST" and not isinstance(exc, _NEVER_SENT):
+            return Ambiguous(message, code=Reason.ADAPTER_UNAVAILABLE)
+        return self._transient(message)
 
     def _transient(self, message: str) -> Transient:
         return Transient(message, code=Reason.ADAPTER_UNAVAILABLE)
 
 
-def _only_adds_a_slash(response: httpx.Response, request: httpx.Request) -> bool:
+def _only_adds_a_slash(http_response: httpx.Response, http_request: httpx.Request) -> bool:
     """FLIP's NVFLARE adapter sends `/health` on to `/health/`; nobody else is followed anywhere."""
-    if response.status_code not in (301, 302, 307, 308):
+    if http_response.status_code not in (301, 302, 307, 308):
         return False
     try:
-        target = request.url.join(response.headers.get("location", ""))
+        target = http_request.url.join(http_response.headers.get("location", ""))
     except httpx.InvalidURL:
         return False
-    wanted = request.url.copy_with(path=request.url.path + "/")
+    wanted = http_request.url.copy_with(path=http_request.url.path + "/")
     return (target.host, target.port, target.path) == (wanted.host, wanted.port, wanted.path)
 
 

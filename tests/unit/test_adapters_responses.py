@@ -9,12 +9,12 @@ from time import time
 import pytest
 
 from service.errors import Ambiguous, Permanent, Transient
-from service.nets.answers import Answer, change_error, detail_of, read_error, retry_after
+from service.adapters.responses import AdapterResponse, change_error, detail_of, read_error, retry_after
 
 
-def answer(status: int, detail: object = None, **more: str) -> Answer:
+def answer(status: int, detail: object = None, **more: str) -> AdapterResponse:
     body = b"" if detail is None else json.dumps({"detail": detail}).encode()
-    return Answer(status, body, **more)
+    return AdapterResponse(status, body, **more)
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_detail_hides_credentials_and_secrets() -> None:
 
 def test_what_is_not_json_is_no_answer() -> None:
     with pytest.raises(Transient, match="not JSON"):
-        Answer(200, b"<html>").json()
+        AdapterResponse(200, b"<html>").json()

@@ -13,9 +13,9 @@ import pytest
 from service.domain.registry import Net
 from service.domain.vocabulary import FLBackend
 from service.errors import Ambiguous, Transient
-from service.nets.breaker import Breaker
-from service.nets.link import Ask, Link, OnCall
-from service.nets.options import Options
+from service.adapters.breaker import Breaker
+from service.adapters.transport import AdapterRequest, AdapterTransport, OnCall
+from service.adapters.options import NetOptions
 
 NET = UUID(int=1)
 Handler = Callable[[int, bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
@@ -58,9 +58,9 @@ async def serving(handler: Handler) -> AsyncIterator[Raw]:
         await server.wait_closed()
 
 
-def link(endpoint: str, options: Options | None = None, on_call: OnCall | None = None) -> Link:
+def link(endpoint: str, options: NetOptions | None = None, on_call: OnCall | None = None) -> AdapterTransport:
     net = Net("net-1", uuid5(NET, "n"), FLBackend.EMBEDDED, endpoint, {})
-    return Link(net, options or Options(), breaker=Breaker("net-1"), on_call=on_call)
+    return AdapterTransport(net, options or NetOptions(), breaker=Breaker("net-1"), on_call=on_call)
 
 
 async def say(writer: asyncio.StreamWriter, body: bytes = b"[]", status: int = 200) -> bool:
@@ -76,18 +76,18 @@ async def answers(
     return await say(writer)
 
 
-READ = Ask("list", "/list_jobs", 2.0)
-POST = Ask("submit", "/submit_job/x", 2.0, method="POST")
+READ = AdapterRequest("list", "/list_jobs", 2.0)
+POST = AdapterRequest("submit", "/submit_job/x", 2.0, method="POST")
 
 
 async def test_reads_share_a_connection_and_changes_never_do() -> None:
     async with serving(answers) as raw:
         one = link(raw.endpoint)
         for _ in range(3):
-            assert (await one.ask(READ)).json() == []
+            assert (await one.send(READ)).json() == []
         assert raw.connections == 1
         for _ in range(2):
-            await one.ask(POST)
+            await one.send(POST)
         assert raw.connections == 3
         assert b"connection: close" in raw.heads[-1].lower()
         await one.close()
@@ -104,8 +104,8 @@ async def test_a_read_on_a_dead_connection_is_repeated_once() -> None:
 
     async with serving(handler) as raw:
         one = link(raw.endpoint)
-        await one.ask(READ)
-        assert (await one.ask(READ)).ok
+        await one.send(READ)
+        assert (await one.send(READ)).ok
         assert raw.connections == 2
         await one.close()
 
@@ -122,7 +122,7 @@ async def test_a_post_with_a_lost_answer_is_ambiguous_and_not_repeated(before: b
     async with serving(handler) as raw:
         one = link(raw.endpoint)
         with pytest.raises(Ambiguous) as lost:
-            await one.ask(POST)
+            await one.send(POST)
         assert lost.value.code == "adapter_unavailable"
         assert len(raw.heads) == 1
         await one.close()
@@ -133,7 +133,7 @@ async def test_a_post_that_was_never_sent_is_not_ambiguous() -> None:
         endpoint = raw.endpoint
     one = link(endpoint)
     with pytest.raises(Transient) as refused:
-        await one.ask(POST)
+        await one.send(POST)
     assert not isinstance(refused.value, Ambiguous)
     await one.close()
 
@@ -158,7 +158,7 @@ async def test_silence_and_dribbling_end_at_the_limit() -> None:
             one = link(raw.endpoint)
             began = asyncio.get_running_loop().time()
             with pytest.raises(Ambiguous, match=r"TooSlow|ReadTimeout"):
-                await one.ask(Ask("submit", "/", 0.3, method="POST"))
+                await one.send(AdapterRequest("submit", "/", 0.3, method="POST"))
             assert asyncio.get_running_loop().time() - began < 1.0
             await one.close()
 
@@ -172,7 +172,7 @@ async def test_an_answer_beyond_its_cap_is_none() -> None:
     async with serving(large) as raw:
         one = link(raw.endpoint)
         with pytest.raises(Transient, match="TooLarge"):
-            await one.ask(Ask("list", "/list_jobs", 2.0, max_bytes=1000))
+            await one.send(AdapterRequest("list", "/list_jobs", 2.0, max_bytes=1000))
         await one.close()
 
 
@@ -190,8 +190,8 @@ async def test_redirects_are_followed_for_the_health_slash_alone() -> None:
 
     async with serving(redirecting) as raw:
         one = link(raw.endpoint)
-        assert (await one.ask(Ask("health", "/health", 2.0))).status == 200
-        assert (await one.ask(READ)).status == 307
+        assert (await one.send(AdapterRequest("health", "/health", 2.0))).status == 200
+        assert (await one.send(READ)).status == 307
         assert not any(b"/elsewhere" in head for head in raw.heads)
         await one.close()
 
@@ -208,8 +208,8 @@ async def test_a_read_never_waits_for_a_change() -> None:
 
     async with serving(slow_posts) as raw:
         one = link(raw.endpoint)
-        posting = asyncio.ensure_future(one.ask(POST))
-        await asyncio.wait_for(one.ask(READ), 1)
+        posting = asyncio.ensure_future(one.send(POST))
+        await asyncio.wait_for(one.send(READ), 1)
         assert not posting.done()
         release.set()
         await posting
@@ -228,15 +228,15 @@ async def test_failures_open_the_breaker_and_health_closes_it() -> None:
         seen: list[tuple[str, str, str]] = []
         one = link(raw.endpoint, on_call=lambda net, call, how, _: seen.append((net, call, how)))
         for _ in range(5):
-            await one.ask(READ)
+            await one.send(READ)
         count = len(raw.heads)
         with pytest.raises(Transient) as refused:
-            await one.ask(POST)
+            await one.send(POST)
         assert refused.value.retry_after
         assert len(raw.heads) == count
         status = 200
-        await one.ask(Ask("health", "/health", 2.0, always=True))
-        assert (await one.ask(READ)).ok
+        await one.send(AdapterRequest("health", "/health", 2.0, always=True))
+        assert (await one.send(READ)).ok
         assert seen[0] == ("net-1", "list", "failed")
         assert seen[-1] == ("net-1", "list", "ok")
         await one.close()
@@ -245,12 +245,12 @@ async def test_failures_open_the_breaker_and_health_closes_it() -> None:
 async def test_a_bearer_token_is_read_for_every_call(tmp_path: Path) -> None:
     token = tmp_path / "token"
     async with serving(answers) as raw:
-        one = link(raw.endpoint, Options(token_file=token))
+        one = link(raw.endpoint, NetOptions(token_file=token))
         with pytest.raises(Transient, match="token file"):
-            await one.ask(READ)
+            await one.send(READ)
         for word in ("one", "two"):
             token.write_text(word + "\n")
-            await one.ask(READ)
+            await one.send(READ)
             assert f"authorization: bearer {word}".encode() in raw.heads[-1].lower()
         await one.close()
 
@@ -267,7 +267,7 @@ async def test_a_stream_that_breaks_off_says_so() -> None:
         one = link(raw.endpoint)
 
         async def read_all() -> None:
-            async with one.stream(Ask("results", "/results/1", 2.0)) as (answer, chunks):
+            async with one.stream(AdapterRequest("results", "/results/1", 2.0)) as (answer, chunks):
                 assert answer.ok
                 async for _ in chunks:
                     pass

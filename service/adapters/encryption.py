@@ -2,8 +2,8 @@
 
 AES-256-GCM with a 12-byte random nonce, the tag appended to the ciphertext, and the additional data
 `FLIP|v1|shared|<context>`; base64 of the JSON object `{v: 1, kid: "shared", iv, ct}` whose `iv` and `ct`
-are base64 too. The context is not carried in the envelope, so that what was sealed as one thing can't be
-opened as another. Without a key texts go out clear; `fl-jobs doctor` warns of that.
+are base64 too. The context is not carried in the envelope, so that what was encrypted as one thing can't be
+decrypted as another. Without a key texts go out clear; `fl-jobs doctor` warns of that.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _NONCE_BYTES: Final = 12
 _KID: Final = "shared"
 
 
-class Sealer:
-    """Seals and opens texts with one key; without a key both give back the text as it is."""
+class Encryptor:
+    """Encrypts and decrypts texts with one key; without a key both give back the text as it is."""
 
     def __init__(self, key_base64: str | None) -> None:
         """Raises errors.Invalid when the key is not base64 of 32 bytes."""
@@ -38,25 +38,25 @@ class Sealer:
     def has_key(self) -> bool:
         return self._cipher is not None
 
-    def seal(self, text: str, context: str) -> str:
+    def encrypt(self, text: str, context: str) -> str:
         """The envelope of `text`, different at every call."""
         if self._cipher is None:
             return text
         nonce = os.urandom(_NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode(), _associated(context))
-        envelope = {"v": 1, "kid": _KID, "iv": _base64(nonce), "ct": _base64(sealed)}
+        ciphertext = self._cipher.encrypt(nonce, text.encode(), _associated(context))
+        envelope = {"v": 1, "kid": _KID, "iv": _base64(nonce), "ct": _base64(ciphertext)}
         return _base64(json.dumps(envelope, separators=(",", ":")).encode())
 
-    def open(self, sealed: str, context: str) -> str:
+    def decrypt(self, encrypted: str, context: str) -> str:
         """The text of an envelope.
 
         Raises:
-            Invalid: it is no such envelope, was sealed for another context or by another key.
+            Invalid: it is no such envelope, was encrypted for another context or by another key.
         """
         if self._cipher is None:
-            return sealed
+            return encrypted
         try:
-            envelope = json.loads(base64.b64decode(sealed, validate=True))
+            envelope = json.loads(base64.b64decode(encrypted, validate=True))
             if envelope["v"] != 1 or envelope["kid"] != _KID:
                 raise Invalid("the envelope has another version or key id")
             nonce = base64.b64decode(envelope["iv"], validate=True)

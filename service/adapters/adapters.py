@@ -14,29 +14,29 @@ import httpx
 from service.domain.registry import Net, Registry
 from service.domain.vocabulary import FLBackend, Reason
 from service.errors import Invalid, Transient
-from service.nets.breaker import Breaker
-from service.nets.calls import Calls
-from service.nets.client import AdapterClient
-from service.nets.dialects.dialect import Sleep, real_sleep
-from service.nets.encryption import Sealer
-from service.nets.link import Link, OnCall
-from service.nets.options import read_options
+from service.adapters.breaker import Breaker
+from service.adapters.fl_api import FlApi
+from service.adapters.client import AdapterClient
+from service.adapters.dialects.dialect import Sleep, real_sleep
+from service.adapters.encryption import Encryptor
+from service.adapters.transport import AdapterTransport, OnCall
+from service.adapters.options import read_options
 
 
-class Nets:
-    """See the module. Raises errors.Invalid for an unusable key. `transport` and `sleep` are replaced in
-    tests; `on_call` is told of every call (net, call, outcome, seconds)."""
+class AdapterClients:
+    """See the module. Raises errors.Invalid for an unusable key. `http` and `sleep` are replaced in
+    tests; `on_call` is called after every call (net, call, outcome, seconds)."""
 
     def __init__(
         self,
         *,
         aes_key_base64: str | None = None,
         on_call: OnCall | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        http: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = real_sleep,
     ) -> None:
-        self._sealer = Sealer(aes_key_base64)
-        self._on_call, self._transport, self._sleep = on_call, transport, sleep
+        self._encryptor = Encryptor(aes_key_base64)
+        self._on_call, self._http, self._sleep = on_call, http, sleep
         self._registered: dict[str, Net] = {}
         self._clients: dict[str, AdapterClient] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -45,10 +45,10 @@ class Nets:
     @property
     def encrypts(self) -> bool:
         """Whether there is a key: without one project ids go out clear."""
-        return self._sealer.has_key
+        return self._encryptor.has_key
 
-    def told_in_clear(self) -> list[str]:
-        """The nets that get project ids unsealed although they are no part of this machine's stack."""
+    def unencrypted_endpoints(self) -> list[str]:
+        """The nets that get project ids unencrypted although they are no part of this machine's stack."""
         if self.encrypts:
             return []
         nets = self._registered.items()
@@ -90,13 +90,13 @@ class Nets:
 
     def _make(self, net: Net) -> AdapterClient:
         options = read_options(net)
-        link = Link(
+        transport = AdapterTransport(
             net,
             options,
             breaker=Breaker(net.name),
             on_call=self._on_call,
-            transport=self._transport,
+            http=self._http,
         )
         lock = self._locks.setdefault(net.name, asyncio.Lock())
-        calls = Calls(net, link, options.timeouts, lock)
-        return AdapterClient(net, options, link, calls, self._sealer, sleep=self._sleep)
+        fl_api = FlApi(net, transport, options.timeouts, lock)
+        return AdapterClient(net, options, transport, fl_api, self._encryptor, sleep=self._sleep)

@@ -13,7 +13,7 @@ from service.domain.observed import Found, Handle
 from service.domain.registry import Net, Registry
 from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.errors import Transient
-from service.nets import AdapterClient, Nets
+from service.adapters import AdapterClient, AdapterClients
 
 TRUST = UUID(int=7)
 Entry = tuple[str, str, str]  # id, status, name
@@ -84,7 +84,7 @@ class Adapter:
 
 def client(adapter: Adapter, backend: FLBackend, path_id: str = "attempt") -> AdapterClient:
     net = Net("n", uuid4(), backend, "http://adapter", {TRUST: "Trust_1"}, path_id=path_id)
-    nets = Nets(transport=httpx.MockTransport(adapter), sleep=adapter.sleep)
+    nets = AdapterClients(http=httpx.MockTransport(adapter), sleep=adapter.sleep)
     nets.follow(Registry(nets={"n": net}))
     return nets.client("n")
 

@@ -21,11 +21,11 @@ from cryptography.x509.oid import NameOID
 from service.domain.registry import Net
 from service.domain.vocabulary import FLBackend
 from service.errors import Ambiguous, Transient
-from service.nets.breaker import Breaker
-from service.nets.link import Ask, Link
-from service.nets.options import Options, TlsFiles
+from service.adapters.breaker import Breaker
+from service.adapters.transport import AdapterRequest, AdapterTransport
+from service.adapters.options import NetOptions, TlsFiles
 
-POST = Ask("submit", "/submit_job/x", 3.0, method="POST")
+POST = AdapterRequest("submit", "/submit_job/x", 3.0, method="POST")
 
 
 class Authority:
@@ -104,9 +104,9 @@ async def server(authority: Authority) -> AsyncIterator[tuple[str, list[str]]]:
         await running.wait_closed()
 
 
-def link(endpoint: str, tls: TlsFiles | None) -> Link:
+def link(endpoint: str, tls: TlsFiles | None) -> AdapterTransport:
     net = Net("n", uuid4(), FLBackend.EMBEDDED, endpoint, {})
-    return Link(net, Options(tls=tls), breaker=Breaker("n"))
+    return AdapterTransport(net, NetOptions(tls=tls), breaker=Breaker("n"))
 
 
 async def test_a_client_certificate_is_shown_and_replaced_files_are_taken_up(
@@ -119,11 +119,11 @@ async def test_a_client_certificate_is_shown_and_replaced_files_are_taken_up(
     key.write_bytes(first[1].read_bytes())
     async with server(authority) as (url, came):
         one = link(url, TlsFiles(cert, key, authority.file))
-        await one.ask(POST)
+        await one.send(POST)
         cert.write_bytes(second[0].read_bytes())
         key.write_bytes(second[1].read_bytes())
         os.utime(cert, (1, 1))
-        await one.ask(POST)
+        await one.send(POST)
         assert came == ["first", "second"]
         await one.close()
 
@@ -135,7 +135,7 @@ async def test_an_adapter_of_an_unknown_authority_is_not_spoken_to(tmp_path: Pat
         for tls in (None, TlsFiles(*authority.issue("client"), other.file)):
             one = link(url, tls)
             with pytest.raises(Transient) as refused:
-                await one.ask(POST)
+                await one.send(POST)
             assert not isinstance(refused.value, Ambiguous)
             await one.close()
         assert came == []
@@ -145,5 +145,5 @@ async def test_unusable_certificate_files_are_named(tmp_path: Path) -> None:
     tls = TlsFiles(tmp_path / "no.pem", tmp_path / "no.key")
     one = link("https://127.0.0.1:9", tls)
     with pytest.raises(Transient, match="certificate files"):
-        await one.ask(POST)
+        await one.send(POST)
     await one.close()

@@ -1,7 +1,7 @@
 """FLIP's adapter of Flower: runs carry no name, the list shows the newest twenty, one submit at a time.
 
 A run is found by difference to what was listed before. While a submit is in flight the adapter answers
-another with 409, so a submit of an empty app under an id of its own tells whether anything may still come.
+another with 409, so a submit of an empty app under an id of its own shows whether anything may still come.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from uuid import uuid5
 from service.domain.observed import About, Found, Handle, RunList
 from service.domain.vocabulary import FLJobStatus, Reason
 from service.errors import Transient
-from service.nets.calls import Calls
-from service.nets.dialects.dialect import (
+from service.adapters.fl_api import FlApi
+from service.adapters.dialects.dialect import (
     LEASE_SECONDS,
     Sleep,
     absent,
     by_difference,
     real_sleep,
-    seen,
+    observed_run,
 )
 
 _PAGE: Final = 20  #: runs that the adapter lists at most
@@ -30,22 +30,22 @@ _IN_FLIGHT: Final = "a submit is still in flight at the adapter"
 class FlowerDialect:
     """See the module."""
 
-    def __init__(self, calls: Calls, *, sleep: Sleep = real_sleep) -> None:
-        self._calls, self._sleep = calls, sleep
+    def __init__(self, fl_api: FlApi, *, sleep: Sleep = real_sleep) -> None:
+        self._fl_api, self._sleep = fl_api, sleep
 
     async def serving(self) -> bool:
         """It says `STOPPED`, with 200, when its runtime is down."""
-        return (await self._calls.server_status() or "").upper() == "RUNNING"
+        return (await self._fl_api.server_status() or "").upper() == "RUNNING"
 
     async def runs(self, about: About | None = None) -> RunList:
-        listed = await self._calls.runs(about)
-        return RunList(tuple(map(seen, listed)), complete=len(listed) < _PAGE)
+        listed = await self._fl_api.runs(about)
+        return RunList(tuple(map(observed_run, listed)), complete=len(listed) < _PAGE)
 
     async def find_run(self, handle: Handle) -> Found:
         """List once nothing is in flight any more."""
         if await self._in_flight(handle):
             return Found(None, doubt=_IN_FLIGHT)
-        return by_difference(await self._calls.runs(handle.about), handle)
+        return by_difference(await self._fl_api.runs(handle.about), handle)
 
     async def fence(self, handle: Handle) -> None:
         """Empty the app, and wait until nothing is in flight. An adapter that was restarted meanwhile forgot
@@ -54,26 +54,26 @@ class FlowerDialect:
         Raises:
             Transient: a submit is in flight longer than one may take.
         """
-        await self._calls.upload_empty(handle, self._calls.segment(handle))
+        await self._fl_api.upload_empty(handle, self._fl_api.segment(handle))
         waited = 0.0
         while await self._in_flight(handle):
-            if waited > self._calls.submit_seconds + LEASE_SECONDS:
+            if waited > self._fl_api.submit_seconds + LEASE_SECONDS:
                 raise Transient(_IN_FLIGHT, code=Reason.ADAPTER_UNAVAILABLE)
             await self._sleep(_PROBE_SECONDS)
             waited += _PROBE_SECONDS
 
     async def _in_flight(self, handle: Handle) -> bool:
         scratch = uuid5(handle.path_id, "probe")
-        await self._calls.upload_empty(handle, scratch)
-        answer = await self._calls.probe_submit(handle, scratch)
-        if answer.ok:  # against all experience it ran an app without files
+        await self._fl_api.upload_empty(handle, scratch)
+        response = await self._fl_api.probe_submit(handle, scratch)
+        if response.ok:  # against all experience it ran an app without files
             raise Transient(
                 "the adapter took a submit of an empty app: its runs can't be told apart",
                 code=Reason.ADAPTER_UNAVAILABLE,
             )
-        if answer.status in (408, 429, 502, 503, 504):
-            raise Transient(answer.told("submit"), code=Reason.ADAPTER_UNAVAILABLE)
-        return answer.status == 409
+        if response.status in (408, 429, 502, 503, 504):
+            raise Transient(response.describe("submit"), code=Reason.ADAPTER_UNAVAILABLE)
+        return response.status == 409
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         """A run beyond a full page is not lost, only old."""

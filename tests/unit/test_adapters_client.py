@@ -15,9 +15,9 @@ from service.domain.observed import Handle
 from service.domain.registry import Net, Registry
 from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.errors import Ambiguous, Invalid, Permanent, Transient
-from service.nets import AdapterClient, Nets
-from service.nets.encryption import COHORT_QUERY, PROJECT_ID, Sealer
-from service.nets.options import read_options
+from service.adapters import AdapterClient, AdapterClients
+from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
+from service.adapters.options import read_options
 
 KEY = base64.b64encode(bytes(32)).decode()
 TRUST = UUID(int=7)
@@ -42,7 +42,7 @@ class Script:
 
 
 def client(script: Script, net: Net = NET, key: str | None = None) -> AdapterClient:
-    nets = Nets(aes_key_base64=key, transport=httpx.MockTransport(script))
+    nets = AdapterClients(aes_key_base64=key, http=httpx.MockTransport(script))
     nets.follow(Registry(nets={net.name: net}))
     return nets.client(net.name)
 
@@ -67,7 +67,7 @@ async def test_an_upload_names_its_job_and_seals_the_project() -> None:
     assert request.headers["idempotency-key"] == "the-key"
     body = json.loads(request.content)
     assert set(body) == {"project_id", "cohort_query", "trusts", "bundle_urls"}
-    assert Sealer(KEY).open(body["project_id"], PROJECT_ID) == "project-1"
+    assert Encryptor(KEY).decrypt(body["project_id"], PROJECT_ID) == "project-1"
     assert body["cohort_query"] == "SELECT secret"
     assert body["trusts"] == ["Trust_1"]
     assert body["bundle_urls"] == ["http://s3/x"]
@@ -77,7 +77,7 @@ async def test_a_net_may_want_its_cohort_query_sealed() -> None:
     script = Script(body={})
     await upload(client(script, replace(NET, options={"encrypt_cohort_query": True}), KEY))
     sealed = json.loads(script.requests[0].content)["cohort_query"]
-    assert Sealer(KEY).open(sealed, COHORT_QUERY) == "SELECT secret"
+    assert Encryptor(KEY).decrypt(sealed, COHORT_QUERY) == "SELECT secret"
 
 
 async def test_path_id_model_sends_the_model_s_id() -> None:
@@ -207,7 +207,7 @@ async def test_uploads_and_submits_take_turns_also_over_a_registry_change() -> N
         running -= 1
         return httpx.Response(200, json="run")
 
-    nets = Nets(transport=httpx.MockTransport(handler))
+    nets = AdapterClients(http=httpx.MockTransport(handler))
     nets.follow(Registry(nets={"n": NET}))
     old = nets.client("n")
     first = [asyncio.ensure_future(old.submit(HANDLE)) for _ in range(2)]
@@ -220,7 +220,7 @@ async def test_uploads_and_submits_take_turns_also_over_a_registry_change() -> N
 
 
 async def test_clients_follow_the_registry() -> None:
-    nets = Nets(transport=httpx.MockTransport(Script(body=[])))
+    nets = AdapterClients(http=httpx.MockTransport(Script(body=[])))
     with pytest.raises(Transient, match="not in the registry"):
         nets.client("n")
     nets.follow(Registry(nets={"n": NET}))
