@@ -134,7 +134,7 @@ async def _net(here: Ground, place: Place, before_net: Gate) -> Process:
     """The embedded net with one place for a run, behind the gate."""
     out = here.folder / "net.out"
     process = place.start(
-        "service", "fl-api", "embedded", "--dir", str(here.folder / "net"),
+        "service", "fl-server", "embedded", "--dir", str(here.folder / "net"),
         "--slots", ",".join(SLOTS), "--data-root", str(here.folder / "sites"),
         "--kafka", place.settings.kafka.bootstrap_servers, "--capacity", "1",
         "--topic-prefix", place.settings.kafka.topic_prefix, out=out,

@@ -35,9 +35,12 @@ COMMANDS: Final = {
     "dead-letters": ("service.cli.dead_letters", "app", "Records that could not be used."),
     "schemas": ("service.cli.schemas", "app", "JSON Schemas and AsyncAPI: export, check."),
     "doctor": ("service.cli.doctor", "doctor", "Look at every part, and say how to mend it."),
-    "fl-api": ("service.cli.fl_api", "app", "Be an FL net: an FL-API server."),
+    "fl-server": ("service.cli.fl_server", "app", "Be an FL net: an FL-API server."),
     "bench": ("service.cli.bench", "app", "Measure, side by side with rivals."),
 }
+
+#: Earlier names that still work.
+ALIASES: Final = {"fl-api": "fl-server"}
 
 
 _HELP = """Federated-learning jobs, driven by events.
@@ -125,6 +128,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _take_env_file(words)
         chosen = next((word for word in words if not word.startswith("-")), None)
+        if chosen in ALIASES:
+            words[words.index(chosen)] = chosen = ALIASES[chosen]
         if chosen is not None:
             _log_to_stderr()
         assemble(chosen)(args=words, prog_name="fl-jobs")

@@ -60,7 +60,7 @@ class NetPart(Part):
         origin = ("--bundle-origin", self._bundle_origin) if self._bundle_origin else ()
         return Launch(
             [
-                *(python(), "-m", "service", "fl-api", "embedded"),
+                *(python(), "-m", "service", "fl-server", "embedded"),
                 *("--host", HOST, "--port", str(self.port)),
                 *("--dir", str(self.dir), "--name", NET, "--slots", ",".join(SLOTS)),
                 *("--data-root", str(self._data_root)),

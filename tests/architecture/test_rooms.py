@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service"
 #: The rooms that may ask which backend they speak to.
-_TELLS_BACKENDS_APART = {"adapters", "bundles", "fl_api"}
+_TELLS_BACKENDS_APART = {"adapters", "bundles", "fl_server"}
 MOST_LINES = 400
 
 

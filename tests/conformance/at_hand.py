@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from service.fl_api.scripted.net import ScriptedNet
-from service.fl_api.serving import serving
+from service.fl_server.scripted.net import ScriptedNet
+from service.fl_server.serving import serving
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")
 
@@ -152,12 +152,12 @@ class Net:
         """Submit what was uploaded."""
         return await self.http.post(f"/submit_job/{path_id}", headers=headers)
 
-    async def run(self, files: Mapping[str, bytes] | None = None, **tag: Any) -> str:
+    async def run(self, files: Mapping[str, bytes] | None = None, **ref: Any) -> str:
         """Upload and submit under a fresh path id; the run's id."""
         path_id = uuid4()
-        answer = await self.upload(path_id, files, **tag)
+        answer = await self.upload(path_id, files, **ref)
         assert answer.status_code == 200, answer.text
-        answer = await self.submit(path_id, tag.get("headers"))
+        answer = await self.submit(path_id, ref.get("headers"))
         assert answer.status_code == 200, answer.text
         return str(answer.json())
 

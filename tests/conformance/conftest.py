@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.fl_api.embedded.net import embedded_net
-from service.fl_api.scripted.net import scripted_net
-from service.fl_api.serving import serving
+from service.fl_server.embedded.net import embedded_net
+from service.fl_server.scripted.net import scripted_net
+from service.fl_server.serving import serving
 from tests.conformance.at_hand import SLOTS, Net, bundle_host
 
 

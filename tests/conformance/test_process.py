@@ -17,7 +17,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from service.cli.fl_api import app
+from service.cli.fl_server import app
 from service.telemetry import logs
 from tests.conformance.at_hand import ADDING, Net, app_files, bundle_host, changed
 
@@ -37,7 +37,7 @@ class NetProcess:
         began = time.monotonic()
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-c", "from service.cli.fl_api import app; app()", "embedded"),
+                *(sys.executable, "-c", "from service.cli.fl_server import app; app()", "embedded"),
                 *("--dir", str(self.folder / "net"), "--data-root", str(self.folder / "data")),
                 *("--slots", "Trust_1,Trust_2,Trust_3", *more),
             ],
@@ -128,7 +128,7 @@ async def test_killed_in_a_round_it_goes_on_after_a_restart(net_process: NetProc
             assert (await net.submit(uuid4(), key)).json() == run_id
             assert (await net.until(run_id, "FINISHED", "FAILED"))["status"] == "FINISHED"
             log = (await http.get(f"/run_logs/{run_id}")).json()["log"]
-            assert "going on after round 1" in log
+            assert "continuing after round 1" in log
             assert (await http.get(f"/results/{run_id}")).status_code == 200
     assert net_process.end(signal.SIGTERM) == 0
 

@@ -15,11 +15,11 @@ import pytest
 
 from service.contracts import envelope, reports
 from service.domain.vocabulary import ModelStatus, RoundEvent
-from service.fl_api.embedded.net import embedded_net
-from service.fl_api.outbox import Outbox, Report
-from service.fl_api.reporter import TOPIC, Reporter
-from service.fl_api.reports import Speaker
-from service.fl_api.serving import serving
+from service.fl_server.embedded.net import embedded_net
+from service.fl_server.report_outbox import ReportOutbox, ReportEvent
+from service.fl_server.reporter import TOPIC, Reporter
+from service.fl_server.report_writer import ReportWriter
+from service.fl_server.serving import serving
 from service.kafka.clients import reader
 from service.kafka.topics import ensure_topics
 from service.settings import KafkaSettings
@@ -60,8 +60,8 @@ def _partition(topic: str, number: int) -> Any:
     return aiokafka.TopicPartition(topic, number)
 
 
-def made_up(number: int, job: UUID, **changes: Any) -> Report:
-    return Report(
+def made_up(number: int, job: UUID, **changes: Any) -> ReportEvent:
+    return ReportEvent(
         **{
             "id": f"id-{number}",
             "type": reports.LOG_REPORTED,
@@ -109,24 +109,24 @@ async def test_reports_wait_for_the_broker_and_then_go_out_in_order(
     kafka = settings_of(stack.env)
     away = kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})
     job = uuid4()
-    first = Reporter(Outbox(tmp_path / "reports.db"), away, source="/fl-api/net-1")
+    first = Reporter(ReportOutbox(tmp_path / "reports.db"), away, source="/fl-api/net-1")
     await first.start()
     for number in range(450):
-        first.keep(made_up(number, job), False)
+        first.enqueue(made_up(number, job), False)
     await asyncio.sleep(0.05)
     await first.close(grace=0.1)
 
     await ensure_topics(kafka)
-    outbox = Outbox(tmp_path / "reports.db")
+    outbox = ReportOutbox(tmp_path / "reports.db")
     assert outbox.waiting == 450
     second = Reporter(outbox, kafka, source="/fl-api/net-1")
     await second.start()
-    second.keep(made_up(7, job, data=b"other content"), False)  # a known id: nothing new
-    second.keep(made_up(450, job), False)
+    second.enqueue(made_up(7, job, data=b"other content"), False)  # a known id: nothing new
+    second.enqueue(made_up(450, job), False)
     told = await read(kafka, 451)
     assert [event.data["log"] for _, event in told] == [str(number) for number in range(451)]
     await second.close()
-    assert Outbox(tmp_path / "reports.db").waiting == 0
+    assert ReportOutbox(tmp_path / "reports.db").waiting == 0
 
 
 async def test_what_can_not_be_marked_as_sent_goes_out_again(
@@ -134,20 +134,20 @@ async def test_what_can_not_be_marked_as_sent_goes_out_again(
 ) -> None:
     kafka = settings_of(stack.env)
     await ensure_topics(kafka)
-    done, full = Outbox.done, [True]
+    done, full = ReportOutbox.done, [True]
 
-    def on_a_full_disk(self: Outbox, positions: list[int]) -> None:
+    def on_a_full_disk(self: ReportOutbox, positions: list[int]) -> None:
         if full and full.pop():
             raise sqlite3.OperationalError("database or disk is full")
         done(self, positions)
 
-    monkeypatch.setattr(Outbox, "done", on_a_full_disk)
-    reporter = Reporter(Outbox(tmp_path / "reports.db"), kafka, source="/fl-api/net-1")
+    monkeypatch.setattr(ReportOutbox, "done", on_a_full_disk)
+    reporter = Reporter(ReportOutbox(tmp_path / "reports.db"), kafka, source="/fl-api/net-1")
     await reporter.start()
-    reporter.keep(made_up(0, uuid4()), False)
+    reporter.enqueue(made_up(0, uuid4()), False)
     assert [event.id for _, event in await read(kafka, 2)] == ["id-0", "id-0"]
     await reporter.close()
-    assert Outbox(tmp_path / "reports.db").waiting == 0
+    assert ReportOutbox(tmp_path / "reports.db").waiting == 0
 
 
 async def test_a_report_too_large_for_any_broker_holds_up_nobody(
@@ -156,44 +156,44 @@ async def test_a_report_too_large_for_any_broker_holds_up_nobody(
     kafka = settings_of(stack.env)
     await ensure_topics(kafka)
     job = uuid4()
-    reporter = Reporter(Outbox(tmp_path / "reports.db"), kafka, source="/fl-api/net-1")
+    reporter = Reporter(ReportOutbox(tmp_path / "reports.db"), kafka, source="/fl-api/net-1")
     await reporter.start()
-    reporter.keep(made_up(0, job, data=b"x" * 2_000_000), False)
-    reporter.keep(made_up(1, job), False)
+    reporter.enqueue(made_up(0, job, data=b"x" * 2_000_000), False)
+    reporter.enqueue(made_up(1, job), False)
     [(_, event)] = await read(kafka, 1)
     assert event.id == "id-1"
     await reporter.close()
 
 
 def test_the_queue_is_bounded_but_never_for_a_status(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "reports.db", max_waiting=2)
+    outbox = ReportOutbox(tmp_path / "reports.db", max_waiting=2)
     job = uuid4()
-    taken = [outbox.add(made_up(number, job), must=False) for number in range(4)]
+    taken = [outbox.add(made_up(number, job), required=False) for number in range(4)]
     assert taken == [True, True, False, False]
     assert outbox.dropped == 2
-    assert outbox.add(made_up(9, job), must=True)
+    assert outbox.add(made_up(9, job), required=True)
     outbox.done([position for position, _ in outbox.head(1)])
     assert [report.id for _, report in outbox.head(9)] == ["id-1", "id-9"]
-    assert not outbox.add(made_up(0, job), must=True)  # acknowledged, and still known
+    assert not outbox.add(made_up(0, job), required=True)  # acknowledged, and still known
     outbox.close()
 
 
 @pytest.mark.parametrize("job", [None, uuid4()])
 def test_a_speaker_speaks_the_contract(job: UUID | None) -> None:
-    kept: list[Report] = []
+    kept: list[ReportEvent] = []
 
     def tell() -> None:
-        speaker = Speaker(
+        reports = ReportWriter(
             "11111111-1111-4111-8111-111111111111",
             uuid4(),
             job,
             3,
             lambda report, _: kept.append(report),
         )
-        speaker.status(ModelStatus.ERROR, "a\0b\ud800" + "x" * 900)
-        speaker.round(RoundEvent.ROUND_STARTED, 1, details={"loss": float("nan"), "s": "\0"})
-        speaker.metrics({f"m{i}\0": float("inf") for i in range(120)}, 1, "Trust_1")
-        speaker.log("why", "\0" + "y" * 9_000 + "end")
+        reports.status(ModelStatus.ERROR, "a\0b\ud800" + "x" * 900)
+        reports.round(RoundEvent.ROUND_STARTED, 1, details={"loss": float("nan"), "s": "\0"})
+        reports.metrics({f"m{i}\0": float("inf") for i in range(120)}, 1, "Trust_1")
+        reports.log("why", "\0" + "y" * 9_000 + "end")
 
     tell()
     if job is None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.domain.vocabulary import FLJobStatus
-from service.fl_api.scripted.net import ScriptedNet, scripted_net
+from service.fl_server.scripted.net import ScriptedNet, scripted_net
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ async def test_calls_are_recorded_with_their_headers(net: ScriptedNet) -> None:
         await submitted(http, {"FL-Job-Id": job, "FL-Attempt": "2"})
     [call] = net.calls("submit_job")
     assert call.headers["fl-job-id"] == job
-    assert str(net.runs()[0].tag.job_id) == job
-    assert net.runs()[0].tag.attempt == 2
+    assert str(net.runs()[0].ref.job_id) == job
+    assert net.runs()[0].ref.attempt == 2
 
 
 async def test_orders_over_http(net: ScriptedNet) -> None:

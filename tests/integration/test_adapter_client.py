@@ -17,9 +17,9 @@ from service.domain.observed import Found, Handle
 from service.domain.registry import Net, Registry
 from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.errors import Ambiguous, Permanent, Transient
-from service.fl_api.embedded.net import embedded_net
-from service.fl_api.scripted.net import ScriptedNet, scripted_net
-from service.fl_api.serving import serving
+from service.fl_server.embedded.net import embedded_net
+from service.fl_server.scripted.net import ScriptedNet, scripted_net
+from service.fl_server.serving import serving
 from service.adapters import AdapterClient, AdapterClients
 from tests.conformance.at_hand import app_files, bundle_host
 

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from service.cli.demo import rivals
-from service.fl_api.embedded.trainer import Trainer
+from service.fl_server.embedded.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.vocabulary import FLAggregators
-from service.fl_api.embedded.aggregation import (
+from service.fl_server.embedded.aggregation import (
     Collect,
     InTime,
     NothingToAverage,
-    aggregator,
+    make_aggregator,
     average_metrics,
 )
-from service.fl_api.embedded.parameters import Parameters, from_trainer
+from service.fl_server.embedded.parameters import Parameters, from_trainer
 
 weights = st.lists(st.floats(0, 1e6), min_size=1, max_size=6).filter(lambda w: sum(w) > 1e-3)
 
@@ -52,8 +52,8 @@ def test_collect_gives_the_same_bits_whatever_came_first() -> None:
 
 
 def test_the_two_are_different_algorithms() -> None:
-    assert isinstance(aggregator(FLAggregators.InTimeAccumulateWeightedAggregator), InTime)
-    assert isinstance(aggregator(FLAggregators.AccumulateWeightedAggregator), Collect)
+    assert isinstance(make_aggregator(FLAggregators.InTimeAccumulateWeightedAggregator), InTime)
+    assert isinstance(make_aggregator(FLAggregators.AccumulateWeightedAggregator), Collect)
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])

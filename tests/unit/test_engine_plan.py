@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from service.domain.vocabulary import FLAggregators
-from service.fl_api.embedded.plan import Plan, read_plan
-from service.fl_api.refusals import BadApp
+from service.fl_server.embedded.plan import Plan, read_plan
+from service.fl_server.http_errors import BadApp
 from tests.conformance.at_hand import SLOTS, app_files
 
 

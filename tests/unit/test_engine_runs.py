@@ -19,10 +19,10 @@ import pytest
 from service.contracts import reports
 from service.domain.vocabulary import ClientStatus, FLJobStatus
 from service.errors import Invalid
-from service.fl_api.embedded.runtime import MAX_STARTS, EmbeddedRuntime
-from service.fl_api.outbox import Report
-from service.fl_api.refusals import BadApp
-from service.fl_api.runtime import RunView, StagedApp, Tag
+from service.fl_server.embedded.runtime import MAX_STARTS, EmbeddedRuntime
+from service.fl_server.report_outbox import ReportEvent
+from service.fl_server.http_errors import BadApp
+from service.fl_server.runtime import RunView, StagedApp, SubmissionRef
 from tests.conformance.at_hand import ADDING, SLOTS, app_files, changed
 
 JOB = uuid4()
@@ -40,7 +40,7 @@ class Told:
     async def close(self) -> None:
         return None
 
-    def keep(self, report: Report, must: bool) -> None:
+    def enqueue(self, report: ReportEvent, required: bool) -> None:
         data = json.loads(report.data)
         reports.report(report.type, data)
         assert data["job_id"] == report.subject == str(JOB)
@@ -99,7 +99,7 @@ class Bench:
             (folder / name).write_bytes(raw)
         app = StagedApp(path_id, folder, slots)
         await self.runtime.check(app)
-        return await self.runtime.submit(app, Tag(path_id, key, JOB, 1))
+        return await self.runtime.submit(app, SubmissionRef(path_id, key, JOB, 1))
 
     async def view(self, run_id: str) -> RunView:
         return next(run for run in await self.runtime.runs() if run.run_id == run_id)
@@ -339,13 +339,13 @@ async def test_a_restart_resumes_after_the_last_aggregated_round(bench: Bench) -
     before = dict(bench.told.all)
     marker.touch()
     await bench.restart()
-    assert await bench.runtime.find(Tag(uuid4(), "k:1", JOB, 1)) == run_id
+    assert await bench.runtime.find(SubmissionRef(uuid4(), "k:1", JOB, 1)) == run_id
     assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
     parameters, rounds, _ = await bench.result(run_id)
     assert [r["round"] for r in rounds] == [1, 2, 3, 4]
     np.testing.assert_allclose(parameters["w"], np.full((2, 2), 4 * 140 / 60))
     log = (await bench.runtime.logs(run_id, 8000)).text
-    assert "going on after round 2" in log
+    assert "continuing after round 2" in log
     assert log.count("round 1 of 4") == 1
     assert {i: bench.told.all[i] for i in before} == before
     assert bench.told.events.count(("ROUND_AGGREGATED", 4, None)) == 1

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from service.domain.vocabulary import FLAggregators, FLJobStatus
-from service.fl_api.database import Database
-from service.fl_api.embedded.ledger import Ledger
-from service.fl_api.outbox import Report
-from service.fl_api.refusals import Broken
-from service.fl_api.runtime import StagedApp, Tag
+from service.fl_server.database import Database
+from service.fl_server.embedded.run_store import RunStore
+from service.fl_server.report_outbox import ReportEvent
+from service.fl_server.http_errors import RuntimeFailed
+from service.fl_server.runtime import StagedApp, SubmissionRef
 from tests.conformance.at_hand import changed
 from tests.unit.test_engine_runs import OVER, Bench, bench, site_processes
 
@@ -58,23 +58,23 @@ async def test_a_name_that_can_not_be_stored_is_that_trainers_fault(bench: Bench
 
 
 def test_what_was_not_written_is_not_shown(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "runs.db")
-    run = ledger.new(StagedApp(uuid4(), tmp_path, ("Trust_1",)), Tag(uuid4(), None, None, None))
-    ledger.write(run)
-    ledger.runs[run.run_id] = run
-    ledger.begin(run)
+    run_store = RunStore(tmp_path / "runs.db")
+    run = run_store.new(StagedApp(uuid4(), tmp_path, ("Trust_1",)), SubmissionRef(uuid4(), None, None, None))
+    run_store.write(run)
+    run_store.runs[run.run_id] = run
+    run_store.begin(run)
     other = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     other.execute("CREATE TRIGGER full BEFORE UPDATE ON run BEGIN SELECT RAISE(FAIL, 'full'); END")
     with pytest.raises(sqlite3.Error):
-        ledger.end(run, FLJobStatus.FAILED, "why")
+        run_store.end(run, FLJobStatus.FAILED, "why")
     with pytest.raises(sqlite3.Error):
-        ledger.begin(run)
+        run_store.begin(run)
     assert (run.status, run.details, run.starts) == (FLJobStatus.RUNNING, None, 1)
     other.execute("DROP TRIGGER full")
     other.execute("UPDATE run SET details = CAST(x'61eda08063' AS TEXT)")  # no UTF-8
     other.close()
-    ledger.close()
-    again = Ledger(tmp_path / "runs.db")
+    run_store.close()
+    again = RunStore(tmp_path / "runs.db")
     details = again.runs[run.run_id].details
     assert details is not None
     assert details.encode().startswith(b"a")
@@ -84,17 +84,17 @@ def test_what_was_not_written_is_not_shown(tmp_path: Path) -> None:
 async def test_a_run_whose_end_can_not_be_written_ends_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
-    ends = Ledger.end
+    monkeypatch.setattr("service.fl_server.embedded.runtime._RETRY_SECONDS", 0.05)
+    ends = RunStore.end
     left = [2]
 
-    def fails_twice(self: Ledger, *given: object) -> None:
+    def fails_twice(self: RunStore, *given: object) -> None:
         if left[0]:
             left[0] -= 1
             raise sqlite3.OperationalError("database or disk is full")
         ends(self, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Ledger, "end", fails_twice)
+    monkeypatch.setattr(RunStore, "end", fails_twice)
     run_id = await bench.submit()
     assert (await bench.until(run_id, *OVER)).status is FLJobStatus.FINISHED
 
@@ -109,7 +109,7 @@ FULL = [
 async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("service.fl_server.embedded.runtime._RETRY_SECONDS", 0.05)
     noted = bench.tmp / "pids"
     code = f"import os, time; print(os.getpid(), file=open({str(noted)!r}, 'a'), flush=True)"
     run_id = await bench.submit(fits(code + "; time.sleep(60)"))
@@ -125,9 +125,9 @@ async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
 
     monkeypatch.setattr(Database, "execute", on_a_full_disk)
     for _ in range(2):
-        with pytest.raises(Broken, match=r"stop can't be stored: .*disk is full"):
+        with pytest.raises(RuntimeFailed, match=r"stop can't be stored: .*disk is full"):
             await bench.runtime.abort(run_id)
-    with pytest.raises(Broken, match=r"run can't be stored: .*disk is full"):
+    with pytest.raises(RuntimeFailed, match=r"run can't be stored: .*disk is full"):
         await bench.submit()
     assert not any(running(int(pid)) for pid in noted.read_text().split())
     await asyncio.sleep(0.2)
@@ -141,19 +141,19 @@ async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
 async def test_a_stop_that_can_not_be_told_is_told_later_and_the_next_run_begins(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr("service.fl_api.embedded.runtime._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("service.fl_server.embedded.runtime._RETRY_SECONDS", 0.05)
     stopped = await bench.submit(fits("time.sleep(60)"))
     await bench.until(stopped, FLJobStatus.RUNNING)
     after = await bench.submit()
-    keep, left = bench.told.keep, [2]
+    keep, left = bench.told.enqueue, [2]
 
-    def on_a_full_disk(report: Report, must: bool) -> None:
+    def on_a_full_disk(report: ReportEvent, required: bool) -> None:
         if b"STOPPED" in report.data and left[0]:
             left[0] -= 1
             raise error
-        keep(report, must)
+        keep(report, required)
 
-    monkeypatch.setattr(bench.told, "keep", on_a_full_disk)
+    monkeypatch.setattr(bench.told, "enqueue", on_a_full_disk)
     view = await bench.runtime.abort(stopped)
     assert view.status is FLJobStatus.STOPPED
     ended = await bench.until(after, *OVER, when=lambda: "STOPPED" in bench.told.statuses)

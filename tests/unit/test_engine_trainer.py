@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.fl_api.embedded.parameters import (
+from service.fl_server.embedded.parameters import (
     BadParameters,
     from_npz,
     from_trainer,
@@ -17,7 +17,7 @@ from service.fl_api.embedded.parameters import (
     problem_with,
     to_npz,
 )
-from service.fl_api.embedded.trainer import Trainer, TrainerFault
+from service.fl_server.embedded.trainer import Trainer, TrainerFault
 from tests.conformance.at_hand import ADDING, changed
 
 

@@ -1,0 +1,151 @@
+"""What an uploaded app asks for: `engine.json`, the merged config, the trainer's source.
+
+Promise: an app that passes here can be started; every other one is refused with all that is wrong
+in one message, before any process runs. Of the config the engine reads `IOverridableConfig` alone;
+every other key is the app's own and passes untouched. The limits are FLIP's: rounds 1..1000,
+weights 0..1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from service.contracts import strict_json
+from service.contracts.fl import AggregationWeights, IOverridableConfig
+from service.domain.vocabulary import FLAggregators
+from service.fl_server.http_errors import BadApp
+
+ENGINE_FILE: Final = "engine.json"
+FORMAT: Final = 1
+MAX_ROUNDS: Final = 1_000
+_MAX_JSON: Final = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a run goes: `rounds` global rounds over the app's trainer with `config`.
+
+    `weights` are by slot, 1.0 for a slot that is not named.
+    """
+
+    app: Path
+    entrypoint: str
+    config: Mapping[str, Any]
+    rounds: int = 1
+    aggregator: FLAggregators = FLAggregators.InTimeAccumulateWeightedAggregator
+    ignore_result_error: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def weight(self, slot: str) -> float:
+        """A slot's aggregation weight."""
+        return self.weights.get(slot, 1.0)
+
+
+def read_plan(app: Path, slots: Collection[str]) -> Plan:
+    """The plan of the app in the folder `app` for a net with these slots.
+
+    Raises:
+        BadApp: a file is missing or malformed, or a setting is out of its limits.
+    """
+    engine = _json_object(app, ENGINE_FILE)
+    if engine.get("format") != FORMAT:
+        raise BadApp(f"{ENGINE_FILE}: format should be {FORMAT}")
+    entrypoint = _file_of(engine, "entrypoint")
+    config = _json_object(app, _file_of(engine, "config"))
+    problems = list(_problems(config, slots))
+    problems += _source_problems(app, entrypoint)
+    if problems:
+        raise BadApp("; ".join(problems))
+    ours = {name: config[name] for name in IOverridableConfig.model_fields if _given(config, name)}
+    return Plan(
+        app=app,
+        entrypoint=entrypoint,
+        config=config,
+        rounds=ours.get("GLOBAL_ROUNDS", 1),
+        aggregator=FLAggregators(
+            ours.get("AGGREGATOR", FLAggregators.InTimeAccumulateWeightedAggregator)
+        ),
+        ignore_result_error=ours.get("IGNORE_RESULT_ERROR", False),
+        weights={slot: float(w) for slot, w in ours.get("AGGREGATION_WEIGHTS", {}).items()},
+    )
+
+
+def _given(config: Mapping[str, Any], name: str) -> bool:
+    return config.get(name) is not None
+
+
+def _file_of(engine: Mapping[str, Any], name: str) -> str:
+    value = engine.get(name)
+    if not isinstance(value, str) or not value or value.startswith("/"):
+        raise BadApp(f"{ENGINE_FILE}: {name} should be the relative path of a file")
+    if any(part in ("", ".", "..") for part in PurePosixPath(value).parts):
+        raise BadApp(f"{ENGINE_FILE}: {name} should be a path inside the bundle")
+    return value
+
+
+def _json_object(app: Path, name: str) -> dict[str, Any]:
+    try:
+        path = app / name
+        if path.stat().st_size > _MAX_JSON:
+            raise BadApp(f"{name} is larger than {_MAX_JSON} bytes")
+        content = strict_json.parse(path.read_bytes())
+    except FileNotFoundError as exc:
+        raise BadApp(f"the bundle has no {name}") from exc
+    except (OSError, ValueError) as exc:
+        raise BadApp(f"{name} can't be read: {exc}") from exc
+    if not isinstance(content, dict):
+        raise BadApp(f"{name} should hold a JSON object")
+    return content
+
+
+def _problems(config: Mapping[str, Any], slots: Collection[str]) -> Iterator[str]:
+    for name in ("GLOBAL_ROUNDS", "LOCAL_ROUNDS"):
+        if _given(config, name) and not _is_rounds(config[name]):
+            yield f"{name} should be a whole number from 1 to {MAX_ROUNDS}"
+    ignore = config.get("IGNORE_RESULT_ERROR")
+    if ignore is not None and not isinstance(ignore, bool):
+        yield "IGNORE_RESULT_ERROR should be true or false"
+    kind = config.get("AGGREGATOR")
+    if kind is not None and kind not in [known.value for known in FLAggregators]:
+        known = " or ".join(known.value for known in FLAggregators)
+        yield f"Unknown aggregator: {str(kind)[:80]}; it should be {known}"
+    weights = config.get("AGGREGATION_WEIGHTS")
+    if weights is not None and not isinstance(weights, dict):
+        yield "AGGREGATION_WEIGHTS must be a dictionary"
+    elif weights:
+        for slot, weight in weights.items():
+            if slot not in slots:
+                yield (
+                    f"AGGREGATION_WEIGHTS names {slot[:80]!r}, which is no slot of this net"
+                    f" ({', '.join(slots)})"
+                )
+            if not _is_weight(weight):
+                yield f"Invalid weight: {str(weight)[:40]} for {slot[:80]!r}; it should be 0..1"
+
+
+def _is_rounds(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ROUNDS
+
+
+def _is_weight(value: Any) -> bool:
+    low = AggregationWeights.MinimumAggregationWeight
+    high = AggregationWeights.MaximumAggregationWeight
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _source_problems(app: Path, entrypoint: str) -> Iterator[str]:
+    """Whether the trainer's source can be compiled; it is not run."""
+    if not entrypoint.endswith(".py"):
+        yield f"{entrypoint} should be a Python file"
+        return
+    try:
+        compile((app / entrypoint).read_bytes(), entrypoint, "exec", dont_inherit=True)
+    except FileNotFoundError:
+        yield f"the bundle has no {entrypoint}"
+    except SyntaxError as exc:
+        yield f"{entrypoint} line {exc.lineno}: {exc.msg}"
+    except (ValueError, OSError, RecursionError, MemoryError) as exc:
+        yield f"{entrypoint} can't be read: {exc}"
