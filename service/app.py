@@ -40,8 +40,8 @@ from service.relay.relay import Relay
 from service.relay.second_lane import SecondLane
 from service.relay.status import RelayStatus
 from service.settings import Settings
-from service.steps.crew import Crew
-from service.steps.pace import Pace
+from service.steps.supervisor import StepSupervisor
+from service.steps.options import StepOptions
 from service.store import migrate
 from service.store.apply import Committed
 from service.store.database import Pool, close_pool, on_retry, open_pool
@@ -101,7 +101,7 @@ class App:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     bundles: Bundles | None = None
     nets: AdapterClients | None = None
-    crew: Crew | None = None
+    supervisor: StepSupervisor | None = None
     consumer: Consumer | None = None
     relay: Relay | None = None
     second_lane: SecondLane | None = None
@@ -146,8 +146,8 @@ def make_store(settings: Settings, pool: Pool, partitions: int) -> Store:
     )
 
 
-def _pace(settings: Settings) -> Pace:
-    return Pace(
+def _step_options(settings: Settings) -> StepOptions:
+    return StepOptions(
         **settings.steps.model_dump(),
         submit_unknown_seconds=settings.limits.submit_unknown_seconds,
     )
@@ -234,12 +234,12 @@ def _build(app: App) -> None:
     if app.has(Role.SCHEDULE, Role.RECONCILE):
         app.bundles = make_bundles(settings)
         app.nets = make_nets(settings, app.metrics)
-        app.crew = Crew(
+        app.supervisor = StepSupervisor(
             app.store,
             app.nets,
             app.bundles,
             Reading(Queries(app.pool), settings.kafka),
-            _pace(settings),
+            _step_options(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             on_step=app.metrics.on_step,
             schedule=app.has(Role.SCHEDULE),
@@ -275,15 +275,15 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
         )
         if committed.events:
             events.set()
-        if app.crew is None:
+        if app.supervisor is None:
             return
-        bells = app.crew.kit.bells
+        wakeups = app.supervisor.context.wakeups
         if committed.ready:
-            bells.claim.set()
+            wakeups.claim.set()
         if JobState.STOPPING in committed.states:
-            bells.stop.set()
+            wakeups.stop.set()
         if JobState.COLLECTING in committed.states:
-            bells.collect.set()
+            wakeups.collect.set()
 
     return heard
 
@@ -315,8 +315,8 @@ async def run_parts(app: App) -> None:
     if app.relay is not None and app.second_lane is not None:
         parts["relay"] = app.relay.run(app.stop)
         parts["second lane"] = app.second_lane.run(app.stop)
-    if app.crew is not None:
-        parts["steps"] = app.crew.run(app.stop)
+    if app.supervisor is not None:
+        parts["steps"] = app.supervisor.run(app.stop)
     if app.consumer is not None:
         parts["ingest"] = app.consumer.run(app.stop)
     if app.has(Role.WEB):

@@ -43,7 +43,7 @@ class Problem:
 
 
 class Bundles:
-    """See the module; the port of the same name in `steps` says what each call promises."""
+    """See the module; the port `steps.ports.BundleStore` says what each call promises."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ Promise: the results are streamed, hashed on the way, and stand in the store bef
 An adapter without the `results` extension, or without results, completes the job without them. A try that
 fails is repeated with a growing delay, and without training again. A net that reports its rounds is given
 time for the last of them: the list may show the end before our consumer has read how it came about, most of
-all when it has been away.
+all when it has been unavailable.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from service.domain.job import Job
 from service.domain.values import Results
 from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient, faultpoint
-from service.steps.kit import Kit, why_of
-from service.steps.leases import Held, clock
-from service.steps.prepare import attempt_of, look_at
+from service.steps.context import StepContext, reason_from
+from service.steps.leases import HeldJob, clock
+from service.steps.prepare import attempt_of, net_snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -31,45 +31,45 @@ RESULTS = "results"
 REPORTS = "reports"
 
 
-class Collect:
+class CollectStep:
     """The step; see the module."""
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
 
     async def take(self, job: Job) -> None:
         """Collect for a job that was taken for it. Raises LeaseLost; errors.Transient when the database is
-        away."""
-        with self._kit.leases.hold(job) as held:
+        unavailable."""
+        with self._context.leases.hold(job) as held:
             try:
                 results = await self._fetch(held)
             except Transient as exc:
-                why = why_of(exc, Reason.ADAPTER_UNAVAILABLE)
-                command = c.DelayTry(*held.names, why=why, retry_after=exc.retry_after)
-                await self._kit.apply(held, command)
-                log.info("results_delayed", job_id=str(held.job_id), told=exc.message)
+                why = reason_from(exc, Reason.ADAPTER_UNAVAILABLE)
+                command = c.DelayTry(*held.command_key, why=why, retry_after=exc.retry_after)
+                await self._context.apply(held, command)
+                log.info("results_delayed", job_id=str(held.job_id), detail=exc.message)
                 return
             except Permanent as exc:
-                why = why_of(exc, Reason.RESULTS_UPLOAD_FAILED)
-                await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+                why = reason_from(exc, Reason.RESULTS_UPLOAD_FAILED)
+                await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
                 return
             faultpoint("collect.stored")
             held.require()
-            await self._kit.apply(held, c.StoreResults(*held.names, results=results))
-            self._kit.bells.nudge(attempt_of(job).net)
+            await self._context.apply(held, c.StoreResults(*held.command_key, results=results))
+            self._context.wakeups.poll_now(attempt_of(job).net)
 
-    async def _last_reports(self, held: Held) -> None:
-        """Wait until the last round was heard of. A report may be lost for good: it is given up when its
+    async def _last_reports(self, held: HeldJob) -> None:
+        """Wait until the last round was received. A report may be lost permanently: it is given up when its
         time is over and everything reported until then was read."""
-        unread, until = True, clock() + self._kit.pace.reports_seconds
+        unread, until = True, clock() + self._context.options.reports_seconds
         ends: Mapping[tuple[str, int], int] | None = None
         while unread:
             if clock() >= until:
                 with contextlib.suppress(Transient):
-                    ends = ends or await self._kit.reports.report_ends()
-                    unread = ends is None or not await self._kit.reports.read_to(ends)
+                    ends = ends or await self._context.reports.report_ends()
+                    unread = ends is None or not await self._context.reports.read_to(ends)
             held.require()
-            job = await self._kit.store.get(held.job_id)
+            job = await self._context.store.get(held.job_id)
             if job is None or job.progress.total is None:
                 return
             if (
@@ -77,21 +77,21 @@ class Collect:
                 or job.progress.aggregated >= job.progress.total
             ):
                 return
-            await self._kit.pause(0.1 if clock() < until else 1.0)
+            await self._context.pause(0.1 if clock() < until else 1.0)
         log.warning("reports_missing", job_id=str(held.job_id))
 
-    async def _fetch(self, held: Held) -> Results | None:
+    async def _fetch(self, held: HeldJob) -> Results | None:
         attempt = attempt_of(held.job)
-        client = await self._kit.client(attempt.net)
-        look = await look_at(self._kit, client)
-        if look.health is None:
-            raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
-        if REPORTS in look.extensions:
+        client = await self._context.client(attempt.net)
+        snapshot = await net_snapshot(self._context, client)
+        if snapshot.health is None:
+            raise Transient(snapshot.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+        if REPORTS in snapshot.extensions:
             await self._last_reports(held)
-        if RESULTS not in look.extensions or attempt.run_id is None:
+        if RESULTS not in snapshot.extensions or attempt.run_id is None:
             return None
-        async with client.results(attempt.run_id, held.about) as chunks:
+        async with client.results(attempt.run_id, held.call_context) as chunks:
             if chunks is None:
                 return None
             held.require()
-            return await self._kit.bundles.store_results(held.job_id, attempt.number, chunks)
+            return await self._context.bundles.store_results(held.job_id, attempt.number, chunks)

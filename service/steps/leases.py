@@ -17,14 +17,14 @@ import structlog
 from service.domain.job import Job
 from service.domain.observed import About
 from service.errors import ServiceError
-from service.steps.pace import Pace
-from service.steps.ports import Store
+from service.steps.options import StepOptions
+from service.steps.ports import JobStore
 
 log = structlog.get_logger(__name__)
 
 
 class LeaseLost(ServiceError):
-    """Somebody else works on the job now, or it is over: put it down without another word."""
+    """Somebody else works on the job now, or it is over: release it and decide nothing more."""
 
     code = "lease_lost"
 
@@ -34,8 +34,8 @@ def clock() -> float:
     return asyncio.get_running_loop().time()
 
 
-class Held:
-    """A job in hand. `job` is as it was last seen under this lease."""
+class HeldJob:
+    """A held job. `job` is as it was last read under this lease."""
 
     __slots__ = ("job", "lost", "renewed_at", "seconds", "token")
 
@@ -51,12 +51,12 @@ class Held:
         return self.job.job_id
 
     @property
-    def about(self) -> About:
-        """The job and the attempt, as adapters are told them."""
+    def call_context(self) -> About:
+        """The job and the attempt, as they are sent to adapters."""
         return self.job.job_id, self.job.attempt_number
 
     @property
-    def names(self) -> tuple[UUID, int, int]:
+    def command_key(self) -> tuple[UUID, int, int]:
         """Job, attempt and token, as a holder's commands name them."""
         return self.job.job_id, self.job.attempt_number, self.token
 
@@ -72,12 +72,12 @@ class Held:
 
 
 class Leases:
-    """All jobs in hand."""
+    """All held jobs."""
 
-    def __init__(self, store: Store, pace: Pace) -> None:
+    def __init__(self, store: JobStore, options: StepOptions) -> None:
         self._store = store
-        self._seconds = pace.lease_seconds
-        self._held: dict[UUID, Held] = {}
+        self._seconds = options.lease_seconds
+        self._held: dict[UUID, HeldJob] = {}
 
     def __len__(self) -> int:
         return len(self._held)
@@ -86,11 +86,11 @@ class Leases:
         return job_id in self._held
 
     @contextmanager
-    def hold(self, job: Job) -> Iterator[Held]:
+    def hold(self, job: Job) -> Iterator[HeldJob]:
         """Keep the lease of a job that was just claimed or taken. Raises LeaseLost when it has none."""
         if job.lease is None:
             raise LeaseLost(f"job {job.job_id} came without a lease")
-        held = Held(job, job.lease.token, self._seconds)
+        held = HeldJob(job, job.lease.token, self._seconds)
         self._held[job.job_id] = held
         try:
             yield held
@@ -99,7 +99,7 @@ class Leases:
                 del self._held[job.job_id]
 
     async def renew(self) -> None:
-        """One round for all of them. Raises errors.Transient when the database is away."""
+        """One round for all of them. Raises errors.Transient when the database is unavailable."""
         asked = dict(self._held)
         if not asked:
             return

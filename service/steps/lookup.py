@@ -1,9 +1,9 @@
 """Was there a run? The search for a submission whose answer was lost.
 
-Promise: a run is adopted only when it can be told apart from everybody else's; "nothing" is said only when
+Promise: a run is adopted only when it can be detail apart from everybody else's; "nothing" is said only when
 no call that is still on its way can make a run any more; everything between these two is asked again, until
 its time is over. Where the adapter knows keys a second submit under the same key leads to the same run, so
-one look is enough before sending it; a stop, which sends nothing, needs the certainty of two.
+one search is enough before sending it; a stop, which sends nothing, needs the certainty of two.
 """
 
 from __future__ import annotations
@@ -17,59 +17,59 @@ from service.domain.job import Job
 from service.domain.observed import Found, Handle
 from service.domain.vocabulary import JobState
 from service.errors import Permanent, Transient
-from service.steps.kit import Kit
-from service.steps.leases import Held
+from service.steps.context import StepContext
+from service.steps.leases import HeldJob
 from service.steps.ports import NetClient
-from service.steps.prepare import IDEMPOTENCY, attempt_of, handle_of, look_at
+from service.steps.prepare import IDEMPOTENCY, attempt_of, handle_of, net_snapshot
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`run_id`: found. Else `nothing`: surely none (under a key: sending again is safe). Neither: its time
-    is over, and `told` says what stood in the way."""
+    """`run_id`: found. Else `no_run`: certainly none (under a key: sending again is safe). Neither: its time
+    is over, and `detail` says what stood in the way."""
 
     run_id: str | None = None
     provisional: bool = False
-    nothing: bool = False
-    told: str = ""
+    no_run: bool = False
+    detail: str = ""
 
 
 class Lookup:
     """See the module."""
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
 
     async def find(self, client: NetClient, handle: Handle, extensions: frozenset[str]) -> Found:
-        """One look. Runs of our other attempts are told apart, further runs of this one are aborted.
+        """One search. Runs of our other attempts are detail apart, further runs of this one are aborted.
 
         Raises errors.Transient and errors.Permanent of the adapter.
         """
         net = client.net.name
         if IDEMPOTENCY not in extensions:
             listed = [run.run_id for run in (await client.runs(handle.about)).runs]
-            ours = await self._kit.store.known_runs(net, listed)
+            ours = await self._context.store.known_runs(net, listed)
             known = (*handle.known_runs, *sorted(ours - set(handle.known_runs)))
             handle = replace(handle, known_runs=known)
         found = await client.find_run(handle, extensions)
         for extra in found.extra_runs:
             log.warning("second_run_found", job_id=str(handle.job_id), net=net, run=extra)
-            self._kit.seen.unwanted(net).add(extra)
+            self._context.net_cache.unwanted(net).add(extra)
             await client.abort(extra, handle.about)
         return found
 
-    async def settle(self, held: Held, client: NetClient) -> Verdict:
-        """Look until there is a verdict. `held.job` is fresh afterwards.
+    async def settle(self, held: HeldJob, client: NetClient) -> Verdict:
+        """Search until there is a verdict. `held.job` is fresh afterwards.
 
-        Raises LeaseLost; errors.Transient when the database is away.
+        Raises LeaseLost; errors.Transient when the database is unavailable.
         """
-        pace = self._kit.pace
-        pause, told = pace.retry_seconds, "the adapter gave no usable answer"
+        options = self._context.options
+        pause, detail = options.retry_seconds, "the adapter gave no usable answer"
         while True:
             held.require()
-            job = await self._kit.refresh(held)
+            job = await self._context.refresh(held)
             attempt = attempt_of(job)
             if attempt.run_id is not None:  # a report was faster
                 return Verdict(attempt.run_id, attempt.provisional)
@@ -78,30 +78,30 @@ class Lookup:
                 if found.run_id is not None:
                     return Verdict(found.run_id, found.provisional)
                 if found.doubt is None:
-                    return Verdict(nothing=True)
-                told = found.doubt
+                    return Verdict(no_run=True)
+                detail = found.doubt
             except (Transient, Permanent) as exc:
-                told = exc.message
+                detail = exc.message
             if await self._too_late(job):
-                return Verdict(told=told)
-            log.info("submission_looked_for", job_id=str(held.job_id), told=told)
-            await self._kit.pause(pause)
-            pause = min(pause * 2, pace.retry_most_seconds)
+                return Verdict(detail=detail)
+            log.info("submission_looked_for", job_id=str(held.job_id), detail=detail)
+            await self._context.pause(pause)
+            pause = min(pause * 2, options.retry_most_seconds)
 
     async def _too_late(self, job: Job) -> bool:
         submission = attempt_of(job).submission
-        limit = timedelta(seconds=self._kit.pace.submit_unknown_seconds)
+        limit = timedelta(seconds=self._context.options.submit_unknown_seconds)
         return (
-            submission is not None and await self._kit.store.now() - submission.opened_at >= limit
+            submission is not None and await self._context.store.now() - submission.opened_at >= limit
         )
 
-    async def _judge(self, held: Held, client: NetClient) -> Found:
+    async def _judge(self, held: HeldJob, client: NetClient) -> Found:
         """One search, as thorough as its consequence needs. Nothing is an answer only of a living
         adapter."""
-        look = await look_at(self._kit, client)
-        if not look.answering:
-            raise Transient(look.trouble or "no answer")
-        handle, extensions = handle_of(held.job), look.extensions
+        snapshot = await net_snapshot(self._context, client)
+        if not snapshot.answering:
+            raise Transient(snapshot.trouble or "no answer")
+        handle, extensions = handle_of(held.job), snapshot.extensions
         first = await self.find(client, handle, extensions)
         if first.run_id is not None or first.doubt is not None:
             return first
@@ -115,14 +115,14 @@ class Lookup:
         client: NetClient,
         handle: Handle,
         extensions: frozenset[str],
-        held: Held | None = None,
+        held: HeldJob | None = None,
     ) -> Found:
-        """Make sure that a late submit fails and nothing is on its way any more, then look twice."""
+        """Make sure that a late submit fails and nothing is on its way any more, then search twice."""
         if IDEMPOTENCY not in extensions:
             await client.fence(handle, extensions)
         found = await self.find(client, handle, extensions)
         if found.run_id is None and found.doubt is None:
-            await self._kit.pause(self._kit.pace.fence_wait_seconds)
+            await self._context.pause(self._context.options.fence_wait_seconds)
             if held is not None:
                 held.require()
             found = await self.find(client, handle, extensions)

@@ -1,7 +1,7 @@
 """Asking each net's adapter how it is, each on its own: what does not answer is not claimable.
 
-Promise: a dead net delays nobody; what is saved is one look, health, runtime and clients together, so that
-clients of a dead runtime never count as online. The topic hears of a change, not of every look.
+Promise: a dead net delays nobody; what is saved is one snapshot, health, runtime and clients together, so that
+clients of a dead runtime never count as online. The topic receives changes, not every poll.
 """
 
 from __future__ import annotations
@@ -12,63 +12,63 @@ import structlog
 
 from service.contracts import net_status
 from service.domain.registry import Net
-from service.steps.kit import Kit
-from service.steps.seen import Look
+from service.steps.context import StepContext
+from service.steps.net_cache import NetSnapshot
 
 log = structlog.get_logger(__name__)
 
 
-class NetStatus:
+class NetStatusStep:
     """The step of one net; see the module."""
 
-    def __init__(self, kit: Kit, net: str) -> None:
-        self._kit = kit
+    def __init__(self, context: StepContext, net: str) -> None:
+        self._context = context
         self._net = net
-        self._told: tuple[bool, frozenset[str]] | None = None
+        self._last_reported: tuple[bool, frozenset[str]] | None = None
 
     async def step(self) -> float | None:
-        """One look. Raises errors.Transient when the net left the registry or the database is away."""
-        kit, pace = self._kit, self._kit.pace
-        client = await kit.client(self._net)
-        usual = client.net.poll_seconds or pace.idle_poll_seconds
-        if not await kit.may_poll(self._net):
+        """One poll. Raises errors.Transient when the net left the registry or the database is unavailable."""
+        context, options = self._context, self._context.options
+        client = await context.client(self._net)
+        usual = client.net.poll_seconds or options.idle_poll_seconds
+        if not await context.may_poll(self._net):
             return usual
-        look = await kit.seen.look(client)
-        await self._save(client.net, look)
-        if (look.answering, look.online) != self._told:
+        snapshot = await context.net_cache.refresh(client)
+        await self._save(client.net, snapshot)
+        if (snapshot.answering, snapshot.online) != self._last_reported:
             log.info(
                 "net_seen",
                 net=self._net,
-                answering=look.answering,
-                online=sorted(look.online),
-                told=look.trouble,
+                answering=snapshot.answering,
+                online=sorted(snapshot.online),
+                detail=snapshot.trouble,
             )
-            self._told = (look.answering, look.online)
-            kit.bells.claim.set()
-            kit.bells.nudge(self._net)
-        pause = usual if look.answering else min(usual, pace.down_poll_seconds)
+            self._last_reported = (snapshot.answering, snapshot.online)
+            context.wakeups.claim.set()
+            context.wakeups.poll_now(self._net)
+        pause = usual if snapshot.answering else min(usual, options.down_poll_seconds)
         return pause * random.uniform(0.9, 1.1)
 
-    async def _save(self, net: Net, look: Look) -> None:
-        store = self._kit.store
+    async def _save(self, net: Net, snapshot: NetSnapshot) -> None:
+        store = self._context.store
         registry, now = await store.registry(), (await store.net_now()).get(net.name)
-        told = net_status.status(
+        status = net_status.status(
             net,
             registry.trusts,
-            look.clients,
-            answering=look.answering,
+            snapshot.clients,
+            answering=snapshot.answering,
             occupied=now.occupied if now is not None else 0,
         )
         await store.save_net(
             net.name,
-            answering=look.answering,
-            online=frozenset(trust for trust, slot in net.members.items() if slot in look.online),
-            extensions=self._extensions(look, now.extensions if now is not None else frozenset()),
-            strays=self._kit.seen.strays(net.name),
-            body=net_status.body(told).encode(),
+            answering=snapshot.answering,
+            online=frozenset(trust for trust, slot in net.members.items() if slot in snapshot.online),
+            extensions=self._extensions(snapshot, now.extensions if now is not None else frozenset()),
+            strays=self._context.net_cache.strays(net.name),
+            body=net_status.body(status).encode(),
         )
 
     @staticmethod
-    def _extensions(look: Look, before: frozenset[str]) -> frozenset[str]:
+    def _extensions(snapshot: NetSnapshot, before: frozenset[str]) -> frozenset[str]:
         """An adapter that does not answer has not lost what it can do."""
-        return look.extensions if look.health is not None else before
+        return snapshot.extensions if snapshot.health is not None else before

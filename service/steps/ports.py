@@ -2,7 +2,7 @@
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
 `service.errors`. The real ones are `service.store.Store`, `service.adapters.AdapterClients`, `service.bundles.Bundles` and
-`service.ingest.reading.Reading`.
+`service.ingest.progress.ReadProgress`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class NetClient(Protocol):
     async def submit(self, handle: Handle) -> str: ...
     async def runs(self, about: About | None = None) -> RunList: ...
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
-        """Look for the run that a submission with a lost answer may have made: by key, by the path id in
+        """NetSnapshot for the run that a submission with a lost answer may have made: by key, by the path id in
         the names, else by the difference to `known_runs`."""
         ...
 
@@ -85,7 +85,7 @@ class NetClient(Protocol):
         ...
 
 
-class Nets(Protocol):
+class NetClients(Protocol):
     """The clients of all registered nets; follows the registry."""
 
     def client(self, name: str) -> NetClient:
@@ -102,8 +102,8 @@ class Nets(Protocol):
 # --- bundles -------------------------------------------------------------------------------------
 
 
-class Bundles(Protocol):
-    """Raises errors.Permanent with the staging codes of `Reason`, errors.Transient when S3 is away."""
+class BundleStore(Protocol):
+    """Raises errors.Permanent with the staging codes of `Reason`, errors.Transient when S3 is unavailable."""
 
     async def stage(
         self,
@@ -129,7 +129,7 @@ class Bundles(Protocol):
 # --- reports ---------------------------------------------------------------------------------------
 
 
-class Reports(Protocol):
+class ReportProgress(Protocol):
     """How far the service has read what the nets report, by (topic, partition). Raises errors.Transient."""
 
     async def report_ends(self) -> Mapping[tuple[str, int], int] | None:
@@ -142,8 +142,8 @@ class Reports(Protocol):
 # --- store ---------------------------------------------------------------------------------------
 
 
-class Store(Protocol):
-    """Raises errors.Transient when the database is away; whatever was not confirmed may be repeated."""
+class JobStore(Protocol):
+    """Raises errors.Transient when the database is unavailable; whatever was not confirmed may be repeated."""
 
     async def apply(self, commands: Iterable[Command]) -> list[Decision]:
         """The one write path, for commands without a record: one decision for each, in order."""
@@ -183,7 +183,7 @@ class Store(Protocol):
         ...
 
     async def stop_models(self, limit: int) -> int:
-        """Go on with stops by model; returns how many jobs were told to stop."""
+        """Continue stops by model; returns how many jobs got a stop."""
         ...
 
     async def save_net(

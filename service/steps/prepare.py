@@ -20,10 +20,10 @@ from service.domain.observed import Handle, Staged
 from service.domain.values import Attempt
 from service.domain.vocabulary import Reason
 from service.errors import Transient, faultpoint
-from service.steps.kit import Kit
-from service.steps.leases import Held
+from service.steps.context import StepContext
+from service.steps.leases import HeldJob
 from service.steps.ports import NetClient
-from service.steps.seen import Look
+from service.steps.net_cache import NetSnapshot
 
 log = structlog.get_logger(__name__)
 
@@ -76,29 +76,29 @@ def handle_of(job: Job) -> Handle:
     )
 
 
-async def look_at(kit: Kit, client: NetClient) -> Look:
+async def net_snapshot(context: StepContext, client: NetClient) -> NetSnapshot:
     """The net as its poller saw it a moment ago, else as it answers now."""
-    look = kit.seen.last(client.net.name, kit.pace.idle_poll_seconds * 2)
-    return look if look is not None and look.answering else await kit.seen.look(client)
+    snapshot = context.net_cache.last(client.net.name, context.options.idle_poll_seconds * 2)
+    return snapshot if snapshot is not None and snapshot.answering else await context.net_cache.refresh(client)
 
 
-class Prepare:
+class PrepareStep:
     """The step; see the module."""
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
 
-    async def prepare(self, held: Held, client: NetClient, reopened: int = 0) -> Ready:
-        """Make a submission ready for the attempt in hand.
+    async def prepare(self, held: HeldJob, client: NetClient, reopened: int = 0) -> Ready:
+        """Make a submission ready for the held attempt.
 
         Raises errors.Permanent where it can never succeed, with the reason's code; errors.Transient where
         nothing was submitted and it may succeed later; LeaseLost.
         """
         job, attempt = held.job, attempt_of(held.job)
         path_id = path_id_of(job.job_id, attempt.number, attempt.leases, reopened)
-        (look, known), staged = await all_of(
+        (snapshot, known), staged = await all_of(
             self._net_ready(held, client),
-            self._kit.bundles.stage(
+            self._context.bundles.stage(
                 job.asked,
                 net=client.net,
                 attempt=attempt.number,
@@ -121,32 +121,32 @@ class Prepare:
         await self._upload(held, client, handle, staged)
         faultpoint("prepare.uploaded")
         number = max(attempt.leases, before.number + 1 if before is not None else 1)
-        return Ready(number, handle, staged, look.extensions)
+        return Ready(number, handle, staged, snapshot.extensions)
 
-    async def _net_ready(self, held: Held, client: NetClient) -> tuple[Look, tuple[str, ...]]:
-        """A look at the net in which all participants are online, and the runs that it lists now, where a
-        lost answer would be looked for among them. An old look never counts against a client."""
+    async def _net_ready(self, held: HeldJob, client: NetClient) -> tuple[NetSnapshot, tuple[str, ...]]:
+        """A snapshot of the net in which all participants are online, and the runs that it lists now, where a
+        lost answer would be looked for among them. An old snapshot never counts against a client."""
         slots = {p.slot for p in attempt_of(held.job).participants}
-        look = self._kit.seen.last(client.net.name, self._kit.pace.idle_poll_seconds * 2)
-        if look is None or not slots <= look.online:
-            look = await self._kit.seen.look(client)
-        if not look.answering:
-            raise Transient(look.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
-        gone = sorted(slots - look.online)
+        snapshot = self._context.net_cache.last(client.net.name, self._context.options.idle_poll_seconds * 2)
+        if snapshot is None or not slots <= snapshot.online:
+            snapshot = await self._context.net_cache.refresh(client)
+        if not snapshot.answering:
+            raise Transient(snapshot.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+        gone = sorted(slots - snapshot.online)
         if gone:
-            told = f"clients not online on net {client.net.name}: {', '.join(gone[:20])}"
-            raise Transient(told, code=Reason.CLIENTS_UNAVAILABLE)
-        if IDEMPOTENCY in look.extensions:
-            return look, ()
-        return look, tuple(run.run_id for run in (await client.runs(held.about)).runs)
+            detail = f"clients not online on net {client.net.name}: {', '.join(gone[:20])}"
+            raise Transient(detail, code=Reason.CLIENTS_UNAVAILABLE)
+        if IDEMPOTENCY in snapshot.extensions:
+            return snapshot, ()
+        return snapshot, tuple(run.run_id for run in (await client.runs(held.call_context)).runs)
 
-    async def _upload(self, held: Held, client: NetClient, handle: Handle, staged: Staged) -> None:
+    async def _upload(self, held: HeldJob, client: NetClient, handle: Handle, staged: Staged) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""
-        pace = self._kit.pace
-        pause, request = pace.retry_seconds, held.job.asked
-        for left in reversed(range(pace.call_tries)):
+        options = self._context.options
+        pause, request = options.retry_seconds, held.job.asked
+        for left in reversed(range(options.call_tries)):
             held.require()
-            urls = await self._kit.bundles.presign(staged)
+            urls = await self._context.bundles.presign(staged)
             try:
                 await client.upload(
                     handle,
@@ -160,8 +160,8 @@ class Prepare:
                 if not left:
                     raise
                 log.info("upload_repeated", job_id=str(held.job_id), error=exc.message)
-            await self._kit.pause(pause)
-            pause = min(pause * 2, pace.retry_most_seconds)
+            await self._context.pause(pause)
+            pause = min(pause * 2, options.retry_most_seconds)
 
 
 async def all_of(*calls: Awaitable[Any]) -> list[Any]:

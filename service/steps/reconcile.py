@@ -21,7 +21,7 @@ from service.domain.events import Published, SlotChanged
 from service.domain.observed import About, Run, RunList, SlotRow
 from service.domain.vocabulary import RUN_OVER
 from service.errors import Permanent, Transient
-from service.steps.kit import Kit
+from service.steps.context import StepContext
 from service.steps.leases import clock
 from service.steps.ports import NetClient
 
@@ -29,37 +29,37 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Again:
+class _AbortRetry:
     """When an abort of a run may be repeated."""
 
     at: float
     pause: float
 
 
-class Reconcile:
+class ReconcileStep:
     """The step of one net; see the module."""
 
-    def __init__(self, kit: Kit, net: str) -> None:
-        self._kit = kit
+    def __init__(self, context: StepContext, net: str) -> None:
+        self._context = context
         self._net = net
-        self._aborts: dict[str, _Again] = {}
+        self._aborts: dict[str, _AbortRetry] = {}
         self._unknown: dict[str, float] = {}  #: live runs of nobody: since when
 
     async def step(self) -> float | None:
-        """One list, judged. Raises errors.Transient when adapter or database is away."""
-        kit, pace = self._kit, self._kit.pace
-        idle = kit.nets.client(self._net).net.poll_seconds or pace.idle_poll_seconds
-        if not await kit.may_poll(self._net):
-            return min(idle, pace.poll_seconds)
-        client = kit.nets.client(self._net)
-        rows = await kit.store.slots(self._net)
-        began = await kit.store.now()
+        """One list, judged. Raises errors.Transient when adapter or database is unavailable."""
+        context, options = self._context, self._context.options
+        idle = context.nets.client(self._net).net.poll_seconds or options.idle_poll_seconds
+        if not await context.may_poll(self._net):
+            return min(idle, options.poll_seconds)
+        client = context.nets.client(self._net)
+        rows = await context.store.slots(self._net)
+        began = await context.store.now()
         listed = await client.runs()
         await self._judge(client, rows, listed, began)
         await self._end_orphans(client, rows, listed)
         busy = bool(rows) and client.net.poll_seconds is None
-        kit.list_pauses[self._net] = min(idle, pace.poll_seconds) if busy else idle
-        return kit.list_pauses[self._net]
+        context.list_pauses[self._net] = min(idle, options.poll_seconds) if busy else idle
+        return context.list_pauses[self._net]
 
     async def _judge(
         self, client: NetClient, rows: Sequence[SlotRow], listed: RunList, began: datetime
@@ -71,7 +71,7 @@ class Reconcile:
                 continue
             run = runs.get(row.run_id)
             if run is not None:
-                settled = self._kit.seen.settled(client, run)
+                settled = self._context.net_cache.settled(client, run)
                 said.append(
                     c.SeeRun(
                         row.job_id,
@@ -85,16 +85,16 @@ class Reconcile:
                 )
             elif client.is_lost(listed, row.run_id):
                 said.append(c.MissRun(row.job_id, row.attempt, row.run_id, began))
-        self._kit.seen.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
+        self._context.net_cache.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
         if said:
-            self._ring(await self._kit.store.apply(said))
+            self._wake(await self._context.store.apply(said))
 
-    def _ring(self, decisions: Iterable[Decision]) -> None:
-        """A list that told news may have freed a place, or left results to fetch."""
+    def _wake(self, decisions: Iterable[Decision]) -> None:
+        """A list with changes may have freed a reservation, or left results to fetch."""
         events = [event for decision in decisions for event in decision.events]
         if any(isinstance(event, (Published, SlotChanged)) for event in events):
-            self._kit.bells.news()
-            self._kit.bells.look(self._net)
+            self._context.wakeups.wake_all()
+            self._context.wakeups.refresh_status(self._net)
 
     # --- runs that should not be ------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Reconcile:
         the registry says so."""
         owners = {row.run_id: (row.job_id, row.attempt) for row in rows if row.run_id is not None}
         over = {row.run_id for row in rows if row.run_id is not None and not row.current}
-        unwanted = self._kit.seen.unwanted(self._net)
+        unwanted = self._context.net_cache.unwanted(self._net)
         unwanted -= {run.run_id for run in listed.runs if run.status in RUN_OVER}
         live = {run.run_id for run in listed.runs if _lives(run)}
         wrong = live & (over | unwanted)
@@ -121,13 +121,13 @@ class Reconcile:
         await self._abort(client, {run_id: owners.get(run_id) for run_id in sorted(wrong)})
 
     async def _abort(self, client: NetClient, runs: Mapping[str, About | None]) -> None:
-        pace = self._kit.pace
+        options = self._context.options
         for run_id, about in runs.items():
-            again = self._aborts.setdefault(run_id, _Again(clock(), pace.orphan_abort_seconds))
+            again = self._aborts.setdefault(run_id, _AbortRetry(clock(), options.orphan_abort_seconds))
             if clock() < again.at:
                 continue
             again.at = clock() + again.pause
-            again.pause = min(again.pause * 2, pace.orphan_most_seconds)
+            again.pause = min(again.pause * 2, options.orphan_most_seconds)
             log.warning("orphan_aborted", net=self._net, run=run_id)
             try:
                 await client.abort(run_id, about)
@@ -137,27 +137,27 @@ class Reconcile:
     def _strays(self, nobodys: set[str]) -> set[str]:
         """Of the live runs of nobody, those that have been so for a while."""
         self._unknown = {run: self._unknown.get(run, clock()) for run in nobodys}
-        ripe = clock() - self._kit.pace.stray_seconds
+        ripe = clock() - self._context.options.stray_seconds
         strays = {run for run, since in self._unknown.items() if since <= ripe}
-        if self._kit.seen.keep_strays(self._net, strays):
-            self._kit.bells.look(self._net)
+        if self._context.net_cache.keep_strays(self._net, strays):
+            self._context.wakeups.refresh_status(self._net)
             if strays:
-                told = sorted(strays)[:20]
-                log.warning("strays_seen", net=self._net, runs=told, count=len(strays))
+                shown = sorted(strays)[:20]
+                log.warning("strays_seen", net=self._net, runs=shown, count=len(strays))
         return strays
 
     async def _unowned(
         self, rows: Sequence[SlotRow], listed: RunList
     ) -> tuple[set[str], set[str]] | None:
-        """Live runs that hold no place: those of attempts of ours, and those of nobody. None while a
+        """Live runs that hold no reservation: those of attempts of ours, and those of nobody. None while a
         submission has no answer yet: any of them may be its run."""
-        kit = self._kit
-        placed = {row.run_id for row in rows} | kit.seen.unwanted(self._net)
+        context = self._context
+        placed = {row.run_id for row in rows} | context.net_cache.unwanted(self._net)
         live = [run.run_id for run in listed.runs if _lives(run) and run.run_id not in placed]
         if not live:
             return set(), set()
-        known = await kit.store.known_runs(self._net, live)
-        now = await kit.store.slots(self._net)
+        known = await context.store.known_runs(self._net, live)
+        now = await context.store.slots(self._net)
         if any(row.run_id is None and row.handle is not None for row in now):
             return None
         left = set(live) - {row.run_id for row in now}

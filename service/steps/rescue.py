@@ -15,7 +15,7 @@ from service.domain import commands as c
 from service.domain.job import Job
 from service.domain.values import Why
 from service.domain.vocabulary import JobState, Reason
-from service.steps.kit import Kit
+from service.steps.context import StepContext
 
 log = structlog.get_logger(__name__)
 
@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 DRIVEN = frozenset({JobState.PREPARING, JobState.SUBMITTING})
 
 
-async def broke(kit: Kit, taken: Job, exc: Exception) -> None:
-    """What follows a bug met while working on a job. Raises errors.Transient when the database is away."""
-    job = await kit.store.get(taken.job_id)
+async def on_crash(context: StepContext, taken: Job, exc: Exception) -> None:
+    """What follows a bug met while working on a job. Raises errors.Transient when the database is unavailable."""
+    job = await context.store.get(taken.job_id)
     if job is None or job.lease is None or taken.lease is None or job.attempt is None:
         return
     if job.lease.token != taken.lease.token:
@@ -33,11 +33,11 @@ async def broke(kit: Kit, taken: Job, exc: Exception) -> None:
     names = (job.job_id, job.attempt_number, taken.lease.token)
     why = Why(Reason.INTERNAL_ERROR, f"the service met an error of its own: {type(exc).__name__}")
     if job.state is JobState.PREPARING:
-        await kit.store.apply([c.FailAttempt(*names, why=why, run_over=True)])
+        await context.store.apply([c.FailAttempt(*names, why=why, run_over=True)])
     elif job.state is JobState.SUBMITTING and job.attempt.submission is not None:
-        age = await kit.store.now() - job.attempt.submission.opened_at
-        if age >= timedelta(seconds=kit.pace.submit_unknown_seconds):
+        age = await context.store.now() - job.attempt.submission.opened_at
+        if age >= timedelta(seconds=context.options.submit_unknown_seconds):
             unknown = Why(Reason.SUBMIT_UNKNOWN, why.message)
-            await kit.store.apply([c.FailAttempt(*names, why=unknown, run_over=False)])
+            await context.store.apply([c.FailAttempt(*names, why=unknown, run_over=False)])
     elif job.state in (JobState.STOPPING, JobState.COLLECTING):
-        await kit.store.apply([c.DelayTry(*names, why=why)])
+        await context.store.apply([c.DelayTry(*names, why=why)])

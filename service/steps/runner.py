@@ -26,7 +26,7 @@ OnStep = Callable[[str, str, float], None]
 _LONGEST = 30.0
 
 
-def no_account(step: str, outcome: str, seconds: float) -> None:
+def no_metrics(step: str, outcome: str, seconds: float) -> None:
     """The `OnStep` of somebody who keeps no metrics."""
 
 
@@ -51,7 +51,7 @@ class Loop:
         pause: float,
         wake: asyncio.Event | None = None,
         most: float = _LONGEST,
-        on_step: OnStep = no_account,
+        on_step: OnStep = no_metrics,
     ) -> None:
         """`pause` and `most` in seconds: between two turns, and at most after errors."""
         self.name = name
@@ -72,13 +72,13 @@ class Loop:
         """Until `end` is called, or `closing` is set and `wake` with it."""
         while not closing.is_set() and not self._ended:
             self.wake.clear()
-            pause = await self._turn()
+            pause = await self._run_once()
             if pause > 0 and not closing.is_set() and not self._ended:
                 await wait(self.wake, pause)
             else:
                 await asyncio.sleep(0)
 
-    async def _turn(self) -> float:
+    async def _run_once(self) -> float:
         began, outcome = clock(), "ok"
         try:
             pause = await self._step()
@@ -107,7 +107,7 @@ class Loop:
 class Tasks:
     """A bounded set of pieces of work under way, each isolated from the others."""
 
-    def __init__(self, name: str, limit: int, on_step: OnStep = no_account) -> None:
+    def __init__(self, name: str, limit: int, on_step: OnStep = no_metrics) -> None:
         self._name = name
         self._limit = limit
         self._on_step = on_step
@@ -124,12 +124,12 @@ class Tasks:
         self,
         work: Coroutine[Any, Any, None],
         *,
-        broke: Callable[[Exception], Awaitable[None]] | None = None,
+        on_crash: Callable[[Exception], Awaitable[None]] | None = None,
         done: Callable[[], None] | None = None,
         **about: str,
     ) -> None:
-        """Begin `work`; `broke` is told of an error that is a bug, `done` of the end."""
-        task = asyncio.create_task(self._guarded(work, broke, about), name=self._name)
+        """Begin `work`; `on_crash` gets an error that is a bug, `done` is called at the end."""
+        task = asyncio.create_task(self._guarded(work, on_crash, about), name=self._name)
         self._running.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -142,14 +142,14 @@ class Tasks:
     async def _guarded(
         self,
         work: Coroutine[Any, Any, None],
-        broke: Callable[[Exception], Awaitable[None]] | None,
+        on_crash: Callable[[Exception], Awaitable[None]] | None,
         about: dict[str, str],
     ) -> None:
         began, outcome = clock(), "ok"
         try:
             await work
         except LeaseLost:
-            log.info("work_put_down", step=self._name, **about)
+            log.info("work_released", step=self._name, **about)
         except Transient as exc:
             outcome = "transient"
             log.warning(
@@ -158,15 +158,15 @@ class Tasks:
         except Exception as exc:
             outcome = "error"
             log.exception("work_broke", step=self._name, error=type(exc).__name__, **about)
-            if broke is not None:
+            if on_crash is not None:
                 with contextlib.suppress(Transient, Permanent, LeaseLost):
-                    await broke(exc)
+                    await on_crash(exc)
         finally:
             self._on_step(self._name, outcome, clock() - began)
 
     async def drain(self, seconds: float) -> int:
         """Wait for what runs, at most `seconds`; then let go of the rest. Returns how many were let go:
-        their leases run out, and another instance goes on with them."""
+        their leases run out, and another instance continues with them."""
         if self._running:
             await asyncio.wait(set(self._running), timeout=seconds)
         left = list(self._running)

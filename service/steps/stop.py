@@ -1,9 +1,9 @@
 """Ending a run that somebody wants ended, until its backend says that it is over.
 
-Promise: a run is asked to end and then watched; the adapter's word that it was aborted proves nothing, its
+Promise: a run is asked to end and then watched; the adapter's statement that it was aborted proves nothing, its
 list does. A submission whose outcome is unknown is looked for first, so that the run it may have made is
 found. What can't be shown yet is tried again with a growing delay, for as long as it takes; only where the
-net has left the registry the job ends after a grace, its place kept.
+net has left the registry the job ends after a grace, its reservation kept.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from service.domain.observed import RunList
 from service.domain.values import Why
 from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient, faultpoint
-from service.steps.kit import Kit
-from service.steps.leases import Held, clock
+from service.steps.context import StepContext
+from service.steps.leases import HeldJob, clock
 from service.steps.lookup import Lookup
 from service.steps.ports import NetClient
 from service.steps.prepare import attempt_of, handle_of
@@ -28,23 +28,23 @@ from service.steps.prepare import attempt_of, handle_of
 log = structlog.get_logger(__name__)
 
 
-class Stopper:
+class StopStep:
     """The step; see the module."""
 
-    def __init__(self, kit: Kit) -> None:
-        self._kit = kit
-        self._lookup = Lookup(kit)
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+        self._lookup = Lookup(context)
 
     async def take(self, job: Job) -> None:
         """Stop a job that was taken for it."""
-        with self._kit.leases.hold(job) as held:
+        with self._context.leases.hold(job) as held:
             await self.stop(held)
 
-    async def stop(self, held: Held) -> None:
-        """Go on with the stop of the job in hand. Raises LeaseLost; errors.Transient when the database is
-        away."""
+    async def stop(self, held: HeldJob) -> None:
+        """Continue the stop of the held job. Raises LeaseLost; errors.Transient when the database is
+        unavailable."""
         try:
-            client = await self._kit.client(attempt_of(held.job).net)
+            client = await self._context.client(attempt_of(held.job).net)
         except Transient as exc:
             await self._delay(held, exc.message)
             return
@@ -54,15 +54,15 @@ class Stopper:
         if run_id is not None:
             await self._end(held, client, run_id)
 
-    async def _look_for(self, held: Held, client: NetClient) -> str | None:
+    async def _look_for(self, held: HeldJob, client: NetClient) -> str | None:
         """The run of the submission in doubt. None: the stop is over without one."""
         if attempt_of(held.job).submission is None:
-            await self._kit.apply(held, c.NothingRuns(*held.names))
+            await self._context.apply(held, c.NothingRuns(*held.command_key))
             return None
         verdict = await self._lookup.settle(held, client)
         if verdict.run_id is not None:
             handle = handle_of(held.job)
-            await self._kit.know(
+            await self._context.record_run(
                 c.KnowRun(
                     held.job_id,
                     handle.attempt,
@@ -72,47 +72,47 @@ class Stopper:
                 )
             )
             return verdict.run_id
-        if verdict.nothing:
-            await self._kit.apply(held, c.NothingRuns(*held.names))
+        if verdict.no_run:
+            await self._context.apply(held, c.NothingRuns(*held.command_key))
         else:
-            why = Why(Reason.SUBMIT_UNKNOWN, verdict.told)
-            await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+            why = Why(Reason.SUBMIT_UNKNOWN, verdict.detail)
+            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
         return None
 
-    async def _end(self, held: Held, client: NetClient, run_id: str) -> None:
+    async def _end(self, held: HeldJob, client: NetClient, run_id: str) -> None:
         """Abort, then watch the list for a while."""
-        pace = self._kit.pace
-        told = "the backend still shows the run"
+        options = self._context.options
+        detail = "the backend still shows the run"
         try:
-            await client.abort(run_id, held.about)
+            await client.abort(run_id, held.call_context)
         except (Transient, Permanent) as exc:
-            told = exc.message
+            detail = exc.message
         faultpoint("stop.aborted")
-        until = clock() + pace.abort_watch_seconds
+        until = clock() + options.abort_watch_seconds
         while True:
             held.require()
-            began = await self._kit.store.now()
+            began = await self._context.store.now()
             try:
-                listed = await client.runs(held.about)
+                listed = await client.runs(held.call_context)
             except (Transient, Permanent) as exc:
-                told = exc.message
+                detail = exc.message
                 break
             if await self._judge(held, client, run_id, listed, began):
                 return
             if clock() >= until:
                 break
-            await self._kit.pause(pace.abort_look_seconds)
-        await self._delay(held, told)
+            await self._context.pause(options.abort_look_seconds)
+        await self._delay(held, detail)
 
     async def _judge(
-        self, held: Held, client: NetClient, run_id: str, listed: RunList, began: datetime
+        self, held: HeldJob, client: NetClient, run_id: str, listed: RunList, began: datetime
     ) -> bool:
-        """Hand the list's word over. True: the job is stopped."""
+        """Apply what the list shows. True: the job is stopped."""
         run = next((run for run in listed.runs if run.run_id == run_id), None)
         number = attempt_of(held.job).number
         command: c.SeeRun | c.MissRun
         if run is not None:
-            settled = self._kit.seen.settled(client, run)
+            settled = self._context.net_cache.settled(client, run)
             command = c.SeeRun(
                 held.job_id, number, run_id, run.status, run.details, began, settled=settled
             )
@@ -120,14 +120,14 @@ class Stopper:
             command = c.MissRun(held.job_id, number, run_id, began)
         else:
             return False
-        decision = await self._kit.apply(held, command)
+        decision = await self._context.apply(held, command)
         if any(isinstance(event, Stopped) for event in decision.events):
-            self._kit.bells.claim.set()
-            self._kit.bells.nudge(client.net.name)
+            self._context.wakeups.claim.set()
+            self._context.wakeups.poll_now(client.net.name)
             return True
-        return (await self._kit.refresh(held)).state is not JobState.STOPPING
+        return (await self._context.refresh(held)).state is not JobState.STOPPING
 
-    async def _delay(self, held: Held, told: str) -> None:
-        why = Why(Reason.ADAPTER_UNAVAILABLE, told)
-        await self._kit.apply(held, c.DelayTry(*held.names, why=why))
-        log.info("stop_delayed", job_id=str(held.job_id), told=told)
+    async def _delay(self, held: HeldJob, detail: str) -> None:
+        why = Why(Reason.ADAPTER_UNAVAILABLE, detail)
+        await self._context.apply(held, c.DelayTry(*held.command_key, why=why))
+        log.info("stop_delayed", job_id=str(held.job_id), detail=detail)

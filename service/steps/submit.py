@@ -20,18 +20,18 @@ from service.domain.submit import NET_UNFIT
 from service.domain.values import Submission, Why
 from service.domain.vocabulary import TRANSIENT_REASONS, JobState, Reason
 from service.errors import Ambiguous, Permanent, Transient, faultpoint
-from service.steps.kit import Kit, why_of
-from service.steps.leases import Held, clock
+from service.steps.context import StepContext, reason_from
+from service.steps.leases import HeldJob, clock
 from service.steps.lookup import Lookup
 from service.steps.ports import NetClient
-from service.steps.prepare import IDEMPOTENCY, Prepare, Ready, attempt_of, handle_of, look_at
-from service.steps.stop import Stopper
+from service.steps.prepare import IDEMPOTENCY, PrepareStep, Ready, attempt_of, handle_of, net_snapshot
+from service.steps.stop import StopStep
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Trail:
+class SubmissionProgress:
     """What this holder did so far. `open_end`: a submission's outcome is not known."""
 
     open_end: bool
@@ -39,58 +39,58 @@ class _Trail:
     keyed: bool = False
 
 
-class Submit:
+class SubmitStep:
     """Drives a claimed or rescued job until its run is known, or it can't have one."""
 
-    def __init__(self, kit: Kit, stopper: Stopper) -> None:
-        self._kit = kit
-        self._prepare = Prepare(kit)
-        self._lookup = Lookup(kit)
+    def __init__(self, context: StepContext, stopper: StopStep) -> None:
+        self._context = context
+        self._prepare = PrepareStep(context)
+        self._lookup = Lookup(context)
         self._stopper = stopper
 
     async def drive(self, job: Job) -> None:
         """The whole way from the lease to its end. Raises LeaseLost; errors.Transient when the database is
-        away: the lease runs out then, and the job is rescued."""
-        with self._kit.leases.hold(job) as held:
+        unavailable: the lease runs out then, and the job is rescued."""
+        with self._context.leases.hold(job) as held:
             if job.state is JobState.STOPPING:
                 await self._stopper.stop(held)
                 return
             try:
-                client = await self._kit.client(attempt_of(job).net)
+                client = await self._context.client(attempt_of(job).net)
             except Transient as exc:
                 await self._net_gone(held, exc)
                 return
-            trail = _Trail(open_end=job.state is JobState.SUBMITTING)
-            while await self._once(held, client, trail):
-                trail.open_end = True
+            progress = SubmissionProgress(open_end=job.state is JobState.SUBMITTING)
+            while await self._once(held, client, progress):
+                progress.open_end = True
 
-    async def _net_gone(self, held: Held, exc: Transient) -> None:
-        """The registry dropped the net. What may run there keeps its place until somebody says more."""
+    async def _net_gone(self, held: HeldJob, exc: Transient) -> None:
+        """The registry dropped the net. What may run there keeps its reservation until more is known."""
         if held.job.state is JobState.SUBMITTING:
             why = Why(Reason.SUBMIT_UNKNOWN, exc.message)
-            await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
             return
         await self._give_back(held, exc)
 
-    async def _once(self, held: Held, client: NetClient, trail: _Trail) -> bool:
+    async def _once(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> bool:
         """One submission. True: it went out, and its answer was lost."""
-        if trail.open_end and not await self._resolve(held, client, trail):
+        if progress.open_end and not await self._resolve(held, client, progress):
             return False
         try:
-            ready = await self._prepare.prepare(held, client, trail.reopened)
+            ready = await self._prepare.prepare(held, client, progress.reopened)
         except Permanent as exc:
-            over = not (trail.open_end and trail.keyed)
-            why = why_of(exc, Reason.INTERNAL_ERROR)
-            await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=over))
+            over = not (progress.open_end and progress.keyed)
+            why = reason_from(exc, Reason.INTERNAL_ERROR)
+            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=over))
             return False
         except Transient as exc:
-            return await self._later(held, trail, exc)
-        trail.keyed = IDEMPOTENCY in ready.extensions
-        if not await self._open(held, ready, trail):
+            return await self._later(held, progress, exc)
+        progress.keyed = IDEMPOTENCY in ready.extensions
+        if not await self._open(held, ready, progress):
             return False
-        return await self._send(held, client, ready, trail)
+        return await self._send(held, client, ready, progress)
 
-    async def _resolve(self, held: Held, client: NetClient, trail: _Trail) -> bool:
+    async def _resolve(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> bool:
         """Find out what became of the last submission. True: nothing, and the job wants another one."""
         verdict = await self._lookup.settle(held, client)
         job = held.job
@@ -100,73 +100,73 @@ class Submit:
             return False
         submission = attempt_of(job).submission
         sent = 1 + len(submission.earlier_paths) if submission is not None else 1
-        trail.keyed = IDEMPOTENCY in (await look_at(self._kit, client)).extensions
-        if verdict.nothing and job.state is JobState.STOPPING:
-            await self._kit.apply(held, c.NothingRuns(*held.names))
+        progress.keyed = IDEMPOTENCY in (await net_snapshot(self._context, client)).extensions
+        if verdict.no_run and job.state is JobState.STOPPING:
+            await self._context.apply(held, c.NothingRuns(*held.command_key))
             return False
-        if verdict.nothing and sent < self._kit.pace.most_submissions:
-            trail.reopened += 1
-            await self._kit.pause(
-                min(0.25 * 2.0**trail.reopened, self._kit.pace.reopen_most_seconds)
+        if verdict.no_run and sent < self._context.options.most_submissions:
+            progress.reopened += 1
+            await self._context.pause(
+                min(0.25 * 2.0**progress.reopened, self._context.options.reopen_most_seconds)
             )
             return True
-        if verdict.nothing and not trail.keyed:
-            told = f"{sent} submissions led to no run"
-            await self._give_back(held, Transient(told, code=Reason.ADAPTER_UNAVAILABLE))
+        if verdict.no_run and not progress.keyed:
+            detail = f"{sent} submissions led to no run"
+            await self._give_back(held, Transient(detail, code=Reason.ADAPTER_UNAVAILABLE))
             return False
-        why = Why(Reason.SUBMIT_UNKNOWN, verdict.told or f"{sent} submissions, no word of a run")
-        await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+        why = Why(Reason.SUBMIT_UNKNOWN, verdict.detail or f"{sent} submissions, no trace of a run")
+        await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
         return False
 
-    async def _later(self, held: Held, trail: _Trail, exc: Transient) -> bool:
+    async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> bool:
         """Preparing met an obstacle: give the net back, but never with an open end under a key."""
-        if not (trail.open_end and trail.keyed):
+        if not (progress.open_end and progress.keyed):
             await self._give_back(held, exc)
             return False
-        await self._kit.pause(self._kit.pace.retry_most_seconds)
+        await self._context.pause(self._context.options.retry_most_seconds)
         return True
 
-    async def _give_back(self, held: Held, exc: Transient) -> None:
-        why = why_of(exc, Reason.ADAPTER_UNAVAILABLE)
+    async def _give_back(self, held: HeldJob, exc: Transient) -> None:
+        why = reason_from(exc, Reason.ADAPTER_UNAVAILABLE)
         if why.code not in TRANSIENT_REASONS:
             why = Why(Reason.ADAPTER_UNAVAILABLE, exc.message)
-        command = c.GiveBack(*held.names, why=why, retry_after=exc.retry_after)
-        await self._kit.apply(held, command)
-        log.info("net_given_back", job_id=str(held.job_id), code=why.code, told=why.message)
+        command = c.GiveBack(*held.command_key, why=why, retry_after=exc.retry_after)
+        await self._context.apply(held, command)
+        log.info("net_given_back", job_id=str(held.job_id), code=why.code, detail=why.message)
 
-    async def _open(self, held: Held, ready: Ready, trail: _Trail) -> bool:
+    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> bool:
         """Commit the submission before it is sent. False: there is nothing to send any more."""
-        until = clock() + self._kit.pace.doubt_patience_seconds
+        until = clock() + self._context.options.doubt_patience_seconds
         pause = 0.05
         while True:
             held.require()
-            command = c.OpenSubmission(*held.names, submission=await self._submission(ready))
+            command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
             try:
-                decision = await self._kit.apply(held, command)
+                decision = await self._context.apply(held, command)
                 break
             except Transient as exc:  # another submission of this net has no outcome yet
                 if clock() >= until:
                     await self._give_back(held, exc)
                     return False
-            await self._kit.pause(pause)
+            await self._context.pause(pause)
             pause = min(pause * 2, 1.0)
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
             return True
         if decision.why is not None and decision.why.code == NET_UNFIT:
-            await self._unfit(held, trail, decision.why.message)
+            await self._unfit(held, progress, decision.why.message)
             return False
-        job = await self._kit.refresh(held)
+        job = await self._context.refresh(held)
         if job.state is JobState.STOPPING:
             await self._stopper.stop(held)
         return False
 
-    async def _unfit(self, held: Held, trail: _Trail, told: str) -> None:
+    async def _unfit(self, held: HeldJob, progress: SubmissionProgress, detail: str) -> None:
         """The net lost a member since the claim. Under a key, a submission that was sent may still arrive."""
-        if trail.open_end and trail.keyed:
-            why = Why(Reason.SUBMIT_UNKNOWN, told)
-            await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=False))
+        if progress.open_end and progress.keyed:
+            why = Why(Reason.SUBMIT_UNKNOWN, detail)
+            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
             return
-        await self._give_back(held, Transient(told, code=Reason.CLIENTS_UNAVAILABLE))
+        await self._give_back(held, Transient(detail, code=Reason.CLIENTS_UNAVAILABLE))
 
     async def _submission(self, ready: Ready) -> Submission:
         return Submission(
@@ -174,17 +174,17 @@ class Submit:
             path_id=ready.handle.path_id,
             key=ready.handle.key,
             known_runs=ready.handle.known_runs,
-            opened_at=await self._kit.store.now(),
+            opened_at=await self._context.store.now(),
             bundle_prefix=ready.staged.prefix,
             bundle_sha256=ready.staged.sha256,
             config=ready.staged.config,
             earlier_paths=ready.handle.earlier_paths,
         )
 
-    async def _send(self, held: Held, client: NetClient, ready: Ready, trail: _Trail) -> bool:
+    async def _send(self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress) -> bool:
         """Call the adapter. True: the call may have been applied, and no answer came."""
-        pace = self._kit.pace
-        pause, left = pace.retry_seconds, pace.call_tries
+        options = self._context.options
+        pause, left = options.retry_seconds, options.call_tries
         while True:
             held.require()
             faultpoint("submit.opened")
@@ -194,47 +194,47 @@ class Submit:
                 log.warning("submit_answer_lost", job_id=str(held.job_id), error=exc.message)
                 return True
             except Permanent as exc:
-                over = not (trail.open_end and trail.keyed)
-                why = why_of(exc, Reason.ADAPTER_REJECTED)
-                await self._kit.apply(held, c.FailAttempt(*held.names, why=why, run_over=over))
+                over = not (progress.open_end and progress.keyed)
+                why = reason_from(exc, Reason.ADAPTER_REJECTED)
+                await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=over))
                 return False
             except Transient as exc:
                 left -= 1
-                if trail.open_end and trail.keyed:
+                if progress.open_end and progress.keyed:
                     return True
                 if await self._stopped_unsent(held):
                     return False
                 if left <= 0:
                     await self._give_back(held, exc)
                     return False
-                named = min(exc.retry_after or 0.0, pace.retry_most_seconds)
+                named = min(exc.retry_after or 0.0, options.retry_most_seconds)
             else:
                 faultpoint("submit.answered")
                 await self._found(held, ready.handle.path_id, run_id, provisional=False)
                 return False
-            await self._kit.pause(max(pause, named))
-            pause = min(pause * 2, pace.retry_most_seconds)
+            await self._context.pause(max(pause, named))
+            pause = min(pause * 2, options.retry_most_seconds)
 
-    async def _stopped_unsent(self, held: Held) -> bool:
+    async def _stopped_unsent(self, held: HeldJob) -> bool:
         """A stop came between two calls of which none was taken: nothing runs."""
-        job = await self._kit.refresh(held)
+        job = await self._context.refresh(held)
         if job.state is not JobState.STOPPING:
             return False
-        await self._kit.apply(held, c.NothingRuns(*held.names))
+        await self._context.apply(held, c.NothingRuns(*held.command_key))
         return True
 
-    async def _found(self, held: Held, path_id: UUID, run_id: str, provisional: bool) -> None:
-        """Keep the run's id, and go on with whatever the job wants by now."""
+    async def _found(self, held: HeldJob, path_id: UUID, run_id: str, provisional: bool) -> None:
+        """Keep the run's id, and continue with whatever the job needs by now."""
         attempt = attempt_of(held.job)
         command = c.KnowRun(held.job_id, attempt.number, path_id, run_id, provisional)
-        decision = await self._kit.know(command)
+        decision = await self._context.record_run(command)
         faultpoint("submit.known")
-        self._kit.bells.nudge(attempt.net)
+        self._context.wakeups.poll_now(attempt.net)
         if any(isinstance(event, Submitted) for event in decision.events):
             return
         if decision.why is not None and decision.why.code == "other_run":
             log.warning("second_run_found", job_id=str(held.job_id), run=run_id)
-            self._kit.seen.unwanted(attempt.net).add(run_id)
-        job = await self._kit.refresh(held)
+            self._context.net_cache.unwanted(attempt.net).add(run_id)
+        job = await self._context.refresh(held)
         if job.state is JobState.STOPPING:
             await self._stopper.stop(held)

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class Store:
-    """See `service.steps.ports.Store` for what each method promises. `listeners` are told of every commit:
+    """See `service.steps.ports.JobStore` for what each method promises. `listeners` are told of every commit:
     hints beside polling, for the relay and the steps of the same process. Raises errors.Transient when the
     database is away; `apply_batch` also Fenced and BatchRefused."""
 

@@ -14,7 +14,7 @@ import pytest
 
 from service.domain.facts import Limits
 from service.domain.vocabulary import JobState, ModelStatus
-from service.steps.pace import Pace
+from service.steps.options import StepOptions
 from tests.unit.sim.invariants import Watch, check
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World
@@ -32,9 +32,9 @@ class Campaign:
 
     def __init__(self, seed: int) -> None:
         kind = KINDS[seed % 3]
-        pace = Pace(submit_unknown_seconds=120, workers=4)
+        options = StepOptions(submit_unknown_seconds=120, workers=4)
         limits = Limits(missing_grace_seconds=10, submit_unknown_seconds=120, collect_tries=100)
-        self.world = World(kind, 2, 2, pace=pace, limits=limits, seed=seed)
+        self.world = World(kind, 2, 2, options=options, limits=limits, seed=seed)
         self.rng = self.world.rng
         self.watch = Watch(self.world)
         for net in self.world.adapters.values():
@@ -59,12 +59,12 @@ class Campaign:
         if chance < 0.08:
             net.down = not net.down
         elif chance < 0.14:
-            world.kill(len(world.crews) - 1)
+            world.kill(len(world.supervisors) - 1)
             await asyncio.sleep(rng.uniform(0.0, 15.0))
             world.start()
         elif chance < 0.2:
-            number = rng.randrange(len(world.crews))
-            if world.crews[number][1].closed:
+            number = rng.randrange(len(world.supervisors))
+            if world.supervisors[number][1].closed:
                 world.wake(number)
             else:
                 world.kill(number)
@@ -91,7 +91,7 @@ class Campaign:
         world.store.shaky = 0.0
         for net in world.adapters.values():
             net.share, net.down = 0.0, False
-        for number, (_, gate, _, _) in enumerate(world.crews):
+        for number, (_, gate, _, _) in enumerate(world.supervisors):
             if gate.closed and self.rng.random() < 0.5:
                 world.wake(number)
         world.start()

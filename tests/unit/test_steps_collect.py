@@ -11,7 +11,7 @@ from service.domain import commands as c
 from service.domain.facts import Limits
 from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient
-from service.steps.pace import Pace
+from service.steps.options import StepOptions
 from tests.unit.sim.fake_net import FakeNet
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import ORIGIN, World
@@ -81,7 +81,7 @@ def test_a_store_that_is_away_delays_the_results() -> None:
         world.start()
         job_id = world.ask()
         await world.until_state(job_id, JobState.RUNNING)
-        world.bundles.errors = [Transient("S3 is away")]
+        world.bundles.errors = [Transient("S3 is unavailable")]
         await world.until_state(job_id, JobState.COMPLETED, 60)
         assert world.net.count("results") == 2
         await world.end()
@@ -171,7 +171,7 @@ def test_a_last_round_that_never_comes_delays_the_end_and_no_more() -> None:
         job_id = world.ask()
         await world.until_state(job_id, JobState.COLLECTING, 60)
         took = await world.until_state(job_id, JobState.COMPLETED, 60)
-        assert Pace().reports_seconds - 2 < took < Pace().reports_seconds + 5
+        assert StepOptions().reports_seconds - 2 < took < StepOptions().reports_seconds + 5
         await world.end()
 
     run(story())
@@ -185,7 +185,7 @@ def test_reports_that_nobody_has_read_yet_are_waited_for(what: str) -> None:
         world.start()
         job_id = world.ask()
         await world.until_state(job_id, JobState.COLLECTING, 60)
-        await asyncio.sleep(10 * Pace().reports_seconds)
+        await asyncio.sleep(10 * StepOptions().reports_seconds)
         assert world.state(job_id) is JobState.COLLECTING
         setattr(world.reports, what, what == "begun")
         _aggregated(world, job_id, 1)

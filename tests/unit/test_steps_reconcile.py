@@ -8,7 +8,7 @@ import json
 import pytest
 
 from service.domain.vocabulary import JobState, Reason, SlotState
-from service.steps.reconcile import Reconcile
+from service.steps.reconcile import ReconcileStep
 from tests.unit.sim.fake_net import RealRun
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import LIMITS, World
@@ -54,11 +54,11 @@ def test_a_list_asked_before_the_run_was_known_judges_nothing(
 ) -> None:
     async def story() -> None:
         world = World()
-        kit = world.kit("other")
+        context = world.context("other")
         world.start(reconcile=False)
         world.store.nets.clear()
-        await kit.seen.look(world.net)
-        step = Reconcile(kit, "net-1")
+        await context.net_cache.refresh(world.net)
+        step = ReconcileStep(context, "net-1")
         runs = world.net.runs
 
         async def slow() -> object:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from service.domain.vocabulary import JobState, Reason, SlotState
-from service.steps.pace import Pace
+from service.steps.options import StepOptions
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import LIMITS, World
 
@@ -140,7 +140,7 @@ def test_a_stop_while_preparing_sends_nothing() -> None:
 
 def test_a_stop_between_two_calls_that_were_not_taken_ends_at_once() -> None:
     async def story() -> None:
-        world = World(pace=Pace(call_tries=50))
+        world = World(options=StepOptions(call_tries=50))
         world.net.script["submit"] = ["busy"] * 50
         world.start()
         job_id = world.ask()
@@ -155,7 +155,7 @@ def test_a_stop_between_two_calls_that_were_not_taken_ends_at_once() -> None:
 
 def test_a_stop_that_can_not_be_resolved_ends_as_unknown_and_keeps_the_place() -> None:
     async def story() -> None:
-        world = World(pace=Pace(submit_unknown_seconds=30))
+        world = World(options=StepOptions(submit_unknown_seconds=30))
         world.net.script["submit"] = ["lost_after"]
         world.net.train_seconds = 10_000
         world.start()

@@ -10,7 +10,7 @@ import pytest
 
 from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState, Waiting
 from service.errors import Permanent, Transient
-from service.steps.pace import Pace
+from service.steps.options import StepOptions
 from tests.unit.sim.fake_net import FakeNet, RealRun
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World
@@ -75,7 +75,7 @@ def test_an_adapter_that_fails_for_minutes_costs_no_job() -> None:
 @pytest.mark.parametrize("kind", ["keyed", "named"])
 def test_submissions_of_an_attempt_are_bounded(kind: str) -> None:
     async def story() -> None:
-        world = World(kind, pace=Pace(most_submissions=3))
+        world = World(kind, options=StepOptions(most_submissions=3))
         world.net.script["submit"] = ["lost_before"] * 3
         world.start()
         job_id = world.ask()
@@ -139,7 +139,7 @@ def test_an_adapter_that_took_nothing_is_asked_again_in_place(fault: str) -> Non
 
 def test_an_adapter_that_stays_busy_gives_the_net_back_and_burns_no_attempt() -> None:
     async def story() -> None:
-        world = World(pace=Pace(call_tries=3))
+        world = World(options=StepOptions(call_tries=3))
         world.net.script["submit"] = ["busy"] * 3
         world.start()
         job_id = world.ask()
@@ -170,7 +170,7 @@ def test_a_refusal_ends_the_job_with_the_adapters_reason() -> None:
 
 def test_an_outcome_that_nobody_can_tell_ends_as_submit_unknown_and_blocks_the_net() -> None:
     async def story() -> None:
-        world = World(pace=Pace(submit_unknown_seconds=60))
+        world = World(options=StepOptions(submit_unknown_seconds=60))
         world.net.script["submit"] = ["lost_after"]
         world.start()
         job_id = world.ask()
@@ -190,7 +190,7 @@ def test_an_outcome_that_nobody_can_tell_ends_as_submit_unknown_and_blocks_the_n
 @pytest.mark.parametrize("lost", ["lost_after", "lost_before"])
 def test_a_blocked_net_is_freed_by_evidence(kind: str, lost: str) -> None:
     async def story() -> None:
-        world = World(kind, pace=Pace(submit_unknown_seconds=60))
+        world = World(kind, options=StepOptions(submit_unknown_seconds=60))
         world.net.train_seconds = 10_000
         world.net.script["submit"] = [lost]
         world.start()
@@ -321,7 +321,7 @@ def test_a_second_run_is_aborted_until_it_ends_and_is_no_stray() -> None:
         await world.until(lambda: not twin.alive(world.net.now()), 60)
         assert {about for _, call, about in world.net.calls if call == "abort"} == {"twin"}
         await asyncio.sleep(5)
-        assert world.crews[0][0].kit.seen.unwanted("net-1") == set()
+        assert world.supervisors[0][0].context.net_cache.unwanted("net-1") == set()
         assert first.alive(world.net.now())
         await world.end()
 
@@ -361,7 +361,7 @@ def test_clients_that_went_away_give_the_net_back() -> None:
         await world.until(lambda: bool(world.store.nets))
         await asyncio.sleep(1)
         world.net.offline.add("net-1-slot-1")
-        world.crews[0][0].kit.seen._nets.clear()
+        world.supervisors[0][0].context.net_cache._nets.clear()
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
         job = world.job(job_id)
@@ -423,10 +423,10 @@ def test_a_submission_is_not_repeated_on_a_net_that_lost_a_member(kind: str) -> 
 def test_an_old_look_never_counts_against_a_client() -> None:
     async def story() -> None:
         world = World()
-        crew = world.start(reconcile=False)
+        supervisor = world.start(reconcile=False)
         await world.kit_look()
         world.net.offline.add("net-1-slot-1")
-        await crew.kit.seen.look(world.net)
+        await supervisor.context.net_cache.refresh(world.net)
         world.net.offline.clear()
         job_id = world.ask()
         await world.until_state(job_id, JobState.RUNNING, 8)
@@ -462,7 +462,7 @@ def test_a_bundle_that_can_never_be_staged_ends_the_job(error: Permanent, code: 
 def test_a_store_that_is_away_gives_the_net_back() -> None:
     async def story() -> None:
         world = World()
-        world.bundles.errors = [Transient("S3 is away")]
+        world.bundles.errors = [Transient("S3 is unavailable")]
         world.start()
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)

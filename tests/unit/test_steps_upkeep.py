@@ -14,11 +14,11 @@ import pytest
 from service.domain import commands as c
 from service.domain.vocabulary import JobState, Reason
 from service.errors import Transient
-from service.steps.clean import clean
+from service.steps.retention import apply_retention
 from service.steps.leases import LeaseLost
-from service.steps.ports import Store
+from service.steps.ports import JobStore
 from service.steps.runner import Loop, Tasks
-from service.steps.sweep import Sweep
+from service.steps.maintenance import Maintenance
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World, request
 
@@ -106,15 +106,15 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
             return limit
 
     async def story() -> None:
-        kit = World().kit()
-        kit.store = cast("Store", Full())
-        sweep = Sweep(kit)
-        assert await sweep.feed_parked() == 0.0
-        assert await sweep.review_due() is None
-        assert await sweep.stop_models() is None
-        assert kit.bells.stop.is_set()
-        assert 0 < (await clean(kit) or 0) < kit.pace.clean_seconds
-        assert kit.bundles.removed == [GONE]
+        context = World().context()
+        context.store = cast("JobStore", Full())
+        maintenance = Maintenance(context)
+        assert await maintenance.feed_parked() == 0.0
+        assert await maintenance.review_due() is None
+        assert await maintenance.stop_models() is None
+        assert context.wakeups.stop.is_set()
+        assert 0 < (await apply_retention(context) or 0) < context.options.clean_seconds
+        assert context.bundles.removed == [GONE]
 
     run(story())
 
@@ -122,12 +122,12 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
 def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
     async def story() -> None:
         world = World()
-        kit = world.kit()
+        context = world.context()
         await world.kit_look()
         jobs = [world.ask(n) for n in range(1, 112)]
         first = await world.store.claim("a")
         assert first is not None
-        await Sweep(kit).tell_waiting()
+        await Maintenance(context).report_waiting()
         told = [job_id for job_id in jobs if "WaitingTold" in world.words(job_id)]
         assert told == [job_id for job_id in jobs if job_id != first.job_id][:100]
 
@@ -140,24 +140,24 @@ def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
 def test_a_lease_that_somebody_else_took_is_noticed() -> None:
     async def story() -> None:
         world = World()
-        kit = world.kit()
+        context = world.context()
         await world.kit_look()
         world.ask()
         job = await world.store.claim("a")
         assert job is not None
-        with kit.leases.hold(job) as held:
-            await kit.leases.renew()
+        with context.leases.hold(job) as held:
+            await context.leases.renew()
             held.require()
             await asyncio.sleep(9)
             held.require()
             await asyncio.sleep(2)
             await world.store.take({JobState.PREPARING}, "b", 1)
-            await kit.leases.renew()
+            await context.leases.renew()
             with pytest.raises(LeaseLost):
                 held.require()
             with pytest.raises(LeaseLost):
-                await kit.apply(held, c.NothingRuns(*held.names))
-        assert len(kit.leases) == 0
+                await context.apply(held, c.NothingRuns(*held.command_key))
+        assert len(context.leases) == 0
 
     run(story())
 
@@ -165,13 +165,13 @@ def test_a_lease_that_somebody_else_took_is_noticed() -> None:
 def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost() -> None:
     async def story() -> None:
         world = World()
-        kit = world.kit()
+        context = world.context()
         await world.kit_look()
         world.ask()
         job = await world.store.claim("a")
         assert job is not None
-        with kit.leases.hold(job) as held:
-            await asyncio.sleep(kit.pace.lease_seconds)
+        with context.leases.hold(job) as held:
+            await asyncio.sleep(context.options.lease_seconds)
             with pytest.raises(LeaseLost):
                 held.require()
 
@@ -262,7 +262,7 @@ def test_work_is_bounded_isolated_and_let_go_after_its_grace() -> None:
         async def on_broke(exc: Exception) -> None:
             broke.append(type(exc).__name__)
 
-        tasks.start(breaks(), broke=on_broke)
+        tasks.start(breaks(), on_crash=on_broke)
         tasks.start(lasts())
         assert tasks.room == 1
         await asyncio.sleep(1)

@@ -39,7 +39,7 @@ def test_a_job_goes_all_the_way_and_gives_its_place_back() -> None:
 def test_submit_follows_the_request_within_a_quarter_second() -> None:
     async def story() -> None:
         world = World(capacity=100)
-        crew = world.start()
+        supervisor = world.start()
         await world.until(
             lambda: world.store.nets["net-1"].answering if world.store.nets else False
         )
@@ -47,7 +47,7 @@ def test_submit_follows_the_request_within_a_quarter_second() -> None:
         loop = asyncio.get_running_loop()
         asked = loop.time()
         job_id = world.ask()
-        crew.kit.bells.claim.set()
+        supervisor.context.wakeups.claim.set()
         await world.until_state(job_id, JobState.RUNNING, 5)
         submitted = next(at for at, call, _ in world.net.calls if call == "submit")
         assert submitted - asked < 0.25
@@ -59,11 +59,11 @@ def test_submit_follows_the_request_within_a_quarter_second() -> None:
 def test_a_burst_is_claimed_without_waiting_for_the_clock() -> None:
     async def story() -> None:
         world = World(capacity=20)
-        crew = world.start()
+        supervisor = world.start()
         await world.until(lambda: bool(world.store.nets))
         await asyncio.sleep(2.0)
         jobs = [world.ask(n) for n in range(10)]
-        crew.kit.bells.claim.set()
+        supervisor.context.wakeups.claim.set()
         took = await world.until(lambda: world.net.count("upload") == 10, 5)
         assert took < 0.5
         await world.until(lambda: all(world.state(j) is JobState.COMPLETED for j in jobs))
@@ -110,7 +110,7 @@ def test_ending_gives_the_nets_leases_back_and_leaves_no_task() -> None:
         await asyncio.sleep(5)
         before = asyncio.get_running_loop().time()
         await world.end()
-        assert asyncio.get_running_loop().time() - before <= world.pace.grace_seconds + 1
+        assert asyncio.get_running_loop().time() - before <= world.options.grace_seconds + 1
         assert world.store.leases["poll:net-1"][1] <= world.store.time()
         left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         assert left == []
@@ -127,7 +127,7 @@ def test_a_job_put_down_at_the_end_is_rescued_by_the_next_process() -> None:
         await world.until_state(job_id, JobState.PREPARING)
         await world.end()
         world.bundles.seconds = 0.05
-        world.crews.clear()
+        world.supervisors.clear()
         world.start()
         await world.until_state(job_id, JobState.COMPLETED)
         assert world.job(job_id).attempts[-1].leases == 2

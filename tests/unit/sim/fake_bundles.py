@@ -1,4 +1,4 @@
-"""The object store: remembers what was staged where, and the results; can be away, slow, or refuse."""
+"""The object store: remembers what was staged where, and the results; can be unavailable, slow, or refuse."""
 
 from __future__ import annotations
 

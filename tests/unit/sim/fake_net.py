@@ -22,7 +22,7 @@ from service.domain.vocabulary import RUN_OVER, FLJobStatus
 from service.errors import Ambiguous, Permanent, Transient
 
 S = FLJobStatus
-AWAY = "the adapter is away"
+AWAY = "the adapter is unavailable"
 
 
 @dataclass

@@ -63,7 +63,7 @@ class FakeStore:
         if self.rng.random() >= self.shaky:
             return False
         if self.rng.random() < 0.5:
-            raise Transient("the database is away")
+            raise Transient("the database is unavailable")
         return True
 
     # --- writing ----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Jobs, nets and crews of steps in one place. `Gate` makes a crew's process stop as SIGSTOP or SIGKILL
+"""Jobs, nets and supervisors of steps in one harness. `Gate` makes a supervisor's process stop as SIGSTOP or SIGKILL
 would: none of its calls goes out or comes back until it is opened again."""
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Origin, Request
 from service.domain.vocabulary import FLBackend, JobState, ModelStatus
 from service.errors import Transient
-from service.steps.crew import Crew
-from service.steps.kit import Kit
-from service.steps.net_status import NetStatus
-from service.steps.pace import Pace
-from service.steps.ports import Bundles, NetClient, Reports, Store
+from service.steps.supervisor import StepSupervisor
+from service.steps.context import StepContext
+from service.steps.net_status import NetStatusStep
+from service.steps.options import StepOptions
+from service.steps.ports import BundleStore, NetClient, ReportProgress, JobStore
 from tests.unit.sim.fake_bundles import FakeBundles
 from tests.unit.sim.fake_net import FakeNet
 from tests.unit.sim.fake_reports import FakeReports
@@ -57,7 +57,7 @@ def request(number: int, **more: Any) -> Request:
 
 
 class Gate:
-    """Closed: whoever calls waits, on the way in as on the way out."""
+    """Closed: whoever calls waits, on the way in as on the remedy."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()
@@ -78,7 +78,7 @@ class Gate:
         return not self._open.is_set()
 
     def bury(self) -> None:
-        """The process is gone for good: let its tasks end, without any effect."""
+        """The process is gone permanently: let its tasks end, without any effect."""
         self._buried = True
         self._open.set()
 
@@ -129,7 +129,7 @@ class World:
     kind: str = "keyed"
     nets: int = 1
     capacity: int = 1
-    pace: Pace = field(default_factory=Pace)
+    options: StepOptions = field(default_factory=StepOptions)
     limits: Limits = LIMITS
     seed: int = 0
     net_options: dict[str, Any] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class World:
         }
         self.bundles = FakeBundles()
         self.reports = FakeReports()
-        self.crews: list[tuple[Crew, Gate, asyncio.Event, asyncio.Task[None]]] = []
+        self.supervisors: list[tuple[StepSupervisor, Gate, asyncio.Event, asyncio.Task[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -162,44 +162,44 @@ class World:
 
     # --- the service ------------------------------------------------------------------------------
 
-    def kit(self, holder: str = "a") -> Kit:
+    def context(self, holder: str = "a") -> StepContext:
         """Hands for calling one step by itself."""
         nets = FakeNets(self.adapters, Gate())
-        store = cast("Store", self.store)
-        return Kit(store, nets, self.bundles, self.reports, self.pace, holder=holder)
+        store = cast("JobStore", self.store)
+        return StepContext(store, nets, self.bundles, self.reports, self.options, holder=holder)
 
-    def start(self, *, schedule: bool = True, reconcile: bool = True) -> Crew:
+    def start(self, *, schedule: bool = True, reconcile: bool = True) -> StepSupervisor:
         """Another process of the service."""
         gate, stop = Gate(), asyncio.Event()
-        crew = Crew(
-            cast("Store", gate.guard(self.store)),
+        supervisor = StepSupervisor(
+            cast("JobStore", gate.guard(self.store)),
             FakeNets(self.adapters, gate),
-            cast("Bundles", gate.guard(self.bundles)),
-            cast("Reports", gate.guard(self.reports)),
-            self.pace,
-            holder=f"process-{len(self.crews)}",
+            cast("BundleStore", gate.guard(self.bundles)),
+            cast("ReportProgress", gate.guard(self.reports)),
+            self.options,
+            holder=f"process-{len(self.supervisors)}",
             schedule=schedule,
             reconcile=reconcile,
         )
-        task = asyncio.create_task(crew.run(stop))
-        self.crews.append((crew, gate, stop, task))
-        return crew
+        task = asyncio.create_task(supervisor.run(stop))
+        self.supervisors.append((supervisor, gate, stop, task))
+        return supervisor
 
     def kill(self, number: int) -> None:
         """As SIGKILL, or SIGSTOP where `wake` follows."""
-        self.crews[number][1].close()
+        self.supervisors[number][1].close()
 
     def wake(self, number: int) -> None:
-        self.crews[number][1].open()
+        self.supervisors[number][1].open()
 
     async def end(self) -> None:
         """Ask every living process to end, wait for it, and bury the killed ones."""
-        for _, gate, stop, task in self.crews:
+        for _, gate, stop, task in self.supervisors:
             if gate.closed:
                 gate.bury()
                 task.cancel()
             stop.set()
-        await asyncio.gather(*(task for *_, task in self.crews), return_exceptions=True)
+        await asyncio.gather(*(task for *_, task in self.supervisors), return_exceptions=True)
 
     # --- the outside ------------------------------------------------------------------------------
 
@@ -210,10 +210,10 @@ class World:
         return wanted.job_id
 
     def stop_job(self, job_id: UUID) -> None:
-        """A stop arrives; the crews are told, as by a commit's signal."""
+        """A stop arrives; the supervisors are told, as by a commit's signal."""
         self.store.do(c.RequestStop(job_id, "enough", "somebody"))
-        for crew, _, _, _ in self.crews:
-            crew.kit.bells.news()
+        for supervisor, _, _, _ in self.supervisors:
+            supervisor.context.wakeups.wake_all()
 
     def report(self, job_id: UUID, status: ModelStatus, run_id: str | None = None) -> None:
         job = self.job(job_id)
@@ -272,7 +272,7 @@ class World:
 
     async def kit_look(self) -> None:
         """Save what a poller would, once, for a world without one."""
-        await NetStatus(self.kit("other"), "net-1").step()
+        await NetStatusStep(self.context("other"), "net-1").step()
 
 
 def seeds(count: int) -> Iterator[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class StepOptions:
     """Times in seconds.
 
     The first block mirrors the settings' `steps` section and `submit_unknown_seconds` their `limits`
@@ -17,10 +17,10 @@ class Pace:
     lease_seconds: float = 10.0
     renew_seconds: float = 3.0
     poll_seconds: float = 1.0  #: between two lists of a net with runs
-    idle_poll_seconds: float = 5.0  #: between two looks at a net without runs, and at its clients
+    idle_poll_seconds: float = 5.0  #: between two polls of a net without runs, and at its clients
     claim_poll_seconds: float = 0.5
     sweep_seconds: float = 1.0
-    fence_wait_seconds: float = 15.0  #: between two looks that together prove that nothing runs
+    fence_wait_seconds: float = 15.0  #: between two searches that together prove that nothing runs
     submit_unknown_seconds: float = 300.0  #: how long a lost answer is looked for
 
     retry_seconds: float = 0.25  #: first pause before a call is made again in place; doubles
@@ -35,7 +35,7 @@ class Pace:
     orphan_most_seconds: float = 30.0
     settle_seconds: float = 30.0  #: between two lists that make an aborted run's end final
     stray_seconds: float = 5.0  #: a run must be unknown for so long to be a stray
-    down_poll_seconds: float = 2.0  #: between two looks at a net that does not answer
+    down_poll_seconds: float = 2.0  #: between two polls of a net that does not answer
     registry_seconds: float = 1.0
     clean_seconds: float = 60.0
     reports_seconds: float = (

@@ -1,4 +1,4 @@
-"""Taking work over: what nobody holds, and what a holder who went away left behind."""
+"""LeasePuller over work: what nobody holds, and what a holder who went away left behind."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Any
 
 from service.domain.job import Job
 from service.domain.vocabulary import JobState
-from service.steps.kit import Kit
+from service.steps.context import StepContext
 from service.steps.runner import Tasks
 
 
-class Taking:
+class LeasePuller:
     """A step that takes jobs in `states`, as many as `tasks` has room for, and works on each."""
 
     def __init__(
         self,
-        kit: Kit,
+        context: StepContext,
         states: Iterable[JobState],
         work: Callable[[Job], Coroutine[Any, Any, None]],
-        broke: Callable[[Job, Exception], Awaitable[None]],
+        on_crash: Callable[[Job, Exception], Awaitable[None]],
         tasks: Tasks,
-        bell: asyncio.Event,
+        wake: asyncio.Event,
     ) -> None:
-        self._kit = kit
+        self._context = context
         self._states = frozenset(states)
         self._work = work
-        self._broke = broke
+        self._on_crash = on_crash
         self._tasks = tasks
-        self._bell = bell
+        self._wake = wake
 
     async def step(self) -> float | None:
-        """One round. Raises errors.Transient when the database is away."""
+        """One round. Raises errors.Transient when the database is unavailable."""
         room = self._tasks.room
         if room <= 0:
             return None
-        jobs = await self._kit.store.take(self._states, self._kit.holder, room)
+        jobs = await self._context.store.take(self._states, self._context.holder, room)
         for job in jobs:
             self.start(job)
         return 0.0 if len(jobs) >= room else None
@@ -44,8 +44,8 @@ class Taking:
     def start(self, job: Job) -> None:
         """Work on a job whose lease is ours."""
 
-        async def broke(exc: Exception) -> None:
-            await self._broke(job, exc)
+        async def on_crash(exc: Exception) -> None:
+            await self._on_crash(job, exc)
 
         about = {"job_id": str(job.job_id)}
-        self._tasks.start(self._work(job), broke=broke, done=self._bell.set, **about)
+        self._tasks.start(self._work(job), on_crash=on_crash, done=self._wake.set, **about)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from service.steps.kit import Kit
+from service.steps.context import StepContext
 
 _LIMIT = 1_000
 _BETWEEN_SECONDS = 0.2
 
 
-async def clean(kit: Kit) -> float | None:
+async def apply_retention(context: StepContext) -> float | None:
     """One portion; the next one soon while there is more. Raises errors.Transient when the database or
-    the object store is away."""
-    buried = await kit.store.buried(_LIMIT)
+    the object store is unavailable."""
+    buried = await context.store.buried(_LIMIT)
     for job_id in buried:
         # Before its row goes: a crash in between repeats this, and nothing is left behind for ever.
-        await kit.bundles.remove(job_id)
-    gone = await kit.store.clean(buried, _LIMIT)
+        await context.bundles.remove(job_id)
+    gone = await context.store.clean(buried, _LIMIT)
     return _BETWEEN_SECONDS if gone >= _LIMIT else None

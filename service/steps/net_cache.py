@@ -1,7 +1,7 @@
-"""What was last seen of each net by this process: its adapter's word, its clients, runs that nobody owns.
+"""The last snapshot of each net in this process: its adapter's health, its clients, runs that nobody owns.
 
 A memory, never the truth: what the scheduler relies on is in the database. It spares a submission the
-questions that the poller asked a moment ago. What breaks it: treating an old look as a new one, so every
+questions that the poller asked a moment ago. What breaks it: treating an old snapshot as a new one, so every
 reader names the age that it accepts.
 """
 
@@ -22,10 +22,10 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a net. `answering`: adapter and runtime are up and told their clients."""
+class NetSnapshot:
+    """One snapshot of a net. `answering`: adapter and runtime are up and listed their clients."""
 
-    at: float  #: the loop's clock when the look began
+    at: float  #: the loop's clock when the polling began
     answering: bool
     health: Health | None = None
     clients: tuple[Client, ...] = ()
@@ -45,13 +45,13 @@ class Look:
 
 @dataclass(slots=True)
 class _Net:
-    look: Look | None = None
+    snapshot: NetSnapshot | None = None
     strays: tuple[str, ...] | None = None  #: None: never judged
     unwanted: set[str] = field(default_factory=set)
     ended: dict[str, float] = field(default_factory=dict)  #: run: when it was first seen over
 
 
-class Seen:
+class NetCache:
     """By net name. Follows no registry: a net that left is simply not asked about any more."""
 
     def __init__(self, settle_seconds: float) -> None:
@@ -61,33 +61,33 @@ class Seen:
     def _of(self, name: str) -> _Net:
         return self._nets.setdefault(name, _Net())
 
-    async def look(self, client: NetClient) -> Look:
+    async def refresh(self, client: NetClient) -> NetSnapshot:
         """Ask the adapter for everything at once, and remember it. Never raises a service error."""
         began = clock()
         health, serving, clients = await asyncio.gather(
             _tried(client.health()), _tried(client.serving()), _tried(client.clients())
         )
         troubles = [each for each in (health, serving, clients) if isinstance(each, ServiceError)]
-        told = troubles[0].message if troubles else None
-        if told is None and serving is not True:
-            told = "the FL runtime behind the adapter is down"
-        look = Look(
+        detail = troubles[0].message if troubles else None
+        if detail is None and serving is not True:
+            detail = "the FL runtime behind the adapter is down"
+        snapshot = NetSnapshot(
             at=began,
-            answering=told is None,
+            answering=detail is None,
             health=health if isinstance(health, Health) else None,
             clients=clients if isinstance(clients, tuple) else (),
-            trouble=told,
+            trouble=detail,
         )
-        self._of(client.net.name).look = look
-        return look
+        self._of(client.net.name).snapshot = snapshot
+        return snapshot
 
-    def last(self, name: str, within: float) -> Look | None:
-        """The last look, where it began at most `within` seconds ago."""
-        look = self._of(name).look
-        return look if look is not None and clock() - look.at <= within else None
+    def last(self, name: str, within: float) -> NetSnapshot | None:
+        """The last snapshot, where it began at most `within` seconds ago."""
+        snapshot = self._of(name).snapshot
+        return snapshot if snapshot is not None and clock() - snapshot.at <= within else None
 
     def strays(self, name: str) -> tuple[str, ...] | None:
-        """Live runs that belong to no attempt of ours; None: nobody has looked."""
+        """Live runs that belong to no attempt of ours; None: never checked."""
         return self._of(name).strays
 
     def keep_strays(self, name: str, runs: Iterable[str]) -> bool:

@@ -1,7 +1,7 @@
-"""What every step is given: the four ports, its pace, what is in hand, and the bells that wake others.
+"""What every step is given: the four ports, its options, the held jobs, and the wake-ups of other loops.
 
 `apply` is the steps' way to the one write path: it repeats what the database did not confirm for as long
-as the lease is held, which is safe since every command names attempt and token, and it puts the work down
+as the lease is held, which is safe since every command names attempt and token, and it releases the work
 when the answer is that somebody else holds it.
 """
 
@@ -19,11 +19,11 @@ from service.domain.job import Job
 from service.domain.values import Why
 from service.domain.vocabulary import TERMINAL, Reason
 from service.errors import ServiceError, Transient
-from service.steps.leases import Held, LeaseLost, Leases, clock
-from service.steps.pace import Pace
-from service.steps.ports import Bundles, NetClient, Nets, Reports, Store
-from service.steps.runner import OnStep, no_account, wait
-from service.steps.seen import Seen
+from service.steps.leases import HeldJob, LeaseLost, Leases, clock
+from service.steps.options import StepOptions
+from service.steps.ports import BundleStore, NetClient, NetClients, ReportProgress, JobStore
+from service.steps.runner import OnStep, no_metrics, wait
+from service.steps.net_cache import NetCache
 
 log = structlog.get_logger(__name__)
 
@@ -32,74 +32,74 @@ NET_IN_DOUBT = "net_in_doubt"
 
 
 @dataclass(slots=True)
-class Bells:
-    """Each wakes one loop. `nets`: one for each net's reconciler, `looks` for each net's poller."""
+class Wakeups:
+    """Each wakes one loop. `run_polls`: one for each net's reconciler, `status_polls` for each net's poller."""
 
     claim: asyncio.Event = field(default_factory=asyncio.Event)
     rescue: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     collect: asyncio.Event = field(default_factory=asyncio.Event)
-    nets: dict[str, asyncio.Event] = field(default_factory=dict)
-    looks: dict[str, asyncio.Event] = field(default_factory=dict)
+    run_polls: dict[str, asyncio.Event] = field(default_factory=dict)
+    status_polls: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    def news(self) -> None:
+    def wake_all(self) -> None:
         """Something was written that any step may be waiting for."""
-        for bell in (self.claim, self.stop, self.collect):
-            bell.set()
+        for wake in (self.claim, self.stop, self.collect):
+            wake.set()
 
-    def nudge(self, net: str) -> None:
-        """Look at this net's list at once."""
-        if net in self.nets:
-            self.nets[net].set()
+    def poll_now(self, net: str) -> None:
+        """List this net's runs at once."""
+        if net in self.run_polls:
+            self.run_polls[net].set()
 
-    def look(self, net: str) -> None:
-        """Ask this net's adapter and clients at once."""
-        if net in self.looks:
-            self.looks[net].set()
+    def refresh_status(self, net: str) -> None:
+        """Poll this net's adapter and clients at once."""
+        if net in self.status_polls:
+            self.status_polls[net].set()
 
 
 def poll_lease(net: str) -> str:
-    """The named lease of whoever looks at this net."""
+    """The named lease of whoever polls this net."""
     return f"poll:{net}"
 
 
-def why_of(exc: ServiceError, otherwise: str) -> Why:
+def reason_from(exc: ServiceError, otherwise: str) -> Why:
     """An error as the reason of a decision: its own code where that is one, else `otherwise`."""
     return Why(exc.code if exc.code in set(Reason) else otherwise, exc.message)
 
 
-class Kit:
+class StepContext:
     """See the module. `holder` names this process in leases, never used twice."""
 
     def __init__(
         self,
-        store: Store,
-        nets: Nets,
-        bundles: Bundles,
-        reports: Reports,
-        pace: Pace,
+        store: JobStore,
+        nets: NetClients,
+        bundles: BundleStore,
+        reports: ReportProgress,
+        options: StepOptions,
         *,
         holder: str,
-        bells: Bells | None = None,
-        on_step: OnStep = no_account,
+        wakeups: Wakeups | None = None,
+        on_step: OnStep = no_metrics,
     ) -> None:
         self.store = store
         self.nets = nets
         self.bundles = bundles
         self.reports = reports
-        self.pace = pace
+        self.options = options
         self.holder = holder
         self.on_step = on_step
-        self.leases = Leases(store, pace)
-        self.seen = Seen(pace.settle_seconds)
-        self.bells = bells or Bells()
+        self.leases = Leases(store, options)
+        self.net_cache = NetCache(options.settle_seconds)
+        self.wakeups = wakeups or Wakeups()
         self.closing = asyncio.Event()
         self.list_pauses: dict[str, float] = {}  #: between two lists of a net now, in seconds
 
     async def may_poll(self, net: str) -> bool:
-        """Take or keep the lease of whoever looks at this net. It outlives two pauses of the net's lists
+        """Take or keep the lease of whoever polls this net. It outlives two pauses of the net's lists
         and no more: a net with runs must not go unwatched for long after its watcher died."""
-        seconds = max(3.0, 2 * self.list_pauses.get(net, self.pace.idle_poll_seconds))
+        seconds = max(3.0, 2 * self.list_pauses.get(net, self.options.idle_poll_seconds))
         return await self.store.lease(poll_lease(net), self.holder, seconds)
 
     async def pause(self, seconds: float) -> None:
@@ -120,12 +120,12 @@ class Kit:
             self.nets.follow(await self.store.registry())
             return self.nets.client(net)
 
-    async def apply(self, held: Held, command: Command) -> Decision:
-        """Apply a command of the job in hand; see the module.
+    async def apply(self, held: HeldJob, command: Command) -> Decision:
+        """Apply a command of the held job; see the module.
 
         Raises LeaseLost, and errors.Transient with NET_IN_DOUBT.
         """
-        pause = self.pace.retry_seconds
+        pause = self.options.retry_seconds
         while True:
             try:
                 decision = (await self.store.apply([command]))[0]
@@ -134,7 +134,7 @@ class Kit:
                     raise
                 log.warning("not_confirmed", job_id=str(held.job_id), error=exc.message)
                 await self.pause(pause)
-                pause = min(pause * 2, self.pace.retry_most_seconds)
+                pause = min(pause * 2, self.options.retry_most_seconds)
                 held.require()
                 continue
             if decision.outcome is Outcome.FENCED:
@@ -142,7 +142,7 @@ class Kit:
                 raise LeaseLost(f"job {held.job_id} is held by somebody else, or over")
             return decision
 
-    async def refresh(self, held: Held) -> Job:
+    async def refresh(self, held: HeldJob) -> Job:
         """The job as it stands now. Raises LeaseLost when it is over, or not ours any more."""
         job = await self.store.get(held.job_id)
         if job is None or job.state in TERMINAL or job.lease is None:
@@ -152,13 +152,13 @@ class Kit:
         held.job = job
         return job
 
-    async def know(self, command: KnowRun) -> Decision:
-        """Keep an adapter's word about a run, whatever happened to the job and its lease meanwhile.
+    async def record_run(self, command: KnowRun) -> Decision:
+        """Record an adapter's statement about a run, whatever happened to the job and its lease meanwhile.
 
         Tries for as long as a lost answer would be looked for. Raises errors.Transient after that.
         """
-        until = clock() + self.pace.submit_unknown_seconds
-        pause = self.pace.retry_seconds
+        until = clock() + self.options.submit_unknown_seconds
+        pause = self.options.retry_seconds
         while True:
             try:
                 return (await self.store.apply([command]))[0]
@@ -167,4 +167,4 @@ class Kit:
                     raise
                 log.warning("not_confirmed", job_id=str(command.job_id), error=exc.message)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, self.pace.retry_most_seconds)
+            pause = min(pause * 2, self.options.retry_most_seconds)

@@ -1,0 +1,51 @@
+"""Upkeep of what no message and no answer will move: parked records, passed times, stops by model, waiting.
+
+Each is a step of its own with its own pause, so that one that is slow or failing holds back no other. A
+round that was full is followed by the next at once.
+"""
+
+from __future__ import annotations
+
+from service.domain.commands import Review, TellWaiting
+from service.steps.context import StepContext
+
+_LIMIT = 500
+_HEADS = 100  #: this many jobs at the head of the queue get a report of why they wait
+
+
+class Maintenance:
+    """The steps; see the module. All raise errors.Transient when the database is unavailable."""
+
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+
+    async def feed_parked(self) -> float | None:
+        """Join parked stops and reports with their jobs."""
+        fed = await self._context.store.feed_parked(_LIMIT)
+        if fed:
+            self._context.wakeups.wake_all()
+        return 0.0 if fed >= _LIMIT else None
+
+    async def review_due(self) -> float | None:
+        """Review the jobs whose time has come: delays, limits, deadlines, approvals."""
+        due = await self._context.store.due(_LIMIT)
+        if not due:
+            return None
+        await self._context.store.apply([Review(job_id) for job_id in due])
+        self._context.wakeups.wake_all()
+        return 0.0 if len(due) >= _LIMIT else None
+
+    async def stop_models(self) -> float | None:
+        """Continue stops by model."""
+        stopped = await self._context.store.stop_models(_LIMIT)
+        if stopped:
+            self._context.wakeups.wake_all()
+        return 0.0 if stopped >= _LIMIT else None
+
+    async def report_waiting(self) -> float | None:
+        """Report why the heads of the queue can't start."""
+        heads = await self._context.store.waiting_heads(_HEADS)
+        reports = [TellWaiting(job_id, code, position) for job_id, code, position in heads if code]
+        if reports:
+            await self._context.store.apply(reports)
+        return None
