@@ -56,7 +56,7 @@ def contestants(handler_requests: int) -> list[Contestant]:
 async def measure(
     requests: int, rounds: int, handler_requests: int, only: Sequence[str], say: Say
 ) -> list[Run]:
-    """All runs, round by round. Raises errors.Missing, errors.Transient."""
+    """All runs, round by round. Raises errors.MissingDependency, errors.Transient."""
     runs: list[Run] = []
     chosen = [c for c in contestants(handler_requests) if not only or c.short in only]
     async with ground(say, object_store=False) as here:

@@ -143,7 +143,7 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
 async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground]:
     """A stack of broker, database and, unless it has no work, object store, up while the block runs.
 
-    Raises errors.Missing without the extra `local`.
+    Raises errors.MissingDependency without the extra `local`.
     """
     with tempfile.TemporaryDirectory(prefix="fl-bench-") as made:
         folder = Path(made)

@@ -49,7 +49,7 @@ class Transient(ServiceError):
 
 
 class Ambiguous(Transient):
-    """A call that may have been applied although no answer came: look before doing it again."""
+    """A call that may have been applied although no answer came: check before repeating it."""
 
     code = "ambiguous"
 
@@ -60,7 +60,7 @@ class Permanent(ServiceError):
     code = "permanent"
 
 
-class Missing(ServiceError):
+class MissingDependency(ServiceError):
     """A part that an optional extra or a setting provides is not there."""
 
     code = "missing_part"

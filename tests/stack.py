@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import pytest
 from pydantic import SecretStr
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.env_file import ADDRESS_OF
 from service.local.folder_lock import folder_lock
 from service.local.postgres import packaged
@@ -176,7 +176,7 @@ def stack() -> Iterator[RunningStack]:
     """The run's broker, database and object store; its S3 keys are in the environment meanwhile."""
     try:
         running = _start_shared()
-    except Missing as missing:
+    except MissingDependency as missing:
         pytest.skip(str(missing))
     patch = pytest.MonkeyPatch()
     for key in _AWS:

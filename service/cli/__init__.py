@@ -112,7 +112,7 @@ _AWAY = {
 }
 
 
-def _way_out(exc: ServiceError) -> str:
+def _remedy(exc: ServiceError) -> str:
     """What to do about a part of this machine that does not answer; nothing about others."""
     if exc.code not in _AWAY:
         return ""
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ServiceError as exc:
         if os.environ.get("FL_LOG__LEVEL") == "debug":
             raise
-        print(f"error: {exc.message}{_way_out(exc)}", file=sys.stderr)
+        print(f"error: {exc.message}{_remedy(exc)}", file=sys.stderr)
         sys.exit(1)
     except BadData as exc:
         print(f"error: {exc}", file=sys.stderr)

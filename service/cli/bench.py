@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from service.cli.ending import ends_on_terminate, finish
-from service.errors import Missing
+from service.errors import MissingDependency
 
 app = typer.Typer(no_args_is_help=True, help="Measure, side by side with rivals.")
 
@@ -29,16 +29,16 @@ Json = Annotated[
 
 
 def _bench(module: str) -> Any:
-    """A module of the measurements. Raises Missing where they or what they need are not installed."""
+    """A module of the measurements. Raises MissingDependency where they or what they need are not installed."""
     for package in ("service.bench", "bench"):
         try:
             return importlib.import_module(f"{package}.{module}")
         except ModuleNotFoundError as exc:
             if exc.name not in (package, f"{package}.{module}"):
-                raise Missing(
+                raise MissingDependency(
                     f"{exc.name} is missing: pip install 'fl-job-service[bench]'"
                 ) from exc
-    raise Missing("the measurements are not part of this installation")
+    raise MissingDependency("the measurements are not part of this installation")
 
 
 def _teller() -> Callable[[str], None]:

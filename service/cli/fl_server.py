@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from service.errors import Invalid, Missing, ServiceError
+from service.errors import Invalid, MissingDependency, ServiceError
 from service.fl_server.serving import listening, serve
 from service.settings import KafkaSettings, load
 from service.telemetry import logs
@@ -69,7 +69,7 @@ def embedded(
     logs.configure("info", "json")
     try:
         if find_spec("numpy") is None:
-            raise Missing(f"the embedded net needs numpy: {INSTALL_LINE}")
+            raise MissingDependency(f"the embedded net needs numpy: {INSTALL_LINE}")
         # Imported late: without the extra there is no numpy, and the line above says what to do.
         from service.fl_server.embedded.net import embedded_net
 

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from service.errors import Permanent
 from service.ingest.line_stop import WINDOW, LineStop
-from service.kafka.clients import within
+from service.kafka.clients import with_deadline
 
 log = structlog.get_logger(__name__)
 
@@ -79,8 +79,8 @@ async def take_over(
         return {}
     places = [(tp.topic, tp.partition) for tp in assigned]
     stored = dict(await offsets.offsets(group, places))
-    lows = await within(10, "reading log starts", client.beginning_offsets(assigned))
-    ends = await within(10, "reading log ends", client.end_offsets(assigned))
+    lows = await with_deadline(10, "reading log starts", client.beginning_offsets(assigned))
+    ends = await with_deadline(10, "reading log ends", client.end_offsets(assigned))
     fresh = {p: lows[TopicPartition(*p)] for p in places if p not in stored}
     if fresh:
         stored.update(await offsets.start_offsets(group, fresh))

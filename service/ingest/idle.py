@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from service.errors import Transient
-from service.kafka.clients import within
+from service.kafka.clients import with_deadline
 
 Place = tuple[str, int]
 
@@ -32,10 +32,10 @@ class IdleLook:
         assigned = client.assignment()
         wanted = [TopicPartition(*p) for p in places if TopicPartition(*p) in assigned]
         at = {
-            (tp.topic, tp.partition): await within(5, "reading a position", client.position(tp))
+            (tp.topic, tp.partition): await with_deadline(5, "reading a position", client.position(tp))
             for tp in wanted
         }
-        ends = await within(5, "reading log ends", client.end_offsets(wanted))
+        ends = await with_deadline(5, "reading log ends", client.end_offsets(wanted))
         self._standing = {
             place: self._standing.get(place, 0) + 1
             for place, position in at.items()

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from service.errors import Transient
-from service.kafka.clients import within
+from service.kafka.clients import with_deadline
 
 _POLL_MS = 300
 
@@ -29,7 +29,7 @@ async def read_singly(
         try:
             found = await client.getmany(place, timeout_ms=_POLL_MS, max_records=1)
         except UnicodeDecodeError:
-            return records, await within(5, "reading a position", client.position(place))
+            return records, await with_deadline(5, "reading a position", client.position(place))
         except (KafkaError, OSError) as exc:
             raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
         if not found:

@@ -1,6 +1,6 @@
 """aiokafka's consumer, producer and admin client, made from a `Connection`, with a deadline on every wait.
 
-aiokafka waits without limit for a broker that is away: a send's future, a commit and even `stop` may never
+aiokafka waits without limit for a broker that is unavailable: a send's future, a commit and even `stop` may never
 return. So everything awaited here ends after its deadline with errors.Transient, and after one a client is
 good for nothing but `discard`. What timed out may still have been written: a deadline is never "not sent".
 
@@ -23,7 +23,7 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
-    ProducerFenced,
+    ProducerFenced as FencedByBroker,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
 )
@@ -45,19 +45,19 @@ if hasattr(sender, "BACKOFF_OVERRIDE"):
     sender.BACKOFF_OVERRIDE = TRANSACTION_PAUSE
 
 
-class BrokerAway(Transient):
+class BrokerUnavailable(Transient):
     """The broker does not answer, or not in time."""
 
     code = "broker_away"
 
 
-class Fenced(Transient):
+class ProducerFenced(Transient):
     """Another producer has taken over this transactional id (or the transaction timed out there)."""
 
     code = "producer_fenced"
 
 
-class TooLarge(Transient):
+class BatchTooLarge(Transient):
     """The broker will never take this batch as long as its topic's `max.message.bytes` is what it is.
     `batch`: which of the batches that were waited for, 0 first; -1 when that is not known."""
 
@@ -68,22 +68,22 @@ class TooLarge(Transient):
         self.batch = batch
 
 
-async def within(seconds: float, what: str, waiting: Awaitable[T]) -> T:
+async def with_deadline(seconds: float, what: str, waiting: Awaitable[T]) -> T:
     """Await with a deadline; aiokafka's errors come out as ours.
 
-    Raises Fenced, BrokerAway; never a bare TimeoutError.
+    Raises ProducerFenced, BrokerUnavailable; never a bare TimeoutError.
     """
     try:
         async with asyncio.timeout(seconds):
             return await waiting
     except TimeoutError as exc:
-        raise BrokerAway(f"{what}: no answer from the broker within {seconds:g} s") from exc
-    except ProducerFenced as exc:
-        raise Fenced(f"{what}: fenced by a newer producer, or timed out at the broker") from exc
+        raise BrokerUnavailable(f"{what}: no answer from the broker within {seconds:g} s") from exc
+    except FencedByBroker as exc:
+        raise ProducerFenced(f"{what}: fenced by a newer producer, or timed out at the broker") from exc
     except TopicAuthorizationFailedError as exc:
         raise Transient(f"{what}: not authorised: {exc}", code="kafka_denied") from exc
     except KafkaConnectionError as exc:
-        raise BrokerAway(f"{what}: {exc}") from exc
+        raise BrokerUnavailable(f"{what}: {exc}") from exc
     except (KafkaError, OSError) as exc:
         raise Transient(f"{what}: {exc!r}", code="kafka_error") from exc
 
@@ -134,7 +134,7 @@ class Producer:
         After an error it has been discarded.
         """
         try:
-            await within(self._deadline, "starting a producer", self._inner.start())
+            await with_deadline(self._deadline, "starting a producer", self._inner.start())
         except BaseException:
             await self.discard()
             raise
@@ -145,16 +145,16 @@ class Producer:
     async def send(self, batch: Batch, topic: str, partition: int) -> asyncio.Future[object]:
         """Queue a batch; the future's result has the batch's `offset`, the offset of its first record."""
         waiting = self._inner.send_batch(batch.inner, topic, partition=partition)
-        future: asyncio.Future[object] = await within(
+        future: asyncio.Future[object] = await with_deadline(
             self._deadline, f"sending to {topic}", waiting
         )
-        future.add_done_callback(_look_at)
+        future.add_done_callback(_swallow_late_error)
         return future
 
     async def delivered(self, futures: Sequence[asyncio.Future[object]]) -> list[int]:
-        """Wait for the broker's word on every batch: the offsets of their first records, in order.
+        """Wait for the broker's acknowledgement of every batch: the offsets of their first records, in order.
 
-        Raises TooLarge, Fenced, BrokerAway, errors.Transient; every future has been looked at then.
+        Raises BatchTooLarge, ProducerFenced, BrokerUnavailable, errors.Transient; every future's error has been read then.
         """
         if not futures:
             return []
@@ -162,23 +162,23 @@ class Producer:
         errors = [future.exception() for future in done if not future.cancelled()]
         for number, future in enumerate(futures):
             if future in done and not future.cancelled() and _too_large(future.exception()):
-                raise TooLarge(f"delivering a batch: {future.exception()!r}", number)
+                raise BatchTooLarge(f"delivering a batch: {future.exception()!r}", number)
         if late:
-            raise BrokerAway(f"{len(late)} batches unanswered after {self._deadline:g} s")
+            raise BrokerUnavailable(f"{len(late)} batches unanswered after {self._deadline:g} s")
         for error in errors:
             if error is not None:
-                await within(self._deadline, "delivering a batch", _raise(error))
+                await with_deadline(self._deadline, "delivering a batch", _raise(error))
         return [int(getattr(future.result(), "offset", -1)) for future in futures]
 
     async def begin(self) -> None:
-        await within(self._deadline, "beginning a transaction", self._inner.begin_transaction())
+        await with_deadline(self._deadline, "beginning a transaction", self._inner.begin_transaction())
 
     async def commit(self) -> None:
-        await within(self._deadline, "committing a transaction", self._inner.commit_transaction())
+        await with_deadline(self._deadline, "committing a transaction", self._inner.commit_transaction())
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has now."""
-        found = await within(
+        found = await with_deadline(
             self._deadline, f"looking up {topic}", self._inner.partitions_for(topic)
         )
         return len(found)
@@ -211,7 +211,7 @@ class Batch:
         return True
 
 
-def _look_at(future: asyncio.Future[object]) -> None:
+def _swallow_late_error(future: asyncio.Future[object]) -> None:
     """An error that comes when nobody waits any more is no news: the client is thrown away by then."""
     if not future.cancelled():
         future.exception()
@@ -292,10 +292,10 @@ def consumer(
 async def start_consumer(client: AIOKafkaConsumer, deadline: float = 10.0) -> None:
     """Connect (and join the group). After an error the client has been thrown away.
 
-    Raises BrokerAway, errors.Transient.
+    Raises BrokerUnavailable, errors.Transient.
     """
     try:
-        await within(deadline, "starting a consumer", client.start())
+        await with_deadline(deadline, "starting a consumer", client.start())
     except BaseException:
         await discard_consumer(client)
         raise
@@ -324,7 +324,7 @@ async def admin(
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     """A started admin client, closed at the end.
 
-    Raises BrokerAway when the broker does not answer within `deadline` seconds, errors.Invalid for
+    Raises BrokerUnavailable when the broker does not answer within `deadline` seconds, errors.Invalid for
     settings that make no client.
     """
     with _made():
@@ -332,7 +332,7 @@ async def admin(
             **client_arguments(connection), client_id="fl-job-service-admin"
         )
     try:
-        await within(deadline, "reaching the broker", client.start())
+        await with_deadline(deadline, "reaching the broker", client.start())
         yield client
     finally:
         with contextlib.suppress(TimeoutError, KafkaError, OSError):

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_code
 
 from service.errors import Transient
-from service.kafka.clients import admin, reader, within
+from service.kafka.clients import admin, reader, with_deadline
 from service.kafka.connection import Connection
 
 _TRIES: Final = 10
@@ -20,11 +20,11 @@ _TRIES: Final = 10
 async def members(connection: Connection) -> int:
     """How many members the service's consumer group has; 0 also for a group that never was.
 
-    Raises errors.Transient when the broker is away or does not let us look.
+    Raises errors.Transient when the broker is unavailable or does not let us describe the group.
     """
     async with admin(connection) as client:
-        what = f"looking at group {connection.group_id}"
-        answers = await within(10, what, _described(client, connection.group_id))
+        what = f"describing group {connection.group_id}"
+        answers = await with_deadline(10, what, _described(client, connection.group_id))
     count = 0
     for answer in answers:
         for error, _, _, _, _, found, *_ in answer.groups:
@@ -36,7 +36,7 @@ async def members(connection: Connection) -> int:
 
 
 async def _described(client: AIOKafkaAdminClient, group_id: str) -> list[Any]:
-    """A broker that never had a group makes its place for them when it is first asked."""
+    """A broker that never had a group makes the topic for them when it is first asked."""
     for _ in range(_TRIES):
         try:
             return list(await client.describe_consumer_groups([group_id]))
@@ -58,6 +58,6 @@ async def log_ends(
         for number in range(count)
     ]
     async with reader(connection, read_committed=True) as client:
-        starts = await within(10, "reading log starts", client.beginning_offsets(wanted))
-        ends = await within(10, "reading log ends", client.end_offsets(wanted))
+        starts = await with_deadline(10, "reading log starts", client.beginning_offsets(wanted))
+        ends = await with_deadline(10, "reading log ends", client.end_offsets(wanted))
     return {(at.topic, at.partition): (starts[at], ends[at]) for at in wanted}

@@ -33,9 +33,9 @@ async def publish(
     value: bytes | None,
     headers: Sequence[tuple[str, bytes | None]],
 ) -> int:
-    """Send a record and wait for the broker's word; its offset. `topic` is the real name.
+    """Send a record and wait for the broker's acknowledgement; its offset. `topic` is the real name.
 
-    Raises errors.Transient when the broker is away or the topic is missing.
+    Raises errors.Transient when the broker is unavailable or the topic is missing.
     """
     producer = Producer(connection)
     await producer.start()
@@ -43,7 +43,7 @@ async def publish(
         partitions = await producer.partitions(topic)
         batch = producer.batch()
         batch.append(key, value, headers)
-        place = partition_for(key, partitions) if key else 0
-        return (await producer.delivered([await producer.send(batch, topic, place)]))[0]
+        partition = partition_for(key, partitions) if key else 0
+        return (await producer.delivered([await producer.send(batch, topic, partition)]))[0]
     finally:
         await producer.discard()

@@ -28,20 +28,20 @@ async def tail(
 ) -> AsyncIterator[Record]:
     """The topic's records; without `follow` it ends at what is there now.
 
-    Raises errors.Transient when the broker is away or has no such topic.
+    Raises errors.Transient when the broker is unavailable or has no such topic.
     """
     async with reader(connection, read_committed=True) as client:
         await client._client.set_topics([topic])
         numbers = client.partitions_for_topic(topic)
         if not numbers:
-            raise Transient(f"the broker has no topic {topic}: `fl-jobs doctor` tells more")
-        places = [TopicPartition(topic, number) for number in sorted(numbers)]
-        client.assign(places)
-        ends = await client.end_offsets(places)
-        starts = await client.beginning_offsets(places)
-        for place in places:
-            client.seek(place, starts[place] if from_start else ends[place])
-        left = {place for place in places if starts[place] < ends[place]} if from_start else set()
+            raise Transient(f"the broker has no topic {topic}: `fl-jobs doctor` says more")
+        assigned = [TopicPartition(topic, number) for number in sorted(numbers)]
+        client.assign(assigned)
+        ends = await client.end_offsets(assigned)
+        starts = await client.beginning_offsets(assigned)
+        for partition in assigned:
+            client.seek(partition, starts[partition] if from_start else ends[partition])
+        left = {partition for partition in assigned if starts[partition] < ends[partition]} if from_start else set()
         while follow or left:
             batches = await client.getmany(timeout_ms=200)
             for records in batches.values():
@@ -54,6 +54,6 @@ async def tail(
                         {n: v.decode("utf-8", "replace") for n, v in record.headers},
                     )
             if not follow:
-                for place in list(left):
-                    if await client.position(place) >= ends[place]:
-                        left.discard(place)
+                for partition in list(left):
+                    if await client.position(partition) >= ends[partition]:
+                        left.discard(partition)

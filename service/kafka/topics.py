@@ -1,7 +1,7 @@
 """The topics: their names, what each keeps, and a check that the broker's agree.
 
 A name is the prefix and the wire name. Partitions are decided once: placement depends on their number, so
-`ensure_topics` makes what is missing and never changes what is there; a difference is told, and one that
+`ensure_topics` makes what is missing and never changes what is there; a difference is reported, and one that
 would break a promise (partitions, compaction) is an error.
 """
 
@@ -18,7 +18,7 @@ from aiokafka.errors import for_code
 from service.contracts import catalogue
 from service.contracts.cut import MAX_MESSAGE_BYTES
 from service.errors import Invalid, Transient
-from service.kafka.clients import admin, within
+from service.kafka.clients import admin, with_deadline
 from service.kafka.connection import Connection
 
 DEAD: Final = ".dlq"
@@ -126,12 +126,12 @@ async def ensure_topics(settings: TopicSettings, *, create: bool = True) -> Topi
     """Make the topics that are missing and compare the others with the plan; change nothing that is there.
 
     With `create=False` a missing topic is one of the report's errors. Raises errors.Transient when the
-    broker is away or refuses to make one; the report's `errors` are for the caller to raise.
+    broker is unavailable or refuses to make one; the report's `errors` are for the caller to raise.
     """
     plans = plan(settings)
     report = TopicReport()
     async with admin(settings) as client:
-        existing = await within(10, "listing topics", client.list_topics())
+        existing = await with_deadline(10, "listing topics", client.list_topics())
         missing = [item for item in plans if item.name not in existing]
         if create and missing:
             await _create(client, missing, settings.replication_factor, report)
@@ -140,7 +140,7 @@ async def ensure_topics(settings: TopicSettings, *, create: bool = True) -> Topi
                 f"topic {item.name} is missing: `fl-jobs run` makes it" for item in missing
             ]
         names = [item.name for item in plans if create or item not in missing]
-        described = await within(10, "describing topics", client.describe_topics(names))
+        described = await with_deadline(10, "describing topics", client.describe_topics(names))
         report.partitions = {item["topic"]: len(item["partitions"]) for item in described}
         configs = await _configs(client, names)
     for item in plans:
@@ -173,7 +173,7 @@ async def _create(
         NewTopic(item.name, item.partitions, replication, topic_configs=dict(item.configs))
         for item in missing
     ]
-    answer = await within(30, "making topics", client.create_topics(new))
+    answer = await with_deadline(30, "making topics", client.create_topics(new))
     for name, code, *rest in answer.topic_errors:
         if code == 0:
             report.created.append(name)
@@ -184,7 +184,7 @@ async def _create(
 
 async def _configs(client: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
-    answers = await within(10, "reading topic settings", client.describe_configs(wanted))
+    answers = await with_deadline(10, "reading topic settings", client.describe_configs(wanted))
     found: dict[str, dict[str, str]] = {}
     for answer in answers:
         for resource in answer.resources:

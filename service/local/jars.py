@@ -26,7 +26,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.part import Progress, Report, require
 
 KAFKA_VERSION: Final = "4.3.1"
@@ -74,7 +74,7 @@ def cache_dir() -> Path:
 
 
 def class_path(report: Report) -> list[Path]:
-    """The broker's jars, fetched first where needed. Raises Missing when they can't be had."""
+    """The broker's jars, fetched first where needed. Raises MissingDependency when they can't be had."""
     home = os.environ.get("KAFKA_HOME")
     if home:
         return unpacked(Path(home))
@@ -89,10 +89,10 @@ def class_path(report: Report) -> list[Path]:
 
 
 def unpacked(home: Path) -> list[Path]:
-    """The jars of an unpacked distribution. Raises Missing when it isn't one."""
+    """The jars of an unpacked distribution. Raises MissingDependency when it isn't one."""
     jars = sorted((home / "libs").glob("*.jar"))
     if not any(jar.name.startswith("kafka_2.13-") for jar in jars):
-        raise Missing(
+        raise MissingDependency(
             f"KAFKA_HOME={home} holds no libs/kafka_2.13-*.jar: point it at an unpacked Kafka "
             "distribution, or unset it"
         )
@@ -140,7 +140,7 @@ def _fetch(jars: list[Jar], folder: Path, report: Report) -> None:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda jar: _fetch_one(jar, context, folder), jars))
     except (requests.RequestException, RuntimeError, OSError) as exc:
-        raise Missing(
+        raise MissingDependency(
             f"Kafka's jars can't be downloaded ({type(exc).__name__}): {WAYS_OUT}"
         ) from exc
     finally:
@@ -166,7 +166,7 @@ def _fetch_one(jar: Jar, context: Any, folder: Path) -> None:
     group, artifact, version = jar.coordinates.split(":")
     path = Path(context.project(group, artifact).at_version(version).artifact().resolve())
     if not _is_whole(path, jar):
-        raise Missing(
+        raise MissingDependency(
             f"{jar.coordinates} came with another SHA-256 than the one on record: the index in "
             f"use doesn't serve the original; {WAYS_OUT}"
         )

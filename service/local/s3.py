@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import ClassVar
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.part import INSTALL_LINE, Part, Progress, Report
 from service.local.ports import GRPC_OFFSET, HOST
 from service.local.process import Launch
@@ -98,7 +98,7 @@ def _weed() -> Path:
         return beside
     found = shutil.which("weed")
     if found is None:
-        raise Missing(f"the object store needs the extra 'local': {INSTALL_LINE}")
+        raise MissingDependency(f"the object store needs the extra 'local': {INSTALL_LINE}")
     return Path(found)
 
 

@@ -100,7 +100,7 @@ class Stack:
         return self.dir / "logs" / f"{name}.log"
 
     def up(self, progress: Report = silent) -> StackInfo:
-        """Start what isn't running, and write the settings. Raises Missing or Transient."""
+        """Start what isn't running, and write the settings. Raises MissingDependency or Transient."""
         waiting = Progress("stack", "waiting for another start or stop of this stack")
         with folder_lock(self.dir / "lock", lambda: progress(waiting)):
             self._cancelled.clear()

@@ -14,7 +14,7 @@ import structlog
 from aiokafka import TopicPartition
 
 from service.errors import Transient
-from service.kafka.clients import reader, within
+from service.kafka.clients import reader, with_deadline
 from service.kafka.connection import Connection
 from service.relay.status import Hanging
 
@@ -27,9 +27,9 @@ async def stable_offsets(
     """(last stable offset, high watermark) by partition. Raises errors.Transient."""
     wanted = [TopicPartition(topic, p) for p in partitions]
     async with reader(connection, read_committed=True) as committed:
-        stable = await within(10, "reading stable offsets", committed.end_offsets(wanted))
+        stable = await with_deadline(10, "reading stable offsets", committed.end_offsets(wanted))
     async with reader(connection, read_committed=False) as raw:
-        highs = await within(10, "reading high watermarks", raw.end_offsets(wanted))
+        highs = await with_deadline(10, "reading high watermarks", raw.end_offsets(wanted))
     return {tp.partition: (stable[tp], highs[tp]) for tp in wanted}
 
 

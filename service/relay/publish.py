@@ -16,7 +16,7 @@ from uuid import UUID
 from service.contracts.cut import BODY_BYTES, fitting
 from service.contracts.placement import partition_for
 from service.errors import faultpoint
-from service.kafka.clients import Batch, Producer, TooLarge
+from service.kafka.clients import Batch, Producer, BatchTooLarge
 from service.relay.records import Header, StateRecord, States, event_headers, state_headers
 from service.relay.stops import OperatorStop
 from service.store.outbox import EventRow, Stream
@@ -112,10 +112,10 @@ class Publisher:
     async def publish(self, prepared: Prepared) -> dict[int, tuple[int, int]]:
         """One transaction. Returns hints: by partition, the last position and its offset in the log.
 
-        Raises errors.Transient (Fenced, BrokerAway among them); then nobody knows whether it committed,
+        Raises errors.Transient (ProducerFenced, BrokerUnavailable among them); then nobody knows whether it committed,
         and the producer is good for nothing but discarding. Raises OperatorStop, with nothing committed,
         when the broker answers that a record is too large for its topic: it always will. Several in
-        one batch may only be too large together: TooLarge.
+        one batch may only be too large together: BatchTooLarge.
         """
         await self._producer.begin()
         futures: list[asyncio.Future[object]] = []
@@ -123,7 +123,7 @@ class Publisher:
             futures.append(await self._producer.send(batch, topic, partition))
         try:
             offsets = await self._producer.delivered(futures)
-        except TooLarge as exc:
+        except BatchTooLarge as exc:
             if prepared.batches[exc.batch][2].count > 1:
                 raise
             raise self._stop(prepared, exc.batch) from exc
@@ -151,5 +151,5 @@ class Publisher:
         return OperatorStop(
             f"topic {topic}, partition {partition}: the broker takes no record as large as {what}",
             code="relay_too_large",
-            way_out=f"Raise max.message.bytes of {topic} (kafka-configs.sh) and start the relay again",
+            remedy=f"Raise max.message.bytes of {topic} (kafka-configs.sh) and start the relay again",
         )

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from service.errors import Transient
-from service.kafka.clients import reader, within
+from service.kafka.clients import reader, with_deadline
 from service.kafka.connection import Connection
 from service.relay.positions import PartitionLog
 from service.store.outbox import Position, Session, Stream
@@ -81,8 +81,8 @@ async def _bounds(
 ) -> tuple[dict[int, int], dict[int, int]]:
     """First offsets and high watermarks, by partition."""
     wanted = [TopicPartition(topic, p) for p in partitions]
-    lows = await within(10, "reading the log's start", raw.beginning_offsets(wanted))
-    highs = await within(10, "reading the log's end", raw.end_offsets(wanted))
+    lows = await with_deadline(10, "reading the log's start", raw.beginning_offsets(wanted))
+    highs = await with_deadline(10, "reading the log's end", raw.end_offsets(wanted))
     return {tp.partition: o for tp, o in lows.items()}, {tp.partition: o for tp, o in highs.items()}
 
 
@@ -105,7 +105,7 @@ async def _scan(
                 if record.offset < logs[tp.partition].high:
                     logs[tp.partition].see(record.offset, record.key, record.headers)
         for tp in list(open_ends):
-            position = await within(5, "reading the log", consumer.position(tp))
+            position = await with_deadline(5, "reading the log", consumer.position(tp))
             if position > reached[tp]:
                 reached[tp], moved = position, time.monotonic()
                 progress()
@@ -118,7 +118,7 @@ async def _scan(
 
 async def _poll(consumer: AIOKafkaConsumer) -> dict[TopicPartition, list[Any]]:
     try:
-        found: dict[TopicPartition, list[Any]] = await within(
+        found: dict[TopicPartition, list[Any]] = await with_deadline(
             10, "reading the log", consumer.getmany(timeout_ms=100, max_records=2_000)
         )
     except KafkaError as exc:

@@ -18,7 +18,7 @@ import structlog
 
 from service.contracts.cut import BODY_BYTES, MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
-from service.kafka.clients import BrokerAway, Producer, TooLarge, within
+from service.kafka.clients import BrokerUnavailable, Producer, BatchTooLarge, with_deadline
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics, max_message_bytes
 from service.relay.hanging import HangingWatch
@@ -94,7 +94,7 @@ class Relay:
                 log.error("relay_stopped", code=exc.code, error=exc.message)
                 raise
             except Transient as exc:
-                self._alone = isinstance(exc, TooLarge)
+                self._alone = isinstance(exc, BatchTooLarge)
                 self.status.errors += 1
                 self.status.last_error = exc.message
                 log.warning("relay_interrupted", code=exc.code, error=exc.message)
@@ -159,8 +159,8 @@ class Relay:
         sizes = dict.fromkeys(names, MAX_MESSAGE_BYTES)
         try:
             reading = max_message_bytes(self._connection, names)
-            sizes |= await within(self._options.broker_deadline, "reading topic sizes", reading)
-        except BrokerAway:
+            sizes |= await with_deadline(self._options.broker_deadline, "reading topic sizes", reading)
+        except BrokerUnavailable:
             raise
         except Transient as exc:
             log.info("topic_sizes_unknown", error=exc.message)

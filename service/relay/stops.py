@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from service.errors import Permanent
 
-WAY_OUT = "`fl-jobs doctor` explains; `fl-jobs run --role relay --accept-log` goes on from what the log holds"
+REMEDY = (
+    "`fl-jobs doctor` explains. "
+    "`fl-jobs run --role relay --accept-log` goes on from what the log holds"
+)
 
 
 class OperatorStop(Permanent):
@@ -18,5 +21,5 @@ class OperatorStop(Permanent):
 
     code = "relay_stopped"
 
-    def __init__(self, message: str, *, code: str, way_out: str = WAY_OUT) -> None:
-        super().__init__(f"{message}. {way_out}", code=code)
+    def __init__(self, message: str, *, code: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{message}. {remedy}", code=code)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.kafka import KafkaPart
 from service.local.process import sweep
 from service.local.stack import ALL_PARTS
@@ -101,7 +101,7 @@ def test_it_migrates_and_checks_its_schemas(
 def test_its_demo_runs_from_an_empty_folder(installed: Path, empty: Path) -> None:
     try:
         KafkaPart(empty, {"client": 0, "controller": 0}).check()
-    except Missing as exc:
+    except MissingDependency as exc:
         pytest.skip(str(exc))
     document = json.loads(run(installed, empty, "demo", "--rounds", "3", "--json"))
     assert (document["state"], len(document["rounds"])) == ("completed", 3)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from service.contracts import registry_file
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local import env_file, jars, ports
 from service.local.demo_registry import registry_yaml
 from service.local.kafka import KafkaPart, brokers_known
@@ -167,7 +167,7 @@ def test_a_failed_start_says_why_and_leaves_nothing_running(
     own = private_stack(parts={"kafka", "postgres", "s3"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(own.dir / "cache"))
     monkeypatch.setattr(jars, "_context", _unreachable)
-    with pytest.raises(Missing) as caught:
+    with pytest.raises(MissingDependency) as caught:
         own.up()
     assert "FL_KAFKA__BOOTSTRAP_SERVERS" in str(caught.value)
     assert "KAFKA_HOME" in str(caught.value)
@@ -271,7 +271,7 @@ def test_a_registry_that_somebody_changed_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_answered_with_the_install_line() -> None:
-    with pytest.raises(Missing, match=r"pip install 'fl-job-service\[local\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'fl-job-service\[local\]'"):
         require("no_such_module_anywhere", "Kafka")
 
 
@@ -280,7 +280,7 @@ def test_an_unpacked_kafka_is_used_when_named(
 ) -> None:
     monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
     part = KafkaPart(tmp_path / "kafka", {"client": 1, "controller": 2})
-    with pytest.raises(Missing, match="KAFKA_HOME"):
+    with pytest.raises(MissingDependency, match="KAFKA_HOME"):
         part.prepare(lambda step: None)
     (tmp_path / "libs").mkdir()
     jar = tmp_path / "libs" / "kafka_2.13-4.3.1.jar"

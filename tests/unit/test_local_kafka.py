@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local import jars
 from service.local.jars import Jar
 from service.local.kafka import cluster_id
@@ -91,7 +91,7 @@ def test_another_file_under_the_same_name_is_refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _serve(monkeypatch, b"something else")
-    with pytest.raises(Missing, match="SHA-256"):
+    with pytest.raises(MissingDependency, match="SHA-256"):
         jars.class_path(lambda step: None)
     assert list(cache.iterdir()) == []
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from service.cli.demo import environment
 from service.cli.ending import ends_on_terminate
 from service.cli.local import one_line_errors
-from service.errors import Missing
+from service.errors import MissingDependency
 from service.local.part import require
 
 _BACKENDS: Final = ("embedded",)
@@ -73,6 +73,6 @@ def demo(
             outcome = journey.travel(dir, rounds, console, quiet=as_json, keep=keep, began=began)
             showing.show(outcome, as_json=as_json)
         except OSError as exc:
-            raise Missing(f"{exc.strerror}: {exc.filename or dir}; choose a --dir") from exc
+            raise MissingDependency(f"{exc.strerror}: {exc.filename or dir}; choose a --dir") from exc
     if not outcome.completed:
         raise typer.Exit(1)

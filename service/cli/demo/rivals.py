@@ -18,17 +18,17 @@ import numpy as np
 
 from service.cli.demo.hospitals import FILE
 from service.contracts.shipped import shipped
-from service.errors import Missing, Permanent
+from service.errors import MissingDependency, Permanent
 
 FEDERATED: Final = "federated"
 POOLED: Final = "pooled"
 
 
 def model_files() -> Path:
-    """The folder with the demo's `trainer.py` and `config.json`. Raises Missing."""
+    """The folder with the demo's `trainer.py` and `config.json`. Raises MissingDependency."""
     folder = shipped("assets") / "demo"
     if not (folder / "trainer.py").is_file():
-        raise Missing(f"the demo's trainer is not in {folder}: install the package again")
+        raise MissingDependency(f"the demo's trainer is not in {folder}: install the package again")
     return folder
 
 
@@ -72,7 +72,7 @@ def _trainer() -> ModuleType:
     file = model_files() / "trainer.py"
     spec = importlib.util.spec_from_file_location("demo_trainer", file)
     if spec is None or spec.loader is None:
-        raise Missing(f"{file} can't be imported")
+        raise MissingDependency(f"{file} can't be imported")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
