@@ -31,7 +31,7 @@ from service.domain.facts import JobTypes, Limits
 from service.domain.vocabulary import FLBackend, JobState
 from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
-from service.ingest.reading import Reading
+from service.ingest.progress import ReadProgress
 from service.ingest.status import IngestStatus
 from service.kafka.topics import Topics, ensure_topics, raise_errors
 from service.adapters import AdapterClients
@@ -112,8 +112,8 @@ class App:
 
     def alive(self) -> bool:
         """The event loop turns, and so do the consumer's and the relay's loops."""
-        beats = [part.status.beat for part in (self.consumer, self.relay) if part is not None]
-        return all(time.monotonic() - beat < _STALLED_SECONDS for beat in beats)
+        heartbeats = [part.status.heartbeat for part in (self.consumer, self.relay) if part is not None]
+        return all(time.monotonic() - heartbeat < _STALLED_SECONDS for heartbeat in heartbeats)
 
     async def ready(self) -> str | None:
         """None, or what is missing: the database, or the consumer's place in its group."""
@@ -180,7 +180,7 @@ def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClie
 
 async def check_parts(settings: Settings) -> int:
     """What must be right before anything starts: schema and topics. Returns the lifecycle topic's
-    partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is away."""
+    partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is unavailable."""
     missing = await migrate.missing(settings.database)
     if missing:
         raise Invalid(
@@ -238,7 +238,7 @@ def _build(app: App) -> None:
             app.store,
             app.nets,
             app.bundles,
-            Reading(Queries(app.pool), settings.kafka),
+            ReadProgress(Queries(app.pool), settings.kafka),
             _step_options(settings),
             holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             on_step=app.metrics.on_step,
@@ -294,7 +294,7 @@ async def run(
     *,
     started: Callable[[App], None] | None = None,
 ) -> None:
-    """Run the roles until SIGTERM or SIGINT. Raises the error of a part that gave up for good."""
+    """Run the roles until SIGTERM or SIGINT. Raises the error of a part that gave up permanently."""
     # Long-lived jobs and batches: a full collection every few hundred objects costs a tenth of ingest.
     gc.freeze()
     gc.set_threshold(400_000, 10, 50)

@@ -9,8 +9,8 @@ from typing import Final
 
 from service.cli.finding import Finding, failed, ok, warning
 from service.errors import Transient
-from service.ingest.assignment import Place
-from service.ingest.reading import lag
+from service.kafka import PartitionId
+from service.ingest.progress import lag
 from service.kafka.groups import log_ends, members
 from service.kafka.topics import Topics
 from service.settings import Settings
@@ -57,8 +57,8 @@ async def reading_on(
 
 
 async def _standing(
-    queries: Queries, group: str, ends: Mapping[Place, tuple[int, int]]
-) -> dict[Place, int]:
+    queries: Queries, group: str, ends: Mapping[PartitionId, tuple[int, int]]
+) -> dict[PartitionId, int]:
     """Of the partitions that are behind, those whose offset does not move for some seconds."""
     first = await queries.offsets(group)
     standing = lag(first, ends)
@@ -71,7 +71,7 @@ async def _standing(
     return standing
 
 
-def _by_topic(behind: Mapping[Place, int], topics: Mapping[str, int]) -> str:
+def _by_topic(behind: Mapping[PartitionId, int], topics: Mapping[str, int]) -> str:
     counts: Counter[str] = Counter()
     for (topic, _), count in behind.items():
         counts[topic] += count

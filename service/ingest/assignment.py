@@ -1,4 +1,4 @@
-"""Which partitions are ours and where to read on: the database's word, asked anew after every rebalance.
+"""Which partitions are ours and where to resume: read from the database after every rebalance.
 
 aiokafka only logs what a rebalance listener raises, and a lock shared with its poll deadlocks. So the
 listener counts, and the poll loop asks here before it uses a record. An offset is kept in the database
@@ -14,16 +14,14 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from service.errors import Permanent
-from service.ingest.line_stop import WINDOW, LineStop
+from service.ingest.dlq_limit import WINDOW, DlqLimit
+from service.kafka import PartitionId
 from service.kafka.clients import with_deadline
 
 log = structlog.get_logger(__name__)
 
-Place = tuple[str, int]
-
-
 class OffsetsLost(Permanent):
-    """The log no longer has (or does not have yet) the records from which reading should go on."""
+    """The log no longer has (or does not have yet) the records from which reading should continue."""
 
     code = "offsets_lost"
 
@@ -31,12 +29,12 @@ class OffsetsLost(Permanent):
 class Offsets(Protocol):
     """The consumer's questions to the store about offsets."""
 
-    async def offsets(self, group: str, places: Sequence[Place]) -> Mapping[Place, int]:
+    async def offsets(self, group: str, partitions: Sequence[PartitionId]) -> Mapping[PartitionId, int]:
         """Stored next offsets; read FOR UPDATE, so that a commit under way is waited for."""
         ...
 
-    async def start_offsets(self, group: str, starts: Mapping[Place, int]) -> Mapping[Place, int]:
-        """Store where reading starts, for places without a row; the offsets that hold now."""
+    async def start_offsets(self, group: str, starts: Mapping[PartitionId, int]) -> Mapping[PartitionId, int]:
+        """Store where reading starts, for partitions without a row; the offsets that hold now."""
         ...
 
 
@@ -62,58 +60,58 @@ class Rebalances:
 ConsumerRebalanceListener.register(Rebalances)
 
 
-async def take_over(
+async def resume_assigned(
     client: AIOKafkaConsumer,
     offsets: Offsets,
     dead_letters: DeadLetterCounts,
     group: str,
-    line_stop: LineStop,
-) -> dict[Place, int]:
+    dlq_limit: DlqLimit,
+) -> dict[PartitionId, int]:
     """Read the offsets of everything assigned, seek there, and return them.
 
-    A place that was never read starts at the log's start, stored at once. Raises OffsetsLost when an offset
-    lies outside the log, errors.Transient when broker or database are away.
+    A partition that was never read starts at the log's start, stored at once. Raises OffsetsLost when an offset
+    lies outside the log, errors.Transient when broker or database are unavailable.
     """
     assigned = sorted(client.assignment())
     if not assigned:
         return {}
-    places = [(tp.topic, tp.partition) for tp in assigned]
-    stored = dict(await offsets.offsets(group, places))
+    partitions = [(tp.topic, tp.partition) for tp in assigned]
+    stored = dict(await offsets.offsets(group, partitions))
     lows = await with_deadline(10, "reading log starts", client.beginning_offsets(assigned))
     ends = await with_deadline(10, "reading log ends", client.end_offsets(assigned))
-    fresh = {p: lows[TopicPartition(*p)] for p in places if p not in stored}
+    fresh = {p: lows[TopicPartition(*p)] for p in partitions if p not in stored}
     if fresh:
         stored.update(await offsets.start_offsets(group, fresh))
-    found: dict[Place, int] = {}
+    found: dict[PartitionId, int] = {}
     for tp in assigned:
-        place = (tp.topic, tp.partition)
-        check_bounds(place, stored[place], lows[tp], ends[tp])
-        found[place] = stored[place]
-        since = max(0, stored[place] - WINDOW)
+        partition_id = (tp.topic, tp.partition)
+        check_bounds(partition_id, stored[partition_id], lows[tp], ends[tp])
+        found[partition_id] = stored[partition_id]
+        since = max(0, stored[partition_id] - WINDOW)
         bad = await dead_letters.undecodable_since(tp.topic, tp.partition, since)
-        line_stop.begin(tp.topic, tp.partition, bad, stored[place] - since)
+        dlq_limit.begin(tp.topic, tp.partition, bad, stored[partition_id] - since)
         if tp in client.assignment():
-            client.seek(tp, stored[place])
+            client.seek(tp, stored[partition_id])
     return found
 
 
-def check_bounds(place: Place, stored: int, low: int, end: int) -> None:
+def check_bounds(partition_id: PartitionId, stored: int, low: int, end: int) -> None:
     """Raises OffsetsLost when `stored` is not between the log's start and end."""
-    topic, partition = place
+    topic, partition = partition_id
     if stored < low:
         raise OffsetsLost(
             f"{topic}, partition {partition}: records {stored} to {low - 1} expired before they were read. "
-            f"Lengthen the topic's retention; to go on without them: {_accept(place, low)}"
+            f"Lengthen the topic's retention; to continue without them: {_accept(partition_id, low)}"
         )
     if stored > end:
         raise OffsetsLost(
             f"{topic}, partition {partition}: read up to {stored}, but the log ends at {end}: the topic was "
-            f"made anew or lost records. To read it from its start: {_accept(place, low)}"
+            f"made anew or lost records. To read it from its start: {_accept(partition_id, low)}"
         )
 
 
-def _accept(place: Place, offset: int) -> str:
-    topic, partition = place
+def _accept(partition_id: PartitionId, offset: int) -> str:
+    topic, partition = partition_id
     return (
         f"UPDATE consumer_offset SET next_offset = {offset} "
         f"WHERE topic = '{topic}' AND partition = {partition}"

@@ -2,8 +2,8 @@
 
 A batch closes when it is full or when nothing else keeps the store busy: small when idle, large under load.
 A transaction that lasts makes the consumer pause its partitions and poll on, so that memory stays bounded
-and membership is kept. Whatever goes wrong ends in the same place: forget what was read, ask the database
-where to go on, seek. The group's offsets in Kafka are kept only for tools that show lag.
+and membership is kept. Whatever goes wrong ends in the same way: forget what was read, ask the database
+where to continue, seek. The group's offsets in Kafka are kept only for tools that show lag.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from service.errors import Permanent, Transient, faultpoint
 from service.ingest.assignment import (
     DeadLetterCounts,
     Offsets,
-    Place,
     Rebalances,
-    take_over,
+    resume_assigned,
 )
-from service.ingest.batch import Filling
+from service.ingest.batch_builder import BatchBuilder
 from service.ingest.decode import Decoder
-from service.ingest.idle import IdleLook
-from service.ingest.isolate import Applies, Isolator
-from service.ingest.line_stop import LineStop
+from service.ingest.stall_check import StallCheck
+from service.ingest.poison import Applies, PoisonRecordIsolator
+from service.ingest.dlq_limit import DlqLimit
 from service.ingest.status import IngestStatus
 from service.ingest.unreadable import read_singly
+from service.kafka import PartitionId
 from service.kafka.clients import being_cancelled, consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
@@ -46,11 +46,11 @@ _POLL_MS = 500
 _SLICE = 40
 #: With an idle store a batch of this size starts although more is waiting to be decoded: small first batches
 #: cost more in transactions than their head start is worth.
-_WORTHWHILE = 2_000
+_MIN_EARLY_BATCH = 2_000
 #: What a record is counted as beside its key and value.
 _RECORD_BYTES = 200
 _PATIENCE = 1.0
-_COURTESY_SECONDS = 1.0
+_OFFSET_COMMIT_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
 _CUT_OFF = Transient("the Kafka client cancelled a task of its own", code="kafka_error")
 
@@ -96,11 +96,11 @@ class Consumer:
         self._decoder = Decoder(connection.topic_prefix)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set; then the batch under way is finished. Comes back after every trouble that
-        passes. Raises LineStopped, OffsetsLost: an operator must decide."""
+        """Until `stop` is set; then the batch under way is finished. Reconnects after every error that
+        passes. Raises DlqLimitExceeded, OffsetsLost: an operator must decide."""
         wait = 0.2
         while not stop.is_set():
-            self.status.turn()
+            self.status.record_heartbeat()
             began = time.monotonic()
             try:
                 await self._session(stop)
@@ -136,7 +136,7 @@ class Consumer:
         rebalances = Rebalances()
         client.subscribe(list(self._topics.inbound), listener=rebalances)
         await start_consumer(client, 20.0)
-        self.status.turn()
+        self.status.record_heartbeat()
         session = _Session(self, client, rebalances)
         try:
             await session.loop(stop)
@@ -157,47 +157,47 @@ class _Session:
         self._options = owner._options
         self._decoder = owner._decoder
         self._status = owner.status
-        self._isolator = Isolator(owner._store, self._group, owner.status)
-        self._line_stop = LineStop(owner._options.max_undecodable_ratio)
+        self._isolator = PoisonRecordIsolator(owner._store, self._group, owner.status)
+        self._dlq_limit = DlqLimit(owner._options.max_undecodable_ratio)
         self._generation = -1
-        self._next: dict[Place, int] = {}  # after everything handed over
-        self._stored: dict[Place, int] = {}  # after everything known to be stored
-        self._ends: dict[Place, int] = {}  # after the transaction under way
+        self._next: dict[PartitionId, int] = {}  # after everything handed over
+        self._stored: dict[PartitionId, int] = {}  # after everything known to be stored
+        self._ends: dict[PartitionId, int] = {}  # after the transaction under way
         self._waiting: deque[Any] = deque()
-        self._filling = self._empty()
+        self._builder = self._empty()
         self._poll: asyncio.Task[Mapping[TopicPartition, list[Any]]] | None = None
         self._under_way: asyncio.Task[list[Decision]] | None = None
-        self._courtesy: asyncio.Task[None] | None = None
-        self._told = 0.0
+        self._offset_commit: asyncio.Task[None] | None = None
+        self._committed_at = 0.0
         self._last_record = time.monotonic()
-        self._idle_look = IdleLook()
+        self._stall_check = StallCheck()
 
-    def _empty(self) -> Filling:
-        return Filling(self._options.max_batch_records, self._options.max_batch_bytes)
+    def _empty(self) -> BatchBuilder:
+        return BatchBuilder(self._options.max_batch_records, self._options.max_batch_bytes)
 
     # --- the loop ------------------------------------------------------------------------------
 
     async def loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            self._status.turn()
+            self._status.record_heartbeat()
             if self._generation != self._rebalances.generation:
                 await self._begin_again()
             try:
-                await self._turn()
+                await self._run_once()
             except Fenced as exc:
                 self._status.fenced += 1
                 log.info("offset_fenced", error=exc.message)
                 await self._begin_again()
 
-    async def _turn(self) -> None:
+    async def _run_once(self) -> None:
         await self._decode_some()
-        if self._filling.items and self._under_way is None:
+        if self._builder.items and self._under_way is None:
             self._start()
-        if self._filling.room <= 0 or self._waiting:
+        if self._builder.room <= 0 or self._waiting:
             await self._wait_for_store()
             return
         if self._poll is None:
-            room = max(1, self._filling.room)
+            room = max(1, self._builder.room)
             self._poll = asyncio.create_task(
                 self._client.getmany(timeout_ms=_POLL_MS, max_records=room), name="ingest poll"
             )
@@ -206,9 +206,9 @@ class _Session:
         if self._under_way is not None and self._under_way.done():
             self._finish()
         if self._poll.done():
-            await self._take(self._poll)
+            await self._accept_poll(self._poll)
 
-    async def _take(self, poll: asyncio.Task[Mapping[TopicPartition, list[Any]]]) -> None:
+    async def _accept_poll(self, poll: asyncio.Task[Mapping[TopicPartition, list[Any]]]) -> None:
         self._poll = None
         try:
             found = poll.result()
@@ -227,18 +227,18 @@ class _Session:
         if self._generation != self._rebalances.generation:
             return
         for tp, records in found.items():
-            place = (tp.topic, tp.partition)
-            if place not in self._next:
+            partition_id = (tp.topic, tp.partition)
+            if partition_id not in self._next:
                 self._generation = -1
                 return
-            self._waiting.extend(r for r in records if r.offset >= self._next[place])
+            self._waiting.extend(r for r in records if r.offset >= self._next[partition_id])
         if found:
             self._last_record = time.monotonic()
         elif time.monotonic() - self._last_record > _IDLE_SECONDS:
             await self._idle()
 
     async def _step_over(self) -> None:
-        """Read on singly up to the record that can't be read, bury it, and go on behind it."""
+        """Read singly up to the record that can't be read, dead-letter it, and continue behind it."""
         await self._begin_again()
         for topic, partition in sorted(self._next):
             tp = TopicPartition(topic, partition)
@@ -253,42 +253,42 @@ class _Session:
 
     async def _decode_some(self) -> None:
         """Decode what was read, in slices, so that the transaction under way is served in between."""
-        while self._waiting and self._filling.room > 0:
-            taken: dict[Place, list[bool]] = {}
+        while self._waiting and self._builder.room > 0:
+            taken: dict[PartitionId, list[bool]] = {}
             for _ in range(min(_SLICE, len(self._waiting))):
                 record = self._waiting[0]
                 read = not isinstance(record, Item)
                 size = _RECORD_BYTES
                 if read:
                     size += len(record.value or b"") + len(record.key or b"")
-                if not self._filling.fits(size):
-                    self._filling.bytes = max(self._filling.bytes, self._filling.max_bytes)
+                if not self._builder.fits(size):
+                    self._builder.bytes = max(self._builder.bytes, self._builder.max_bytes)
                     break
                 self._waiting.popleft()
                 item = self._decoder.item(record) if read else record
-                self._filling.add(item, size, self._next)
-                place = (item.origin.topic, item.origin.partition)
+                self._builder.add(item, size, self._next)
+                partition_id = (item.source_record.topic, item.source_record.partition)
                 dead = item.dead
                 undecodable = False
                 if dead is not None:
                     self._status.dead_letters += 1
                     # A report that breaks its contract could be read: the fault is its sender's alone.
                     undecodable = dead.kind != INVALID_REPORT
-                taken.setdefault(place, []).append(undecodable)
+                taken.setdefault(partition_id, []).append(undecodable)
             for (topic, partition), bad in taken.items():
-                self._line_stop.see(topic, partition, bad)
+                self._dlq_limit.see(topic, partition, bad)
             await asyncio.sleep(0)
-            if self._under_way is None and len(self._filling.items) >= _WORTHWHILE:
+            if self._under_way is None and len(self._builder.items) >= _MIN_EARLY_BATCH:
                 return
 
     # --- transactions --------------------------------------------------------------------------
 
     def _start(self) -> None:
-        batch, self._filling = self._filling, self._empty()
+        batch, self._builder = self._builder, self._empty()
         faultpoint("ingest_before_apply")
         self._launch(batch.ordered(), batch.old, batch.new)
 
-    def _launch(self, items: list[Item], old: dict[Place, int], new: dict[Place, int]) -> None:
+    def _launch(self, items: list[Item], old: dict[PartitionId, int], new: dict[PartitionId, int]) -> None:
         self._next.update(new)
         self._ends = new
         self._under_way = asyncio.create_task(
@@ -306,7 +306,7 @@ class _Session:
         self._status.batches += 1
         self._status.records += len(decisions)
         self._status.moved = time.monotonic()
-        self._tell_kafka()
+        self._commit_for_lag_tools()
 
     async def _wait_for_store(self) -> None:
         """The next batch is full: wait for the last one; when that lasts, pause and poll on."""
@@ -315,7 +315,7 @@ class _Session:
             return
         await asyncio.wait({task}, timeout=_PATIENCE)
         while not task.done():
-            self._status.turn()
+            self._status.record_heartbeat()
             self._status.paused = True
             with contextlib.suppress(KafkaError):
                 self._client.pause(*self._client.assignment())
@@ -327,13 +327,13 @@ class _Session:
         self._finish()
 
     async def _begin_again(self) -> None:
-        """Forget what was read and not stored, and ask the database where to go on."""
+        """Forget what was read and not stored, and ask the database where to continue."""
         await self._settle()
         self._waiting.clear()
-        self._filling = self._empty()
+        self._builder = self._empty()
         generation = self._rebalances.generation
-        self._next = await take_over(
-            self._client, self._store, self._dead_letters, self._group, self._line_stop
+        self._next = await resume_assigned(
+            self._client, self._store, self._dead_letters, self._group, self._dlq_limit
         )
         self._stored = dict(self._next)
         self._generation = generation
@@ -356,37 +356,37 @@ class _Session:
 
     async def _idle(self) -> None:
         """Move the offsets over what is no record: markers and aborted transactions. Else a quiet
-        partition whose records expire would look as if some had been lost."""
+        partition whose records expire would seem to have lost some."""
         self._last_record = time.monotonic()
-        at = await self._idle_look.look(self._client, self._next)
-        new = {place: position for place, position in at.items() if position > self._next[place]}
+        at = await self._stall_check.run(self._client, self._next)
+        new = {partition_id: position for partition_id, position in at.items() if position > self._next[partition_id]}
         if new and self._under_way is None and self._generation == self._rebalances.generation:
-            self._launch([], {place: self._next[place] for place in new}, new)
+            self._launch([], {partition_id: self._next[partition_id] for partition_id in new}, new)
 
-    # --- courtesy ------------------------------------------------------------------------------
+    # --- offsets for tools that show lag ---------------------------------------------------------
 
-    def _tell_kafka(self) -> None:
-        if time.monotonic() - self._told < _COURTESY_SECONDS:
+    def _commit_for_lag_tools(self) -> None:
+        if time.monotonic() - self._committed_at < _OFFSET_COMMIT_SECONDS:
             return
-        if self._courtesy is None or self._courtesy.done():
-            self._told = time.monotonic()
-            self._courtesy = asyncio.create_task(self._commit(), name="ingest courtesy commit")
+        if self._offset_commit is None or self._offset_commit.done():
+            self._committed_at = time.monotonic()
+            self._offset_commit = asyncio.create_task(self._commit(), name="ingest offset commit")
 
     async def _commit(self) -> None:
         assigned = self._client.assignment()
         offsets = {
-            TopicPartition(*place): at
-            for place, at in self._stored.items()
-            if TopicPartition(*place) in assigned
+            TopicPartition(*partition_id): at
+            for partition_id, at in self._stored.items()
+            if TopicPartition(*partition_id) in assigned
         }
         with contextlib.suppress(TimeoutError, KafkaError, OSError):
             async with asyncio.timeout(2):
                 await self._client.commit(offsets)
 
     async def close(self) -> None:
-        """Finish the batch under way and tell Kafka where it ended. Never raises what passes."""
+        """Finish the batch under way and commit where it ended to Kafka. Never raises what passes."""
         await self._settle()
-        if self._courtesy is not None:
-            await asyncio.wait({self._courtesy})
+        if self._offset_commit is not None:
+            await asyncio.wait({self._offset_commit})
         if self._generation == self._rebalances.generation:
             await self._commit()

@@ -29,7 +29,7 @@ class Decoder:
 
     def item(self, record: ConsumerRecord[bytes | None, bytes | None]) -> Item:
         """The item for a record of one of the topics."""
-        origin = RecordRef(
+        source_record = RecordRef(
             record.topic,
             record.partition,
             record.offset,
@@ -43,17 +43,17 @@ class Decoder:
                 record.key, record.value, record.headers, self._expected[record.topic]
             )
         except Undecodable as exc:
-            return _dead(origin, UNDECODABLE, exc.message)
+            return _dead(source_record, UNDECODABLE, exc.message)
         except BadData as exc:
             # A request is dead only where its target can't be read: then nothing of it is usable.
             reported = self._expected[record.topic] is inbound.REPORT_TYPES
-            return _dead(origin, INVALID_REPORT if reported else UNDECODABLE, exc.message)
+            return _dead(source_record, INVALID_REPORT if reported else UNDECODABLE, exc.message)
         except Exception as exc:
             log.exception("decoding_failed", topic=record.topic, offset=record.offset)
-            return _dead(origin, type(exc).__name__, "decoding failed inside the service")
+            return _dead(source_record, type(exc).__name__, "decoding failed inside the service")
         if isinstance(command, RequestTraining | RejectRequest):
-            return Item(command, origin, None, None, None)
-        return Item(command, origin, envelope.event_key(), envelope.content_hash()[:16], None)
+            return Item(command, source_record, None, None, None)
+        return Item(command, source_record, envelope.event_key(), envelope.content_hash()[:16], None)
 
     @staticmethod
     def unreadable(topic: str, partition: int, offset: int) -> Item:
@@ -62,5 +62,5 @@ class Decoder:
         return _dead(RecordRef(topic, partition, offset, 0, None, None, ()), UNDECODABLE, message)
 
 
-def _dead(origin: RecordRef, kind: str, message: str) -> Item:
-    return Item(None, origin, None, None, dead_letter(kind, message))
+def _dead(source_record: RecordRef, kind: str, message: str) -> Item:
+    return Item(None, source_record, None, None, dead_letter(kind, message))

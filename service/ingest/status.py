@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class IngestStatus:
-    """`beat`: monotonic time of the poll loop's last turn; `moved`: of the last batch stored.
+    """`heartbeat`: monotonic time of the poll loop's last turn; `moved`: of the last batch stored.
 
-    `joined`: partitions are assigned and their offsets known. `stopped`: why it gave up, for good.
+    `joined`: partitions are assigned and their offsets known. `stopped`: why it gave up, permanently.
     """
 
-    beat: float = field(default_factory=time.monotonic)
+    heartbeat: float = field(default_factory=time.monotonic)
     moved: float = field(default_factory=time.monotonic)
     joined: bool = False
     paused: bool = False
@@ -27,5 +27,5 @@ class IngestStatus:
     errors: int = 0
     rebalances: int = 0
 
-    def turn(self) -> None:
-        self.beat = time.monotonic()
+    def record_heartbeat(self) -> None:
+        self.heartbeat = time.monotonic()

@@ -18,7 +18,7 @@ _POLL_MS = 300
 
 
 async def read_singly(
-    client: AIOKafkaConsumer, place: TopicPartition, limit: int
+    client: AIOKafkaConsumer, partition: TopicPartition, limit: int
 ) -> tuple[list[Any], int | None]:
     """The next records of a partition, at most `limit`, and the offset of an unreadable one after them.
 
@@ -27,12 +27,12 @@ async def read_singly(
     records: list[Any] = []
     while len(records) < limit:
         try:
-            found = await client.getmany(place, timeout_ms=_POLL_MS, max_records=1)
+            found = await client.getmany(partition, timeout_ms=_POLL_MS, max_records=1)
         except UnicodeDecodeError:
-            return records, await with_deadline(5, "reading a position", client.position(place))
+            return records, await with_deadline(5, "reading a position", client.position(partition))
         except (KafkaError, OSError) as exc:
             raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
         if not found:
             break
-        records += found.get(place, [])
+        records += found.get(partition, [])
     return records, None

@@ -82,7 +82,7 @@ class Relay:
         until an operator has decided.
         """
         while not stop.is_set():
-            self.status.turn()
+            self.status.record_heartbeat()
             pause = self._options.lease_seconds / 3
             try:
                 async with self._lease.held() as held:
@@ -118,7 +118,7 @@ class Relay:
             async with self._outbox.session(relaxed=True) as session:
                 await producer.start()
                 held.progress()
-                self.status.turn()
+                self.status.record_heartbeat()
                 faultpoint("relay_after_init")
                 stream = await self._stream(producer)
                 partitions = self._options.owned(stream.partitions)
@@ -133,7 +133,7 @@ class Relay:
                     progress=held.progress,
                 )
                 self._accept = False
-                self.status.turn()
+                self.status.record_heartbeat()
                 self.status.foreign_records += found.foreign
                 self.status.takeovers += 1
                 self.status.leading = True
@@ -193,7 +193,7 @@ class Relay:
         ready: Prepared | None = None
         while not (stop.is_set() or held.lost.is_set()):
             held.progress()
-            self.status.turn()
+            self.status.record_heartbeat()
             self._wake.clear()
             if ready is None:
                 ready = await turn.next()

@@ -21,11 +21,11 @@ class Hanging:
 
 @dataclass(slots=True)
 class RelayStatus:
-    """`beat`: the monotonic time of the loop's last turn, leading or not; while broker or database are away
+    """`heartbeat`: the monotonic time of the loop's last turn, leading or not; while broker or database are away
     turns are up to a minute apart. `stopped`: why it waits for an operator."""
 
     leading: bool = False
-    beat: float = field(default_factory=time.monotonic)
+    heartbeat: float = field(default_factory=time.monotonic)
     published: int = 0
     transactions: int = 0
     takeovers: int = 0
@@ -39,5 +39,5 @@ class RelayStatus:
     dead_letters_sent: int = 0
     second_lane_errors: int = 0
 
-    def turn(self) -> None:
-        self.beat = time.monotonic()
+    def record_heartbeat(self) -> None:
+        self.heartbeat = time.monotonic()

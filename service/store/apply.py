@@ -140,7 +140,7 @@ class Applier:
             work, expired = _unparked(rows)
             if refused is not None:
                 letter = refused_letter(refused)
-                work.items = [Item(None, item.origin, dead=letter) for item in work.items]
+                work.items = [Item(None, item.source_record, dead=letter) for item in work.items]
             committed, keys = await self._write(connection, work, {}, expired)
             gone = await connection.fetch(Q["parked_drop"], work.fed)
             if len(gone) != len(work.fed):
@@ -217,13 +217,13 @@ class Applier:
         for index, item in enumerate(work.items):
             if item.dead is not None or item.command is None:
                 if item.dead is not None:
-                    work.dead.append((item.origin, item.dead))
+                    work.dead.append((item.source_record, item.dead))
                 work.decisions.append(Decision(outcome=Outcome.IGNORED))
             elif index in repeated:
                 work.decisions.append(Decision(outcome=repeated[index]))
                 if repeated[index] is Outcome.CONFLICT:
                     text = "this event id was used before with other content; choose a new one"
-                    work.dead.append((item.origin, DeadLetter("IdempotencyConflict", text)))
+                    work.dead.append((item.source_record, DeadLetter("IdempotencyConflict", text)))
             else:
                 decision = await self._one(connection, fold, item, index)
                 work.decisions.append(decision)
@@ -290,7 +290,7 @@ class Applier:
                     dead = refused_letter(exc)
             if dead is not None:
                 work.group = work.group or record["consumer_group"]
-                work.dead.append((item.origin, dead))
+                work.dead.append((item.source_record, dead))
                 _forget(work, record)
             fed.append(record["id"])
         if fed:
@@ -349,7 +349,7 @@ def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> No
                 fold.log.refuse(command.job_id, None, command.origin, why, fold.facts.now)
             else:
                 text = "its job, or its job's run, did not become known in time"
-                work.dead.append((work.items[index].origin, DeadLetter("UnknownJob", text)))
+                work.dead.append((work.items[index].source_record, DeadLetter("UnknownJob", text)))
                 _forget(work, record)
 
 

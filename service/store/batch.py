@@ -48,7 +48,7 @@ class Item:
     (16 bytes of type and data) are given for reports and stops, whose event id rules."""
 
     command: Command | StopModel | RefuseStop | None
-    origin: RecordRef
+    source_record: RecordRef
     event_key: bytes | None = None
     content: bytes | None = None
     dead: DeadLetter | None = None

@@ -125,7 +125,7 @@ async def park(
     connection: Connection, group: str, item: Item, job_id: UUID, is_stop: bool, seconds: float
 ) -> None:
     """Keep a record whose job is not known yet."""
-    ref = item.origin
+    ref = item.source_record
     await connection.execute(
         Q["parked_put"],
         job_id,

@@ -65,7 +65,7 @@ class Ledger:
         await asyncio.sleep(self.seconds)
         if self.away:
             self.away -= 1
-            raise Transient("the database is away", code="database_away")
+            raise Transient("the database is unavailable", code="database_away")
         async with self.pool.acquire() as db, db.transaction():
             for topic, partition, old, new in sorted(fence.entries):
                 moved = await db.execute(
@@ -76,15 +76,15 @@ class Ledger:
                 if moved != "UPDATE 1":
                     raise Fenced("the offsets were moved")
             for item in items:
-                if item.dead is None and item.origin.key in self.poison:
+                if item.dead is None and item.source_record.key in self.poison:
                     raise BatchRefused("can't be stored", sqlstate="22021") from ValueError()
             await db.copy_records_to_table(
                 "ledger",
                 records=[
                     (
-                        item.origin.topic,
-                        item.origin.partition,
-                        item.origin.offset,
+                        item.source_record.topic,
+                        item.source_record.partition,
+                        item.source_record.offset,
                         item.dead.kind if item.dead else None,
                     )
                     for item in items

@@ -14,7 +14,7 @@ from service.cli import local
 from service.cli import registry as registry_command
 from service.cli.checks import examine
 from service.cli.finding import Finding
-from service.ingest.reading import lag
+from service.ingest.progress import lag
 from service.kafka.clients import Producer, consumer, discard_consumer, start_consumer
 from service.kafka.topics import Topics, ensure_topics
 from service.local.stack import Stack

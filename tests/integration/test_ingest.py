@@ -12,8 +12,8 @@ from aiokafka.admin import RecordsToDelete
 
 from service.ingest.assignment import OffsetsLost
 from service.ingest.consumer import Consumer
-from service.ingest.line_stop import LineStopped
-from service.ingest.reading import Reading
+from service.ingest.dlq_limit import DlqLimitExceeded
+from service.ingest.progress import ReadProgress
 from service.kafka.clients import Producer, admin
 from service.settings import IngestSettings
 from service.store.queries import Queries
@@ -66,7 +66,7 @@ async def test_a_poisonous_record_is_buried_alone(w: World, ledger: Ledger) -> N
 async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> None:
     await produce(w, [(b"n", b"garbage")] * (1_200 * w.kafka.partitions))
     consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings())
-    with pytest.raises(LineStopped):
+    with pytest.raises(DlqLimitExceeded):
         await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
     assert consumer.status.stopped
     assert not consumer.status.joined
@@ -103,8 +103,8 @@ async def test_a_slow_store_pauses_the_consumer_and_keeps_its_membership(
     await produce(w, [(b"%d" % n, request()) for n in range(90)])
     async with consuming(w, ledger, max_batch_records=20) as consumer:
         await until(lambda: consumer.status.paused)
-        beat = consumer.status.beat
-        await until(lambda: consumer.status.beat > beat + 0.3)
+        beat = consumer.status.heartbeat
+        await until(lambda: consumer.status.heartbeat > beat + 0.3)
         ledger.seconds = 0.0
         await ledger.wait_for(90)
         assert consumer.status.rebalances == 1
@@ -215,7 +215,7 @@ async def test_offsets_pass_over_what_is_no_record(w: World, ledger: Ledger) -> 
 
 
 async def test_what_was_reported_counts_as_read_when_it_is_stored(w: World, ledger: Ledger) -> None:
-    reading = Reading(Queries(w.pool), w.kafka)
+    reading = ReadProgress(Queries(w.pool), w.kafka)
     assert await reading.report_ends() is None
     async with consuming(w, ledger):
         await produce(w, [(b"m", b"a first report")], reported=True)

@@ -11,7 +11,7 @@ from service.contracts import stop
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.vocabulary import Waiting
-from service.ingest.isolate import Isolator
+from service.ingest.poison import PoisonRecordIsolator
 from service.ingest.status import IngestStatus
 from service.store.batch import BatchRefused, DeadLetter, Fence, Fenced, Item
 from tests.integration.store_world import GROUP, PARTITIONS, TOPIC, asked, item, opened
@@ -140,7 +140,7 @@ async def test_what_cannot_be_stored_costs_its_record_alone(migrated_env: dict[s
         with pytest.raises(BatchRefused):
             await w.store.apply_batch(items, Fence([(TOPIC, 0, 0, 9)], GROUP))
         assert await w.count("job") == 0
-        isolator = Isolator(w.store, GROUP, IngestStatus())
+        isolator = PoisonRecordIsolator(w.store, GROUP, IngestStatus())
         await isolator.apply(items, {(TOPIC, 0): 0}, {(TOPIC, 0): 9})
         assert await w.count("job") == 8
         dead = await w.pool.fetch('SELECT "offset", message FROM dead_letter')
@@ -151,7 +151,7 @@ async def test_what_cannot_be_stored_costs_its_record_alone(migrated_env: dict[s
 
 async def test_a_dead_letter_moves_the_offset(migrated_env: dict[str, str]) -> None:
     async with opened(migrated_env) as w:
-        origin = item(asked(), 0).origin
+        origin = item(asked(), 0).source_record
         await w.take(Item(None, origin, dead=DeadLetter("Undecodable", "no event")))
         row = await w.pool.fetchrow("SELECT * FROM dead_letter")
         assert row is not None

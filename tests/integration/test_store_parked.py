@@ -85,7 +85,7 @@ async def test_what_nobody_asked_for_ends_in_time(migrated_env: dict[str, str]) 
         assert {d.outcome for d in parked} == {Outcome.PARKED}
         assert await w.store.feed_parked(10) == 2
         dead = await w.pool.fetch('SELECT kind, "offset", value FROM dead_letter')
-        assert [tuple(row) for row in dead] == [("UnknownJob", 0, report.origin.value)]
+        assert [tuple(row) for row in dead] == [("UnknownJob", 0, report.source_record.value)]
         events = await w.pool.fetch("SELECT type, job_id, body FROM event")
         assert [row["type"] for row in events] == ["fl.training.request_refused.v1"]
         assert "unknown_job" in events[0]["body"]

@@ -1,7 +1,7 @@
-"""Stops the line when (nearly) everything of a partition is undecodable.
+"""Stops reading when (nearly) everything of a partition is undecodable.
 
 A broken producer is a dead letter now and then. When more than a share of the last thousand records can't
-be decoded, the likelier fault is ours (a bad deployment) or a wrong topic, and going on would drain the
+be decoded, the likelier fault is ours (a bad deployment) or a wrong topic, and continuing would drain the
 topic into the dead letters. Then nothing of the batch is stored and the offset stays.
 """
 
@@ -16,13 +16,13 @@ from service.errors import Permanent
 WINDOW: Final = 1_000
 
 
-class LineStopped(Permanent):
-    """The consumer must not go on; an operator looks at the records or at the deployment."""
+class DlqLimitExceeded(Permanent):
+    """The consumer must not continue; an operator checks the records or the deployment."""
 
     code = "line_stopped"
 
 
-class LineStop:
+class DlqLimit:
     """Watches the partitions of one assignment. `ratio` 0 turns it off."""
 
     def __init__(self, ratio: float) -> None:
@@ -40,22 +40,22 @@ class LineStop:
         self._bad[topic, partition] = undecodable
 
     def see(self, topic: str, partition: int, undecodable: Iterable[bool]) -> None:
-        """Take the next records into account. Raises LineStopped."""
+        """Take the next records into account. Raises DlqLimitExceeded."""
         if self._ratio <= 0:
             return
-        place = (topic, partition)
-        window = self._windows.setdefault(place, deque(maxlen=WINDOW))
-        bad = self._bad.get(place, 0)
+        partition_id = (topic, partition)
+        window = self._windows.setdefault(partition_id, deque(maxlen=WINDOW))
+        bad = self._bad.get(partition_id, 0)
         for is_bad in undecodable:
             if len(window) == WINDOW and window[0]:
                 bad -= 1
             window.append(is_bad)
             bad += is_bad
             if bad > self._ratio * WINDOW and len(window) == WINDOW:
-                raise LineStopped(
+                raise DlqLimitExceeded(
                     f"{bad} of the last {WINDOW} records of {topic}, partition {partition}, can't be "
                     f"decoded: more than {self._ratio:.0%}. Nothing more is read, and the offset stays. "
                     f"Look at a record with `fl-jobs dead-letters list`, then repair the producers or the "
                     f"deployment; FL_INGEST__MAX_UNDECODABLE_RATIO=0 lets everything through"
                 )
-        self._bad[place] = bad
+        self._bad[partition_id] = bad

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.decision import Decision
-from service.ingest.isolate import Isolator, ReadAgain
+from service.ingest.poison import PoisonRecordIsolator, ReadAgain
 from service.ingest.status import IngestStatus
 from service.store.batch import BatchRefused, Fence, Fenced, Item, RecordRef
 
@@ -37,7 +37,7 @@ class FencedStore:
             if self.at[topic, partition] != old:
                 raise Fenced("moved")
         for item in items:
-            place = (item.origin.partition, item.origin.offset)
+            place = (item.source_record.partition, item.source_record.offset)
             if item.dead is None and place in self.poison:
                 raise BatchRefused("can't be stored", sqlstate=self.sqlstate) from ValueError("NUL")
         for topic, partition, _, new in fence.entries:
@@ -66,12 +66,12 @@ async def test_only_the_poisonous_are_buried(
     items, old, new = batch(counts)
     store, status = FencedStore(poison), IngestStatus()
     store.at = dict(old)
-    done = await Isolator(store, "g", status).apply(items, old, new)
+    done = await PoisonRecordIsolator(store, "g", status).apply(items, old, new)
     assert len(done) == len(items)
     assert store.at == new
-    places = [(i.origin.partition, i.origin.offset) for i in store.applied]
-    assert sorted(places) == sorted((i.origin.partition, i.origin.offset) for i in items)
-    buried = {(i.origin.partition, i.origin.offset) for i in store.applied if i.dead is not None}
+    places = [(i.source_record.partition, i.source_record.offset) for i in store.applied]
+    assert sorted(places) == sorted((i.source_record.partition, i.source_record.offset) for i in items)
+    buried = {(i.source_record.partition, i.source_record.offset) for i in store.applied if i.dead is not None}
     assert buried == poison & set(places)
     assert status.isolated == len(buried)
 
@@ -80,7 +80,7 @@ async def test_the_cause_is_named() -> None:
     items, old, new = batch({0: 5})
     store = FencedStore({(0, 2)})
     store.at = dict(old)
-    await Isolator(store, "g", IngestStatus()).apply(items, old, new)
+    await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     (dead,) = [i.dead for i in store.applied if i.dead is not None]
     assert (dead.kind, dead.message) == ("ValueError", "can't be stored")
 
@@ -89,7 +89,7 @@ async def test_a_race_is_tried_once_more() -> None:
     items, old, new = batch({0: 5})
     store = FencedStore(set())
     store.at, store.races = dict(old), 1
-    await Isolator(store, "g", IngestStatus()).apply(items, old, new)
+    await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     assert store.calls == 2
     assert store.at == new
 
@@ -99,7 +99,7 @@ async def test_a_race_is_never_poison() -> None:
     store = FencedStore({(0, 0)}, sqlstate="23505")
     store.at = dict(old)
     with pytest.raises(ReadAgain):
-        await Isolator(store, "g", IngestStatus()).apply(items, old, new)
+        await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     assert store.at == old
 
 
@@ -108,5 +108,5 @@ async def test_a_moved_offset_ends_it() -> None:
     store = FencedStore({(0, 1)})
     store.at = {("t", 0): 9}
     with pytest.raises(Fenced):
-        await Isolator(store, "g", IngestStatus()).apply(items, old, new)
+        await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     assert not store.applied

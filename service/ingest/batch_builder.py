@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from service.kafka import PartitionId
 from service.store.batch import Item
 
-Place = tuple[str, int]
-
-
 @dataclass(slots=True)
-class Filling:
-    """Items ordered as they came, per partition by offset. `old`, `new`: next offsets by place."""
+class BatchBuilder:
+    """Items ordered as they came, per partition by offset. `old`, `new`: next offsets by partition."""
 
     max_records: int
     max_bytes: int
     items: list[Item] = field(default_factory=list)
     bytes: int = 0
-    old: dict[Place, int] = field(default_factory=dict)
-    new: dict[Place, int] = field(default_factory=dict)
+    old: dict[PartitionId, int] = field(default_factory=dict)
+    new: dict[PartitionId, int] = field(default_factory=dict)
 
     @property
     def room(self) -> int:
@@ -30,16 +28,16 @@ class Filling:
         """Does a record of `size` bytes still go in? The first always does."""
         return not self.items or (self.room > 0 and self.bytes + size <= self.max_bytes)
 
-    def add(self, item: Item, size: int, at: Mapping[Place, int]) -> None:
-        """`at`: the next offset of every place before this batch."""
-        place = (item.origin.topic, item.origin.partition)
-        self.old.setdefault(place, at[place])
-        self.new[place] = item.origin.offset + 1
+    def add(self, item: Item, size: int, at: Mapping[PartitionId, int]) -> None:
+        """`at`: the next offset of every partition before this batch."""
+        partition_id = (item.source_record.topic, item.source_record.partition)
+        self.old.setdefault(partition_id, at[partition_id])
+        self.new[partition_id] = item.source_record.offset + 1
         self.items.append(item)
         self.bytes += size
 
     def ordered(self) -> list[Item]:
         """The items by partition, then offset."""
         return sorted(
-            self.items, key=lambda i: (i.origin.topic, i.origin.partition, i.origin.offset)
+            self.items, key=lambda i: (i.source_record.topic, i.source_record.partition, i.source_record.offset)
         )

@@ -16,12 +16,10 @@ import structlog
 from service.domain.decision import Decision
 from service.errors import Transient
 from service.ingest.status import IngestStatus
+from service.kafka import PartitionId
 from service.store.batch import RACES, BatchRefused, DeadLetter, Fence, Item, refused_letter
 
 log = structlog.get_logger(__name__)
-
-Place = tuple[str, int]
-
 
 class Applies(Protocol):
     async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]: ...
@@ -33,7 +31,7 @@ class ReadAgain(Transient):
     code = "read_again"
 
 
-class Isolator:
+class PoisonRecordIsolator:
     """Applies batches of one consumer group."""
 
     def __init__(self, store: Applies, group: str, status: IngestStatus) -> None:
@@ -42,7 +40,7 @@ class Isolator:
         self._status = status
 
     async def apply(
-        self, items: Sequence[Item], old: Mapping[Place, int], new: Mapping[Place, int]
+        self, items: Sequence[Item], old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]
     ) -> list[Decision]:
         """Store the batch and move the offsets `old` to `new` (next offset by topic and partition).
 
@@ -63,18 +61,18 @@ class Isolator:
     async def _divide(
         self,
         items: Sequence[Item],
-        at: dict[Place, int],
-        new: Mapping[Place, int],
+        at: dict[PartitionId, int],
+        new: Mapping[PartitionId, int],
         cause: BatchRefused,
     ) -> list[Decision]:
         """Apply a refused batch in halves; `at` follows the offsets that are stored already."""
         if len(items) <= 1:
-            return await self._bury(items, at, new, cause)
+            return await self._dead_letter(items, at, new, cause)
         middle = len(items) // 2
         done: list[Decision] = []
         for half, rest in ((items[:middle], items[middle:]), (items[middle:], ())):
             ends = self._ends(half, rest, new)
-            starts = {place: at[place] for place in ends}
+            starts = {partition_id: at[partition_id] for partition_id in ends}
             try:
                 done += await self._store.apply_batch(half, self._fence(starts, ends))
                 at.update(ends)
@@ -84,11 +82,11 @@ class Isolator:
                 done += await self._divide(half, at, ends, exc)
         return done
 
-    async def _bury(
+    async def _dead_letter(
         self,
         items: Sequence[Item],
-        at: dict[Place, int],
-        new: Mapping[Place, int],
+        at: dict[PartitionId, int],
+        new: Mapping[PartitionId, int],
         cause: BatchRefused,
     ) -> list[Decision]:
         self._status.isolated += 1
@@ -102,16 +100,16 @@ class Isolator:
         return done
 
     def _ends(
-        self, half: Sequence[Item], rest: Sequence[Item], new: Mapping[Place, int]
-    ) -> dict[Place, int]:
-        """Where the offsets stand after `half`; a partition that `rest` goes on with ends earlier."""
-        ends: dict[Place, int] = {}
+        self, half: Sequence[Item], rest: Sequence[Item], new: Mapping[PartitionId, int]
+    ) -> dict[PartitionId, int]:
+        """Where the offsets stand after `half`; a partition that `rest` continues ends earlier."""
+        ends: dict[PartitionId, int] = {}
         for item in half:
-            ends[item.origin.topic, item.origin.partition] = item.origin.offset + 1
-        continued = {(item.origin.topic, item.origin.partition) for item in rest}
-        return {place: end if place in continued else new[place] for place, end in ends.items()}
+            ends[item.source_record.topic, item.source_record.partition] = item.source_record.offset + 1
+        continued = {(item.source_record.topic, item.source_record.partition) for item in rest}
+        return {partition_id: end if partition_id in continued else new[partition_id] for partition_id, end in ends.items()}
 
-    def _fence(self, old: Mapping[Place, int], new: Mapping[Place, int]) -> Fence:
+    def _fence(self, old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]) -> Fence:
         entries = [
             (topic, partition, old[topic, partition], new[topic, partition])
             for topic, partition in sorted(new)
@@ -123,9 +121,9 @@ def _cause(item: Item, cause: BatchRefused) -> DeadLetter:
     letter = refused_letter(cause)
     log.warning(
         "record_isolated",
-        topic=item.origin.topic,
-        partition=item.origin.partition,
-        offset=item.origin.offset,
+        topic=item.source_record.topic,
+        partition=item.source_record.partition,
+        offset=item.source_record.offset,
         kind=letter.kind,
     )
     return letter
