@@ -74,7 +74,7 @@ async def fill(
 ) -> None:
     """Put `count` requests on the topic, placed by their keys, and wait until the broker has them all.
 
-    Raises errors.Transient when the broker is away.
+    Raises errors.Transient when the broker is unavailable.
     """
     producer = Producer(connection, max_batch_bytes=_BATCH_BYTES, deadline=60.0)
     await producer.start()

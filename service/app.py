@@ -37,7 +37,7 @@ from service.kafka.topics import Topics, ensure_topics, raise_errors
 from service.adapters import AdapterClients
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
-from service.relay.second_lane import SecondLane
+from service.relay.side_publisher import SidePublisher
 from service.relay.status import RelayStatus
 from service.settings import Settings
 from service.steps.supervisor import StepSupervisor
@@ -104,7 +104,7 @@ class App:
     supervisor: StepSupervisor | None = None
     consumer: Consumer | None = None
     relay: Relay | None = None
-    second_lane: SecondLane | None = None
+    side_publisher: SidePublisher | None = None
     failed: BaseException | None = None
 
     def has(self, *roles: Role) -> bool:
@@ -229,7 +229,7 @@ def _build(app: App) -> None:
         options, status = RelayOptions(accept_log=settings.relay_accept_log), RelayStatus()
         states = StateRecords(app.pool)
         app.relay = Relay(outbox, settings.kafka, states, events, options, status)
-        app.second_lane = SecondLane(outbox, settings.kafka, options, status)
+        app.side_publisher = SidePublisher(outbox, settings.kafka, options, status)
         app.metrics.follow("relay", lambda: status, RELAY)
     if app.has(Role.SCHEDULE, Role.RECONCILE):
         app.bundles = make_bundles(settings)
@@ -312,9 +312,9 @@ async def run(
 async def run_parts(app: App) -> None:
     """Every part as a task; the first that fails stops the others."""
     parts: dict[str, Coroutine[Any, Any, object]] = {"stop": app.stop.wait()}
-    if app.relay is not None and app.second_lane is not None:
+    if app.relay is not None and app.side_publisher is not None:
         parts["relay"] = app.relay.run(app.stop)
-        parts["second lane"] = app.second_lane.run(app.stop)
+        parts["side publisher"] = app.side_publisher.run(app.stop)
     if app.supervisor is not None:
         parts["steps"] = app.supervisor.run(app.stop)
     if app.consumer is not None:

@@ -1,7 +1,7 @@
 """Watches for a transaction that nobody will ever end: it holds back every read-committed reader.
 
 A broker can lose a transaction's markers while a partition has no leader; its records then keep the last
-stable offset below the high watermark for good. Seen here when it lasts longer than any transaction may.
+stable offset below the high watermark permanently. Seen here when it lasts longer than any transaction may.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HangingWatch:
         self._behind: dict[int, Hanging] = {}
 
     async def run(self) -> None:
-        """Until cancelled. A broker that is away is not its business."""
+        """Until cancelled. A broker that is unavailable is not its business."""
         while True:
             await asyncio.sleep(self._every)
             try:

@@ -30,7 +30,7 @@ def holder_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
-class Held:
+class HeldLease:
     """A lease that was taken. `lost` is set when it is gone, or when the holder stalled for too long."""
 
     def __init__(self, token: int) -> None:
@@ -39,14 +39,14 @@ class Held:
         self._progressed = time.monotonic()
 
     def progress(self) -> None:
-        """The holder's word that it gets on; without it the lease is not renewed for long."""
+        """The holder reports progress; without it the lease is not renewed for long."""
         self._progressed = time.monotonic()
 
     def idle_seconds(self) -> float:
         return time.monotonic() - self._progressed
 
 
-class Lease:
+class LeaderLease:
     """One name to lead under. Use `async with lease.held() as held`: None means that another leads."""
 
     def __init__(
@@ -68,14 +68,14 @@ class Lease:
         self.seconds = seconds
 
     @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[Held | None]:
-        """Take the lease for the block. Raises errors.Transient when the database is away."""
+    async def held(self) -> AsyncIterator[HeldLease | None]:
+        """Take the lease for the block. Raises errors.Transient when the database is unavailable."""
         async with self._outbox.session(relaxed=True) as session:
             token = await session.take_lease(self.name, self.holder, self.seconds)
             if token is None:
                 yield None
                 return
-            held = Held(token)
+            held = HeldLease(token)
             began = time.monotonic()
             renewing = asyncio.create_task(self._renew(session, held), name=f"lease {self.name}")
             try:
@@ -90,7 +90,7 @@ class Lease:
                     with contextlib.suppress(Transient):
                         await session.give_back_lease(self.name, self.holder, token)
 
-    async def _renew(self, session: Session, held: Held) -> None:
+    async def _renew(self, session: Session, held: HeldLease) -> None:
         while True:
             await asyncio.sleep(self.seconds / 3)
             if held.idle_seconds() > self._stalled_after:

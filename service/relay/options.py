@@ -30,7 +30,7 @@ class RelayOptions:
     broker_deadline: float = 9.0
     scan_deadline: float = 10.0
     hanging_check: float = 10.0
-    second_lane_poll: float = 0.25
+    side_publisher_poll: float = 0.25
     accept_log: bool = False
 
     def owned(self, partitions: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 Every event record has two headers: `fl_position`, gapless in its partition, and `fl_stream`, the identity of
 the database that gave it. What is published is what the log holds; `PartitionLog` follows the records from
-the saved hint to the end and finds the last position, or the contradiction that an operator must settle.
+the saved checkpoint to the end and finds the last position, or the contradiction that an operator must settle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from service.relay.stops import OperatorStop
+from service.relay.halted import RelayHalted
 from service.store.outbox import Position
 
 POSITION_HEADER: Final = "fl_position"
@@ -36,7 +36,7 @@ def read_headers(headers: Iterable[tuple[str, bytes]]) -> tuple[int | None, byte
 
 @dataclass(slots=True)
 class PartitionLog:
-    """One partition between the hint and the high watermark.
+    """One partition between the checkpoint and the high watermark.
 
     `low`, `high`: the log's first offset and its high watermark. With `accept` the operator has said that
     the log is right: contradictions are passed over, and `published` and `head` follow the log.
@@ -51,41 +51,41 @@ class PartitionLog:
     published: int = field(init=False)
     last_offset: int = field(init=False)
     subjects: set[str] = field(default_factory=set)
-    foreign: int = 0
+    unknown_records: int = 0
 
     def __post_init__(self) -> None:
-        self.published = self.position.hint
+        self.published = self.position.checkpoint
         self.last_offset = self.position.log_offset
         self._check_bounds()
 
     @property
     def start(self) -> int:
-        """The offset from which to read: the hint's own record, while it is still there."""
+        """The offset from which to read: the checkpoint's own record, while it is still there."""
         return min(max(self.low, self.position.log_offset, 0), self.high)
 
     @property
     def in_doubt(self) -> bool:
-        """Could there be records that the hint does not know?"""
+        """Could there be records that the checkpoint does not know?"""
         if self.high <= self.start:
             return False
         nothing_after = self.high <= self.position.log_offset + 1 + _MARKER
-        return not (nothing_after and self.position.head == self.position.hint)
+        return not (nothing_after and self.position.head == self.position.checkpoint)
 
     def see(self, offset: int, key: bytes | None, headers: Iterable[tuple[str, bytes]]) -> None:
-        """Take the next record of the log into account. Raises OperatorStop."""
+        """Take the next record of the log into account. Raises RelayHalted."""
         position, stream = read_headers(headers)
         if position is None:
-            self.foreign += 1
+            self.unknown_records += 1
             return
         if stream != str(self.stream).encode():
-            self.foreign += 1
+            self.unknown_records += 1
             self._stop(
                 f"the record at offset {offset} was published from another database (stream "
                 f"{(stream or b'none').decode(errors='replace')}, ours is {self.stream})",
                 "relay_foreign_stream",
             )
             return
-        if offset == self.position.log_offset and position == self.position.hint:
+        if offset == self.position.log_offset and position == self.position.checkpoint:
             return
         first_of_all = self.last_offset < 0 and self.published == 0
         if position != self.published + 1 and not (first_of_all and self.low > 0):
@@ -100,7 +100,7 @@ class PartitionLog:
             self.subjects.add(key.decode(errors="replace"))
 
     def finish(self) -> None:
-        """Judge the whole. Raises OperatorStop."""
+        """Judge the whole. Raises RelayHalted."""
         if self.published > self.position.head:
             self._stop(
                 f"the log holds position {self.published}, but the database gave only "
@@ -112,18 +112,18 @@ class PartitionLog:
         known = self.position
         if known.log_offset >= 0 and self.high <= known.log_offset:
             self._stop(
-                f"the log ends at offset {self.high}, but position {known.hint} was published at offset "
-                f"{known.log_offset}: the topic was made anew, or lost records",
+                f"the log ends at offset {self.high}, but position {known.checkpoint} was published at "
+                f"offset {known.log_offset}: the topic was made anew, or lost records",
                 "relay_topic_recreated",
             )
-        if self.low > known.log_offset + 1 + _MARKER and known.head > known.hint:
+        if self.low > known.log_offset + 1 + _MARKER and known.head > known.checkpoint:
             self._stop(
                 f"the log starts at offset {self.low}, above the last known record "
-                f"({known.log_offset}), and positions {known.hint + 1} to {known.head} may have expired "
-                f"unseen",
+                f"({known.log_offset}), and positions {known.checkpoint + 1} to {known.head} may have "
+                f"expired unseen",
                 "relay_log_expired",
             )
 
     def _stop(self, message: str, code: str) -> None:
         if not self.accept:
-            raise OperatorStop(f"partition {self.partition}: {message}", code=code)
+            raise RelayHalted(f"partition {self.partition}: {message}", code=code)

@@ -1,8 +1,8 @@
 """Events and the current states of their jobs in one Kafka transaction.
 
 `prepare` turns rows into record batches, reading the states after the events, so that a state record is
-never older than an event beside it. `publish` sends and commits; it looks at every batch's answer before it
-commits, since a commit succeeds although one record failed for good.
+never older than an event beside it. `publish` sends and commits; it checks every batch's answer before it
+commits, since a commit succeeds although one record failed permanently.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from service.contracts.placement import partition_for
 from service.errors import faultpoint
 from service.kafka.clients import Batch, Producer, BatchTooLarge
 from service.relay.records import Header, StateRecord, States, event_headers, state_headers
-from service.relay.stops import OperatorStop
+from service.relay.halted import RelayHalted
 from service.store.outbox import EventRow, Stream
 
 
 @dataclass(slots=True)
-class Prepared:
+class PreparedTransaction:
     """One transaction's batches. `last`: by partition, the last position; `counts`: how many events."""
 
     batches: list[tuple[str, int, Batch]] = field(default_factory=list)
@@ -50,12 +50,12 @@ class Publisher:
         self._states = states
         self._state_bytes = state_bytes
 
-    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> Prepared:
+    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> PreparedTransaction:
         """Rows, in position order per partition, and their jobs' states; `again`: more jobs to send."""
         at = {row.job_id: row.at for row in rows if row.job_id is not None}
         wanted = list({**at, **dict.fromkeys(again)})
         states = await self._states(wanted) if wanted else {}
-        prepared = Prepared(events=len(rows))
+        prepared = PreparedTransaction(events=len(rows))
         by_partition: dict[int, list[EventRow]] = {}
         for row in rows:
             by_partition.setdefault(row.partition, []).append(row)
@@ -76,7 +76,7 @@ class Publisher:
 
     def _fill_states(
         self,
-        prepared: Prepared,
+        prepared: PreparedTransaction,
         states: Mapping[UUID, StateRecord],
         at: Mapping[UUID, datetime],
         placed: Mapping[UUID, int],
@@ -96,7 +96,7 @@ class Publisher:
 
     def _fill(
         self,
-        prepared: Prepared,
+        prepared: PreparedTransaction,
         topic: str,
         partition: int,
         records: Iterable[tuple[bytes, bytes, list[Header]]],
@@ -109,11 +109,11 @@ class Publisher:
                 prepared.batches.append((topic, partition, batch))
                 batch.append(key, body, headers)
 
-    async def publish(self, prepared: Prepared) -> dict[int, tuple[int, int]]:
-        """One transaction. Returns hints: by partition, the last position and its offset in the log.
+    async def publish(self, prepared: PreparedTransaction) -> dict[int, tuple[int, int]]:
+        """One transaction. Returns checkpoints: by partition, the last position and its offset in the log.
 
         Raises errors.Transient (ProducerFenced, BrokerUnavailable among them); then nobody knows whether it committed,
-        and the producer is good for nothing but discarding. Raises OperatorStop, with nothing committed,
+        and the producer is good for nothing but discarding. Raises RelayHalted, with nothing committed,
         when the broker answers that a record is too large for its topic: it always will. Several in
         one batch may only be too large together: BatchTooLarge.
         """
@@ -130,14 +130,14 @@ class Publisher:
         faultpoint("relay_before_commit")
         await self._producer.commit()
         faultpoint("relay_after_commit")
-        hints: dict[int, tuple[int, int]] = {}
+        checkpoints: dict[int, tuple[int, int]] = {}
         for (topic, partition, batch), offset in zip(prepared.batches, offsets, strict=True):
             if topic == self._stream.topic and offset >= 0:
-                hints[partition] = (prepared.last[partition], offset + batch.count - 1)
-        return hints
+                checkpoints[partition] = (prepared.last[partition], offset + batch.count - 1)
+        return checkpoints
 
-    def _stop(self, prepared: Prepared, number: int) -> OperatorStop:
-        """Names the record that is too large: its topic, its partition and its place there."""
+    def _stop(self, prepared: PreparedTransaction, number: int) -> RelayHalted:
+        """Names the record that is too large: its topic, its partition and its position there."""
         topic, partition, _ = prepared.batches[number]
         last = prepared.last.get(partition)
         if topic == self._stream.topic:
@@ -148,7 +148,7 @@ class Publisher:
             what = f"the state of one of the jobs up to position {last}"
         else:
             what = "the state of a job"
-        return OperatorStop(
+        return RelayHalted(
             f"topic {topic}, partition {partition}: the broker takes no record as large as {what}",
             code="relay_too_large",
             remedy=f"Raise max.message.bytes of {topic} (kafka-configs.sh) and start the relay again",

@@ -28,12 +28,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`published`: last position in the log, by partition. `subjects`: keys of records that no hint knew,
-    whose state is to be sent again. `foreign`: records that are not events of ours."""
+    """`published`: last position in the log, by partition. `subjects`: keys of records that no checkpoint knew,
+    whose state is to be sent again. `unknown_records`: records that are not events of ours."""
 
     published: dict[int, int]
     subjects: set[str]
-    foreign: int
+    unknown_records: int
 
 
 async def recover(
@@ -48,8 +48,8 @@ async def recover(
 ) -> Recovered:
     """Read the truth from the log. `deadline`: seconds without any progress of the reading.
 
-    Raises OperatorStop for a contradiction (unless `accept`), errors.Transient when the broker or the
-    database is away or an open transaction holds back the reader.
+    Raises RelayHalted for a contradiction (unless `accept`), errors.Transient when the broker or the
+    database is unavailable or an open transaction holds back the reader.
     """
     known = await session.positions(partitions)
     async with reader(connection, read_committed=False) as raw:
@@ -72,7 +72,7 @@ async def recover(
     return Recovered(
         published={p: view.published for p, view in logs.items()},
         subjects=set().union(*(view.subjects for view in logs.values())),
-        foreign=sum(view.foreign for view in logs.values()),
+        unknown_records=sum(view.unknown_records for view in logs.values()),
     )
 
 

@@ -1,8 +1,8 @@
-"""The first lane: leads a shard of the lifecycle topic's partitions and publishes their events.
+"""The relay: leads a shard of the lifecycle topic's partitions and publishes their events.
 
 The order of a leader's life is the promise: lease, new producer (which ends and fences the old one), then
-the log's end and what it holds, then transactions in position order, each followed by its hint. Any error or
-deadline throws the producer away, gives the lease back and begins again; nothing is repaired in place.
+the log's end and what it holds, then transactions in position order, each followed by its checkpoint. Any error or
+deadline throws the producer away, gives the lease back and begins again; nothing is repaired halfway.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from service.kafka.clients import BrokerUnavailable, Producer, BatchTooLarge, wi
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics, max_message_bytes
 from service.relay.hanging import HangingWatch
-from service.relay.lease import Held, Lease
+from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
-from service.relay.pause import sleep_unless
-from service.relay.publish import Prepared, Publisher
+from service.clock import sleep_or_stop
+from service.relay.publish import PreparedTransaction, Publisher
 from service.relay.records import States
 from service.relay.recover import recover
 from service.relay.status import RelayStatus
-from service.relay.stops import OperatorStop
+from service.relay.halted import RelayHalted
 from service.store.outbox import EventRow, Outbox, Session, Stream
 
 log = structlog.get_logger(__name__)
@@ -62,12 +62,12 @@ class Relay:
         self._accept = self._options.accept_log
         #: The last batch was too large for its topic: the next leader sends each record by itself, so that
         #: either all go through or the one that never will is known.
-        self._alone = False
+        self._one_per_batch = False
         self.status = status or RelayStatus()
         shard = self._options.shard
         name = f"{connection.topic_prefix}{connection.group_id}-relay-{shard}"
         self._transactional_id = name
-        self._lease = Lease(
+        self._lease = LeaderLease(
             outbox,
             f"relay:{name}",
             seconds=self._options.lease_seconds,
@@ -78,7 +78,7 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Lead whenever the lease can be had, until `stop` is set; then finish the current transaction.
 
-        Raises OperatorStop when the log and the database contradict each other: nothing is published
+        Raises RelayHalted when the log and the database contradict each other: nothing is published
         until an operator has decided.
         """
         while not stop.is_set():
@@ -89,29 +89,29 @@ class Relay:
                     if held is not None:
                         await self._lead(held, stop)
                         pause = 0.0
-            except OperatorStop as exc:
+            except RelayHalted as exc:
                 self.status.last_error = self.status.stopped = exc.message
                 log.error("relay_stopped", code=exc.code, error=exc.message)
                 raise
             except Transient as exc:
-                self._alone = isinstance(exc, BatchTooLarge)
+                self._one_per_batch = isinstance(exc, BatchTooLarge)
                 self.status.errors += 1
                 self.status.last_error = exc.message
                 log.warning("relay_interrupted", code=exc.code, error=exc.message)
                 pause = self._options.pause_after_error
             finally:
                 self.status.leading = False
-            await sleep_unless(stop, pause)
+            await sleep_or_stop(stop, pause)
 
-    async def _lead(self, held: Held, stop: asyncio.Event) -> None:
-        alone, self._alone = self._alone, False
+    async def _lead(self, held: HeldLease, stop: asyncio.Event) -> None:
+        one_per_batch, self._one_per_batch = self._one_per_batch, False
         sizes = await self._sizes()
         held.progress()
         producer = Producer(
             self._connection,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=self._options.transaction_timeout_ms,
-            max_batch_bytes=1 if alone else min(_BATCH_BYTES, *sizes.values()),
+            max_batch_bytes=1 if one_per_batch else min(_BATCH_BYTES, *sizes.values()),
             deadline=self._options.broker_deadline,
         )
         try:
@@ -134,7 +134,7 @@ class Relay:
                 )
                 self._accept = False
                 self.status.record_heartbeat()
-                self.status.foreign_records += found.foreign
+                self.status.unknown_records += found.unknown_records
                 self.status.takeovers += 1
                 self.status.leading = True
                 log.info("relay_leads", shard=self._options.shard, partitions=len(partitions))
@@ -145,11 +145,11 @@ class Relay:
                     self._states,
                     min(BODY_BYTES, sizes[self._topics.job_state] - RESERVE),
                 )
-                turn = _Turn(
+                cursor = PublishCursor(
                     session, publisher, found.published, self._options, self.status, accept
                 )
                 async with self._watching(stream, partitions):
-                    await self._publish(turn, _job_ids(found.subjects), held, stop)
+                    await self._publish(cursor, _job_ids(found.subjects), held, stop)
         finally:
             await producer.discard()
 
@@ -173,9 +173,9 @@ class Relay:
         try:
             stream = await self._outbox.open_stream(self._topics.lifecycle, actual)
         except Invalid as exc:
-            raise OperatorStop(exc.message, code="relay_partitions_changed") from exc
+            raise RelayHalted(exc.message, code="relay_partitions_changed") from exc
         if state != stream.partitions:
-            raise OperatorStop(
+            raise RelayHalted(
                 f"topic {self._topics.job_state} has {state} partitions, {stream.topic} has "
                 f"{stream.partitions}; they must be equal",
                 code="relay_partitions_changed",
@@ -183,20 +183,20 @@ class Relay:
         return stream
 
     async def _publish(
-        self, turn: _Turn, again: Sequence[UUID], held: Held, stop: asyncio.Event
+        self, cursor: PublishCursor, again: Sequence[UUID], held: HeldLease, stop: asyncio.Event
     ) -> None:
         """Transaction after transaction while this relay leads. What the last one left waiting is read
         and prepared while it is under way."""
         if again:
-            await turn.publish(await turn.prepare([], again))
+            await cursor.publish(await cursor.prepare([], again))
         busy_until = 0.0
-        ready: Prepared | None = None
+        ready: PreparedTransaction | None = None
         while not (stop.is_set() or held.lost.is_set()):
             held.progress()
             self.status.record_heartbeat()
             self._wake.clear()
             if ready is None:
-                ready = await turn.next()
+                ready = await cursor.next()
             if ready is None:
                 busy = time.monotonic() < busy_until
                 wait = self._options.busy_poll if busy else self._options.idle_poll
@@ -205,7 +205,7 @@ class Relay:
                         await self._wake.wait()
                 continue
             busy_until = time.monotonic() + self._options.busy_for
-            ready = await turn.publish(ready)
+            ready = await cursor.publish(ready)
 
     @contextlib.asynccontextmanager
     async def _watching(self, stream: Stream, partitions: Sequence[int]) -> AsyncIterator[None]:
@@ -226,7 +226,7 @@ class Relay:
                 await task
 
 
-class _Turn:
+class PublishCursor:
     """A leader's way through the outbox: what is published so far, and the next transaction."""
 
     def __init__(
@@ -244,13 +244,13 @@ class _Turn:
         self._options = options
         self._status = status
         self._more = False
-        #: Partitions whose first events may lie above a hole, by the operator's word.
-        self._pardoned = set(published) if accept else set()
+        #: Partitions whose first events may lie above a hole, with the operator's approval.
+        self._gaps_accepted = set(published) if accept else set()
 
-    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> Prepared:
+    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> PreparedTransaction:
         return await self._publisher.prepare(rows, again)
 
-    async def next(self) -> Prepared | None:
+    async def next(self) -> PreparedTransaction | None:
         """The next events, as one transaction's batches; None when nothing waits."""
         rows = await self._session.events(self._taken, self._options.batch_events)
         self._more = len(rows) >= self._options.batch_events
@@ -259,7 +259,7 @@ class _Turn:
             return None
         for row in rows:
             self._take(row)
-        self._turn_around(rows[-1].partition)
+        self._rotate_partitions(rows[-1].partition)
         return await self.prepare(rows)
 
     def _within_bytes(self, rows: list[EventRow]) -> list[EventRow]:
@@ -274,26 +274,26 @@ class _Turn:
     def _take(self, row: EventRow) -> None:
         last = self._taken[row.partition]
         if row.position != last + 1:
-            if row.partition not in self._pardoned:
-                raise OperatorStop(
-                    f"partition {row.partition}: after position {last} the event table goes on with "
+            if row.partition not in self._gaps_accepted:
+                raise RelayHalted(
+                    f"partition {row.partition}: after position {last} the event table continues with "
                     f"{row.position}; events are missing in the database",
                     code="relay_table_gap",
                 )
             log.warning("table_gap", partition=row.partition, after=last, found=row.position)
-        self._pardoned.discard(row.partition)
+        self._gaps_accepted.discard(row.partition)
         self._taken[row.partition] = row.position
 
-    def _turn_around(self, served: int) -> None:
+    def _rotate_partitions(self, served: int) -> None:
         """Read the partition that filled a transaction last next time, so that every one gets its turn."""
         if self._more:
             self._taken[served] = self._taken.pop(served)
 
-    async def publish(self, prepared: Prepared) -> Prepared | None:
-        """Send and commit, then save the hint. Returns the next transaction when one is known to wait."""
+    async def publish(self, prepared: PreparedTransaction) -> PreparedTransaction | None:
+        """Send and commit, then save the checkpoint. Returns the next transaction when one is known to wait."""
         ahead = asyncio.create_task(self.next()) if self._more else None
         try:
-            hints = await self._publisher.publish(prepared)
+            checkpoints = await self._publisher.publish(prepared)
         except BaseException:
             if ahead is not None:
                 ahead.cancel()
@@ -304,9 +304,9 @@ class _Turn:
         self._status.published += prepared.events
         self._status.transactions += 1
         following = await ahead if ahead is not None else None
-        if hints:
-            await self._session.save_hints(hints)
-        faultpoint("relay_after_hint")
+        if checkpoints:
+            await self._session.save_checkpoints(checkpoints)
+        faultpoint("relay_after_checkpoint")
         return following
 
 

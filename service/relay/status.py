@@ -21,7 +21,7 @@ class Hanging:
 
 @dataclass(slots=True)
 class RelayStatus:
-    """`heartbeat`: the monotonic time of the loop's last turn, leading or not; while broker or database are away
+    """`heartbeat`: the monotonic time of the loop's last turn, leading or not; while broker or database are unavailable
     turns are up to a minute apart. `stopped`: why it waits for an operator."""
 
     leading: bool = False
@@ -30,14 +30,14 @@ class RelayStatus:
     transactions: int = 0
     takeovers: int = 0
     errors: int = 0
-    foreign_records: int = 0
+    unknown_records: int = 0
     stopped: str | None = None
     last_error: str | None = None
     hanging: dict[int, Hanging] = field(default_factory=dict)
     net_status_sent: int = 0
     tombstones_sent: int = 0
     dead_letters_sent: int = 0
-    second_lane_errors: int = 0
+    side_publisher_errors: int = 0
 
     def record_heartbeat(self) -> None:
         self.heartbeat = time.monotonic()

@@ -4,7 +4,7 @@ The event table is the outbox. Positions are given in the transaction that wrote
 `service.store.apply`, under the lock of the partition's `head` row), so what is read here in position order
 is complete: position n+1 is never visible before n. Nothing here numbers, updates or deletes an event.
 
-`hint` says how far the log is known to hold the events. It may lag (the log is the truth) and only goes up.
+The checkpoint says how far the log is known to hold the events. It may lag (the log is the truth) and only goes up.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """`head`: the last position given. `hint`: the last known published, with its offset in the log;
+    """`head`: the last position given. `checkpoint`: the last known published, with its offset in the log;
     both 0 and -1 when nothing is known."""
 
     head: int
-    hint: int
+    checkpoint: int
     log_offset: int
 
 
@@ -224,14 +224,14 @@ class Session:
             )
         return [EventRow._make(row) for row in rows]
 
-    async def save_hints(self, hints: Mapping[int, tuple[int, int]]) -> None:
+    async def save_checkpoints(self, checkpoints: Mapping[int, tuple[int, int]]) -> None:
         """Keep (position, log offset) by partition; a smaller position changes nothing."""
-        with _translated("saving hints"):
+        with _translated("saving checkpoints"):
             await self._connection.execute(
                 Q["outbox_hint_save"],
-                list(hints),
-                [position for position, _ in hints.values()],
-                [offset for _, offset in hints.values()],
+                list(checkpoints),
+                [position for position, _ in checkpoints.values()],
+                [offset for _, offset in checkpoints.values()],
             )
 
     async def accept_log(self, partition: int, position: int, log_offset: int) -> None:

@@ -74,7 +74,7 @@ RELAY: Final = (
         "fl_relay_foreign_records",
         "counter",
         "Records on our topics that we did not write.",
-        _attribute("foreign_records"),
+        _attribute("unknown_records"),
     ),
     Followed(
         "fl_relay_leading", "gauge", "1 in the process that publishes.", _attribute("leading")
@@ -107,8 +107,8 @@ RELAY: Final = (
     Followed(
         "fl_relay_second_lane_errors",
         "counter",
-        "Errors of the second lane.",
-        _attribute("second_lane_errors"),
+        "Errors of the side publisher.",
+        _attribute("side_publisher_errors"),
     ),
 )
 

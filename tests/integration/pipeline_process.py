@@ -9,7 +9,7 @@ from service.domain.vocabulary import FLBackend
 from service.ingest.consumer import Consumer
 from service.kafka.topics import Topics
 from service.relay.relay import Relay
-from service.relay.second_lane import SecondLane
+from service.relay.side_publisher import SidePublisher
 from service.settings import Settings, load
 from service.store.database import close_pool, open_pool
 from service.store.facts import FactReader
@@ -34,7 +34,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     store.listeners.append(lambda committed: wake.set())
     consumer = Consumer(store, outbox, settings.kafka, settings.ingest)
     relay = Relay(outbox, settings.kafka, StateRecords(pool), wake)
-    lane = SecondLane(outbox, settings.kafka)
+    lane = SidePublisher(outbox, settings.kafka)
     try:
         await asyncio.gather(consumer.run(stop), relay.run(stop), lane.run(stop))
     finally:

@@ -20,7 +20,7 @@ from service.kafka.clients import admin
 from service.relay.options import RelayOptions
 from service.relay.records import StateRecord
 from service.relay.relay import Relay
-from service.relay.stops import OperatorStop
+from service.relay.halted import RelayHalted
 from tests.integration.relay_world import World, kill, some_states, until, world
 
 
@@ -42,10 +42,10 @@ async def relaying(w: World, **options: object) -> AsyncIterator[Relay]:
         await asyncio.wait_for(task, 20)
 
 
-async def stopped(w: World) -> OperatorStop:
+async def stopped(w: World) -> RelayHalted:
     """What stops a relay that runs until it is stopped."""
     relay = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
-    with pytest.raises(OperatorStop) as caught:
+    with pytest.raises(RelayHalted) as caught:
         await asyncio.wait_for(relay.run(asyncio.Event()), 15)
     assert "--accept-log" in caught.value.message
     assert not relay.status.leading
@@ -70,7 +70,7 @@ async def test_events_come_out_in_order_with_their_states(w: World) -> None:
 
 @pytest.mark.parametrize(
     "point",
-    ["relay_after_init", "relay_before_commit", "relay_after_commit", "relay_after_hint"],
+    ["relay_after_init", "relay_before_commit", "relay_after_commit", "relay_after_checkpoint"],
 )
 async def test_a_crash_loses_and_doubles_nothing(w: World, point: str) -> None:
     jobs = await w.give(100)
@@ -186,7 +186,7 @@ async def test_a_record_that_the_broker_never_takes_stops_it_by_name(w: World) -
     await w.pool.execute("UPDATE event SET body = repeat('y', 1048600) WHERE position = 2")
     place = partition_for(str(job).encode(), w.stream.partitions)
     relay = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
-    with pytest.raises(OperatorStop) as caught:
+    with pytest.raises(RelayHalted) as caught:
         await asyncio.wait_for(relay.run(asyncio.Event()), 15)
     assert caught.value.code == "relay_too_large"
     told = f"topic {w.topics.lifecycle}, partition {place}: "

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.relay.positions import PartitionLog
-from service.relay.stops import OperatorStop
+from service.relay.halted import RelayHalted
 from service.store.outbox import Position
 
 STREAM = uuid4()
@@ -46,7 +46,7 @@ def test_records_of_others_are_counted_and_passed_over() -> None:
     log = view(Position(5, 5, 10), high=20)
     log.see(12, b"x", [])
     log.see(13, b"x", [("fl_position", b"nine")])
-    assert (log.foreign, log.published) == (2, 5)
+    assert (log.unknown_records, log.published) == (2, 5)
 
 
 def test_a_quiet_log_that_expired_is_no_error() -> None:
@@ -65,7 +65,7 @@ def test_a_quiet_log_that_expired_is_no_error() -> None:
     ],
 )
 def test_bounds_that_stop_it(position: Position, low: int, high: int, code: str) -> None:
-    with pytest.raises(OperatorStop, match="--accept-log") as stopped:
+    with pytest.raises(RelayHalted, match="--accept-log") as stopped:
         view(position, low=low, high=high)
     assert stopped.value.code == code
     view(position, low=low, high=high, accept=True)
@@ -77,14 +77,14 @@ def test_a_gap_or_a_repetition_stops_it(positions: list[int]) -> None:
     *fine, wrong = positions
     for offset, position in enumerate(fine, 11):
         log.see(offset, b"k", headers(position))
-    with pytest.raises(OperatorStop) as stopped:
+    with pytest.raises(RelayHalted) as stopped:
         log.see(15, b"k", headers(wrong))
     assert stopped.value.code == "relay_log_gap"
 
 
 def test_a_foreign_stream_stops_it() -> None:
     log = view(Position(9, 0, -1), high=20)
-    with pytest.raises(OperatorStop) as stopped:
+    with pytest.raises(RelayHalted) as stopped:
         log.see(0, b"k", headers(1, uuid4()))
     assert stopped.value.code == "relay_foreign_stream"
 
@@ -93,7 +93,7 @@ def test_a_log_ahead_of_the_database_stops_it() -> None:
     log = view(Position(6, 5, 10), high=20)
     log.see(11, b"k", headers(6))
     log.see(12, b"k", headers(7))
-    with pytest.raises(OperatorStop) as stopped:
+    with pytest.raises(RelayHalted) as stopped:
         log.finish()
     assert stopped.value.code == "relay_older_database"
 

@@ -48,7 +48,7 @@ def test_secrets_are_dropped_by_name_at_any_depth(written: io.StringIO) -> None:
             "https://s3.local/bundles/a.py",
             "0a1b2c",
         ),
-        ("postgresql://fl:hunter2@db:5432/fl is away", "@db:5432/fl", "hunter2"),
+        ("postgresql://fl:hunter2@db:5432/fl is unavailable", "@db:5432/fl", "hunter2"),
         ("sent Authorization: Bearer eyJhbGciOi.J9", "Bearer", "eyJhbGciOi"),
     ],
 )

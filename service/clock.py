@@ -1,4 +1,4 @@
-"""A pause that a stop ends."""
+"""Waiting: a pause that a stop ends. Nothing here knows a broker, a database or a net."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 
-async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+async def sleep_or_stop(stop: asyncio.Event, seconds: float) -> None:
     """Wait for `seconds`, or until `stop` is set; not at all when there is nothing to wait."""
     if seconds <= 0:
         return

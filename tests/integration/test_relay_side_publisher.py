@@ -12,7 +12,7 @@ import pytest
 
 from service.kafka.clients import admin
 from service.relay.options import RelayOptions
-from service.relay.second_lane import SecondLane
+from service.relay.side_publisher import SidePublisher
 from service.store.outbox import encode_headers
 from tests.integration.relay_world import World, until, world
 
@@ -24,9 +24,9 @@ async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
 
 
 @contextlib.asynccontextmanager
-async def sending(w: World, **options: float) -> AsyncIterator[SecondLane]:
+async def sending(w: World, **options: float) -> AsyncIterator[SidePublisher]:
     stop = asyncio.Event()
-    lane = SecondLane(w.outbox, w.kafka, RelayOptions(**options))
+    lane = SidePublisher(w.outbox, w.kafka, RelayOptions(**options))
     task = asyncio.create_task(lane.run(stop))
     try:
         yield lane
@@ -89,7 +89,7 @@ async def test_a_missing_topic_holds_nothing_else_back(w: World) -> None:
     async with sending(w, broker_deadline=2) as lane:
         await until(lambda: lane.status.dead_letters_sent == 1, 30)
         await until(lambda: lane.status.tombstones_sent == 1)
-        assert lane.status.second_lane_errors
+        assert lane.status.side_publisher_errors
     (letter,) = await w.log(w.topics.dead_letters(w.topics.job_status))
     assert letter.value == b"b"
     (tombstone,) = await w.log(w.topics.job_state)

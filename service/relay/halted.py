@@ -2,7 +2,7 @@
 broker will never take what comes next.
 
 Going on could lose, double or reorder events, so nothing is guessed. Every stop says what was seen and the
-way out: repair what the message names, or, where log and database differ, let the relay go on from the log
+remedy: repair what the message names, or, where log and database differ, let the relay continue from the log
 with `--accept-log`.
 """
 
@@ -12,11 +12,11 @@ from service.errors import Permanent
 
 REMEDY = (
     "`fl-jobs doctor` explains. "
-    "`fl-jobs run --role relay --accept-log` goes on from what the log holds"
+    "`fl-jobs run --role relay --accept-log` continues from what the log holds"
 )
 
 
-class OperatorStop(Permanent):
+class RelayHalted(Permanent):
     """What only a person may settle. `code` names which."""
 
     code = "relay_stopped"

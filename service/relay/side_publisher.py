@@ -1,8 +1,8 @@
-"""The second lane: net status, tombstones and dead letters, at least once, from rows that say they wait.
+"""The side publisher: net status, tombstones and dead letters, at least once, from rows that say they wait.
 
 Each source is on its own: one topic that is missing, closed to us or full of trouble makes its rows wait and
 no others, and none of them can hold back the lifecycle. A row counts as sent only after the broker's answer,
-and a net only for the version that was read. One holder of the lane's lease sends; two would only repeat.
+and a net only for the version that was read. One holder of the lease sends; two would only repeat.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from service.kafka.clients import Batch, Producer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics, max_message_bytes
 from service.relay.dead_letters import RESERVE, dead_record, record_bytes
-from service.relay.lease import Held, Lease
+from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
-from service.relay.pause import sleep_unless
+from service.clock import sleep_or_stop
 from service.relay.status import RelayStatus
 from service.store.outbox import DeadLetterRow, Outbox, Session
 
@@ -41,8 +41,8 @@ _SIZES_FOR: Final = 300.0
 Record = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
 
 
-class SecondLane:
-    """Sends what waits, until told to stop. Shares nothing with the first lane but the database."""
+class SidePublisher:
+    """Sends what waits, until `stop` is set. Shares nothing with the relay but the database."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class SecondLane:
         self._resting: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
         self._sizes_at = 0.0
-        self._lease = Lease(
+        self._lease = LeaderLease(
             outbox,
             f"second-lane:{connection.topic_prefix}{connection.group_id}",
             seconds=self._options.lease_seconds * 2,
@@ -69,7 +69,7 @@ class SecondLane:
         )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send while the lane's lease can be had, until `stop` is set. Raises nothing that passes."""
+        """Send while its lease can be had, until `stop` is set. Raises nothing that passes."""
         while not stop.is_set():
             pause = 1.0
             try:
@@ -78,12 +78,12 @@ class SecondLane:
                         await self._send_all(held, stop)
                         pause = 0.0
             except Transient as exc:
-                self._failed("lane", exc)
+                self._failed("lease", exc)
             finally:
-                await self._throw_away()
-            await sleep_unless(stop, pause)
+                await self._discard_producer()
+            await sleep_or_stop(stop, pause)
 
-    async def _send_all(self, held: Held, stop: asyncio.Event) -> None:
+    async def _send_all(self, held: HeldLease, stop: asyncio.Event) -> None:
         async with self._outbox.session() as session:
             while not (stop.is_set() or held.lost.is_set()):
                 held.progress()
@@ -91,12 +91,12 @@ class SecondLane:
                 sent += await self._source("tombstones", session, self._tombstones)
                 sent += await self._source("dead_letters", session, self._dead_letters)
                 if not sent:
-                    await sleep_unless(stop, self._options.second_lane_poll)
+                    await sleep_or_stop(stop, self._options.side_publisher_poll)
 
     async def _source(
         self, name: str, session: Session, send: Callable[[Session], Awaitable[int]]
     ) -> int:
-        """One source's turn. The broker's trouble makes this source rest; the database's ends the lane."""
+        """One source's turn. The broker's trouble makes this source rest; the database's ends the round."""
         if self._rests(name):
             return 0
         try:
@@ -105,7 +105,7 @@ class SecondLane:
             if exc.code == "database_away":
                 raise
             self._failed(name, exc)
-            await self._throw_away()
+            await self._discard_producer()
             return 0
 
     def _rests(self, name: str) -> bool:
@@ -113,8 +113,8 @@ class SecondLane:
 
     def _failed(self, name: str, exc: Transient) -> None:
         self._resting[name] = time.monotonic() + _RETRY_SECONDS
-        self.status.second_lane_errors += 1
-        log.warning("second_lane_interrupted", source=name, code=exc.code, error=exc.message)
+        self.status.side_publisher_errors += 1
+        log.warning("side_publisher_interrupted", source=name, code=exc.code, error=exc.message)
 
     # --- the sources ---------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class SecondLane:
                 await self._send_dead(self._topics.dead_letters(topic), owned)
             except Transient as exc:
                 self._failed(topic, exc)
-                await self._throw_away()
+                await self._discard_producer()
                 continue
             await session.dead_letters_done(owned)
             sent += len(owned)
@@ -199,7 +199,7 @@ class SecondLane:
             self._producer = producer
         return self._producer
 
-    async def _throw_away(self) -> None:
+    async def _discard_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.discard()
