@@ -24,7 +24,7 @@ from typing import Any, Final
 import structlog
 
 from service.bundles import Bundles
-from service.bundles.staging import Limits as BundleLimits
+from service.bundles.staging import StagingLimits
 from service.contracts import fl
 from service.domain.events import word_of
 from service.domain.facts import JobTypes, Limits
@@ -165,7 +165,7 @@ def make_bundles(settings: Settings) -> Bundles:
         results_bucket=s3.results_bucket,
         assets_dir=settings.assets_dir,
         presign_seconds=s3.presigned_seconds,
-        limits=BundleLimits(files=s3.max_bundle_files, total_bytes=s3.max_bundle_bytes),
+        limits=StagingLimits(files=s3.max_bundle_files, total_bytes=s3.max_bundle_bytes),
     )
 
 

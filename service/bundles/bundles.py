@@ -1,6 +1,6 @@
 """The bundle store as the steps and the command line see it: staging, URLs, results, uploads.
 
-Promise: one S3 client for the process's life; only the four configured places are touched. What breaks
+Promise: one S3 client for the process's life; only the four configured locations are touched. What breaks
 it: using it after `close`, or not opening it early (the first job then pays for loading the client).
 """
 
@@ -16,8 +16,8 @@ from uuid import UUID
 from service.bundles.names import check_safe, parse_setting
 from service.bundles.parallel import each
 from service.bundles.s3 import ObjectStore
-from service.bundles.s3_errors import Away, Denied
-from service.bundles.staging import Limits, Staging
+from service.bundles.s3_errors import StoreUnavailable, Denied
+from service.bundles.staging import StagingLimits, Staging
 from service.bundles.templates import Templates
 from service.domain.observed import Staged
 from service.domain.registry import Net
@@ -35,10 +35,10 @@ _KEYS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class BucketProblem:
     """What is wrong with the store, and what to do about it."""
 
-    told: str
+    message: str
     fix: str
 
 
@@ -60,10 +60,10 @@ class Bundles:
         presign_seconds: int = 1800,
         template_refresh_seconds: float = 30.0,
         max_results_bytes: int = 20 * 1024**3,
-        limits: Limits | None = None,
+        limits: StagingLimits | None = None,
     ) -> None:
         """A bucket setting is `bucket`, `bucket/prefix` or `s3://bucket/prefix`; `more_sources` are further
-        places that a request's `model_files.uri` may name. Raises errors.Invalid for an empty one."""
+        locations that a request's `model_files.uri` may name. Raises errors.Invalid for an empty one."""
         self._store = ObjectStore(
             endpoint_url=endpoint_url, region=region, presign_endpoint_url=presign_endpoint_url
         )
@@ -80,11 +80,11 @@ class Bundles:
             self._templates,
             sources=[self._model_files, *map(parse_setting, more_sources)],
             destination=self._destination,
-            limits=limits or Limits(),
+            limits=limits or StagingLimits(),
         )
 
     async def open(self) -> None:
-        """Load the client and the shipped templates. A store that is away is no error here."""
+        """Load the client and the shipped templates. A store that is unavailable is no error here."""
         await self._store.open()
         await self._templates.warm()
 
@@ -119,20 +119,20 @@ class Bundles:
 
         Raises:
             Permanent: `results_upload_failed`, larger than `max_results_bytes`.
-            Transient: the store is away; or whatever the stream raises.
+            Transient: the store is unavailable; or whatever the stream raises.
         """
-        place = self._results.below(job_id, attempt)
+        location = self._results.below(job_id, attempt)
         try:
             digest, size = await self._store.put_stream(
-                place.bucket,
-                place.key(_RESULTS_NAME),
+                location.bucket,
+                location.key(_RESULTS_NAME),
                 chunks,
                 part_bytes=_PART_BYTES,
                 limit=self._max_results_bytes,
             )
         except Permanent as exc:
             raise Permanent(exc.message, code=Reason.RESULTS_UPLOAD_FAILED) from exc
-        return Results(uri=place.uri + _RESULTS_NAME, sha256=digest, bytes=size)
+        return Results(uri=location.uri + _RESULTS_NAME, sha256=digest, bytes=size)
 
     async def upload_model_files(self, model_id: UUID, folder: Path) -> str:
         """Put a folder's files where a request of this model finds them; returns their `s3://` URI.
@@ -140,46 +140,46 @@ class Bundles:
         Raises:
             Invalid: no such folder, an empty one, or a link in it.
             Permanent: `unsafe_path`, a name that no bundle may have.
-            Transient: the store is away.
+            Transient: the store is unavailable.
         """
         files = await asyncio.to_thread(_files_of, folder)
         check_safe(files)
-        place = self._model_files.below(model_id)
+        location = self._model_files.below(model_id)
 
         async def upload(path: str) -> None:
             chunks = _read_file(files[path])
             await self._store.put_stream(
-                place.bucket,
-                place.key(path),
+                location.bucket,
+                location.key(path),
                 chunks,
                 part_bytes=_PART_BYTES,
-                limit=Limits().file_bytes,
+                limit=StagingLimits().file_bytes,
             )
 
         await each(list(files), upload, at_once=_AT_ONCE)
-        return place.uri
+        return location.uri
 
     async def remove(self, job_id: UUID) -> int:
         """Delete all bundles of a finished job (its results stay); returns how many objects went."""
-        place = self._destination.below(job_id)
-        return await self._store.delete_prefix(place.bucket, place.prefix)
+        location = self._destination.below(job_id)
+        return await self._store.delete_prefix(location.bucket, location.prefix)
 
-    async def problems(self) -> list[Problem]:
-        """What is wrong with the store and its buckets; empty when all is well. A store that is away or
+    async def problems(self) -> list[BucketProblem]:
+        """What is wrong with the store and its buckets; empty when all is well. A store that is unavailable or
         knows none of our keys is one problem, not four."""
 
-        async def problem(setting: str) -> Problem | None:
+        async def problem(setting: str) -> BucketProblem | None:
             bucket = self._buckets()[setting]
             try:
                 if await self._store.has_bucket(bucket):
                     return None
-            except Away as exc:
-                return Problem(exc.message, _REACH)
+            except StoreUnavailable as exc:
+                return BucketProblem(exc.message, _REACH)
             except Denied as exc:
-                return Problem(f"{setting}: {exc.message}", _KEYS)
+                return BucketProblem(f"{setting}: {exc.message}", _KEYS)
             except Transient as exc:
-                return Problem(f"{setting}: {exc.message}", _REACH)
-            return Problem(f"bucket {bucket} is not there", f"make it, or correct {setting}")
+                return BucketProblem(f"{setting}: {exc.message}", _REACH)
+            return BucketProblem(f"bucket {bucket} is not there", f"make it, or correct {setting}")
 
         found = await each(list(self._buckets()), problem, at_once=_AT_ONCE)
         problems = [one for one in found if one is not None]
@@ -203,7 +203,7 @@ async def ensure_buckets(
     """Make the buckets of these settings where they are missing; the names of those that were made.
 
     Raises:
-        Transient: the store is away, or refuses.
+        Transient: the store is unavailable, or refuses.
     """
     store = ObjectStore(endpoint_url=endpoint_url, region=region)
     try:

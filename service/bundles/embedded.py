@@ -1,6 +1,6 @@
 """The embedded backend's layout: the template at the root, the researcher's files in `app/`.
 
-The merged config takes the place of the researcher's own as `app/config.json`, where the engine's
+The merged config replaces the researcher's own as `app/config.json`, where the engine's
 trainer reads it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from service.bundles.layout import Origin, Placed, as_json
+from service.bundles.layout import FileOrigin, Placed, as_json
 from service.bundles.model_config import rounds_problems
 from service.domain.values import JsonObject
 from service.domain.vocabulary import Reason
@@ -37,15 +37,15 @@ class EmbeddedLayout:
                 f"the base template of job type {job_type!r} has no {_ENGINE} at its root",
                 code=Reason.UNKNOWN_JOB_TYPE,
             )
-        placed = [Placed(path, Origin.TEMPLATE, path) for path in template]
-        placed += [Placed(_APP + path, Origin.MODEL, path) for path in files if path != _CONFIG]
-        placed.append(Placed(_APP + _CONFIG, Origin.MADE, _CONFIG, as_json(config)))
+        placed = [Placed(path, FileOrigin.TEMPLATE, path) for path in template]
+        placed += [Placed(_APP + path, FileOrigin.MODEL, path) for path in files if path != _CONFIG]
+        placed.append(Placed(_APP + _CONFIG, FileOrigin.MADE, _CONFIG, as_json(config)))
         return placed
 
     def refused(self, config: JsonObject) -> list[str]:
         """The engine reads every setting of `IOverridableConfig` itself."""
         ignore = config.get("IGNORE_RESULT_ERROR")
-        told = rounds_problems(config, "LOCAL_ROUNDS")
+        problems = rounds_problems(config, "LOCAL_ROUNDS")
         if ignore is not None and not isinstance(ignore, bool):
-            told.append("IGNORE_RESULT_ERROR must be true or false")
-        return told
+            problems.append("IGNORE_RESULT_ERROR must be true or false")
+        return problems

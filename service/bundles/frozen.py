@@ -52,12 +52,12 @@ class Frozen:
             }
         )
 
-    def staged(self, place: Location) -> Staged:
-        """The bundle as the steps see it; `place` is its prefix."""
+    def staged(self, location: Location) -> Staged:
+        """The bundle as the steps see it; `location` is its prefix."""
         return Staged(
-            prefix=place.uri,
+            prefix=location.uri,
             sha256=self.sha256,
-            keys=tuple(place.key(entry.path) for entry in self.entries),
+            keys=tuple(location.key(entry.path) for entry in self.entries),
             config=self.config,
             job_type=self.job_type,
         )

@@ -1,4 +1,4 @@
-"""What a backend's bundle looks like: which file goes where. One file per backend implements it.
+"""How a backend's bundle is laid out: which file goes where. One file per backend implements it.
 
 Promise: a layout decides from names and the effective config alone; it reads and writes nothing, so
 that everything can be checked before the first object is written. Collisions are found by the caller.
@@ -15,7 +15,7 @@ from typing import Protocol
 from service.domain.values import JsonObject
 
 
-class Origin(Enum):
+class FileOrigin(Enum):
     """Where a file of the bundle comes from."""
 
     TEMPLATE = "base template"
@@ -29,7 +29,7 @@ class Placed:
     service makes itself has a `body`."""
 
     destination: str
-    origin: Origin
+    origin: FileOrigin
     source: str
     body: bytes = b""
 

@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 CONFIG_FILE: Final = "config.json"
 _ALIAS_END: Final = "_client_api"
 _MIN_ROUNDS, _MAX_ROUNDS = 1, 1000
-#: A run's settings are told in its `completed` event, which must fit into a record with all the rest.
+#: A run's settings are published in its `completed` event, which must fit into a record with all the rest.
 _MOST_BYTES: Final = 256 * 1024
 
 
@@ -50,7 +50,7 @@ def read(body: bytes) -> dict[str, Any]:
 
 def job_type_of(request: Request, model_config: JsonObject) -> str:
     """The run's job type: the request's, else the file's, else `standard`; aliases are resolved. One that is
-    no text, which `effective` tells, counts as none."""
+    no text, which `effective` reports, counts as none."""
     named = request.job_type or model_config.get("job_type")
     if not named or not isinstance(named, str):
         return DEFAULT_JOB_TYPE

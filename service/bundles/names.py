@@ -24,7 +24,7 @@ MAX_NAME: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in the object store. `prefix` is empty or ends with a slash."""
+    """A location in the object store. `prefix` is empty or ends with a slash."""
 
     bucket: str
     prefix: str = ""
@@ -34,15 +34,15 @@ class Location:
         return f"{_SCHEME}{self.bucket}/{self.prefix}"
 
     def key(self, path: str) -> str:
-        """The key of `path` below this place."""
+        """The key of `path` below this location."""
         return self.prefix + path
 
     def below(self, *segments: object) -> Location:
-        """The place that many folders deeper."""
+        """The location that many folders deeper."""
         return Location(self.bucket, self.prefix + "".join(f"{each}/" for each in segments))
 
     def holds(self, other: Location) -> bool:
-        """Whether `other` is this place or lies below it."""
+        """Whether `other` is this location or lies below it."""
         return self.bucket == other.bucket and other.prefix.startswith(self.prefix)
 
 
@@ -74,11 +74,11 @@ def source_from(uri: str, allowed: Sequence[Location]) -> Location:
     problem = unsafe(prefix)
     if problem:
         raise _unsafe(f"model_files.uri {uri!r} {problem}")
-    place = Location(bucket, f"{prefix}/")
-    if not any(each.holds(place) for each in allowed):
+    location = Location(bucket, f"{prefix}/")
+    if not any(each.holds(location) for each in allowed):
         names = ", ".join(each.uri for each in allowed)
-        raise _unsafe(f"model_files.uri {uri!r} is not below a place open to requests: {names}")
-    return place
+        raise _unsafe(f"model_files.uri {uri!r} is not below a location open to requests: {names}")
+    return location
 
 
 def unsafe(path: str) -> str | None:

@@ -1,7 +1,7 @@
 """The S3 client: one for the process's life, with short time limits and our errors.
 
 Promise: every call ends within its time limits; a listing is whole however long it is; what goes
-wrong is `Transient` when the store is away (also a refusal of our credentials, which an operator
+wrong is `Transient` when the store is unavailable (also a refusal of our credentials, which an operator
 puts right without touching the jobs), `NotThere` when an object is gone and `Changed` when it is not
 the one that was listed. What breaks it: opening a client per call, since building one costs some
 hundred milliseconds.
@@ -122,13 +122,13 @@ class ObjectStore:
         with translated(f"make bucket {bucket}"):
             if await self._has_bucket(client, bucket):
                 return False
-            place = (
+            location = (
                 {}
                 if self._region == "us-east-1"
                 else {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
             )
             try:
-                await client.create_bucket(Bucket=bucket, **place)
+                await client.create_bucket(Bucket=bucket, **location)
             except ClientError as exc:
                 if code_of(exc) not in _HAS_ALREADY:
                     raise
@@ -136,9 +136,9 @@ class ObjectStore:
             return True
 
     async def has_bucket(self, bucket: str) -> bool:
-        """Whether the bucket exists and our credentials may look into it."""
+        """Whether the bucket exists and our credentials may read it."""
         client = await self._s3()
-        with translated(f"look at bucket {bucket}"):
+        with translated(f"check bucket {bucket}"):
             return await self._has_bucket(client, bucket)
 
     @staticmethod
@@ -352,7 +352,7 @@ class _Multipart:
             )
 
     async def abort(self) -> None:
-        """Throw the parts away; a store that is away keeps them until its own clean-up."""
+        """Throw the parts away; a store that is unavailable keeps them until its own clean-up."""
         if self._id is None:
             return
         try:

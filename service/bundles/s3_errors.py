@@ -38,7 +38,7 @@ class NotThere(Permanent):
     code = Reason.MODEL_FILES_MISSING
 
 
-class Away(Transient):
+class StoreUnavailable(Transient):
     """The store does not answer."""
 
 
@@ -83,10 +83,10 @@ def translated(what: str) -> Iterator[None]:
     except (NoCredentialsError, PartialCredentialsError) as exc:
         raise Denied(f"could not {what}: there are no AWS credentials: {line_of(exc)}") from exc
     except BotoCoreError as exc:
-        kind = Away if isinstance(exc, HTTPClientError) else Transient
+        kind = StoreUnavailable if isinstance(exc, HTTPClientError) else Transient
         raise kind(f"could not {what}: {type(exc).__name__}: {line_of(exc)}") from exc
     except (HttpClientError, TimeoutError, OSError) as exc:
-        raise Away(f"could not {what}: {type(exc).__name__}") from exc
+        raise StoreUnavailable(f"could not {what}: {type(exc).__name__}") from exc
 
 
 def line_of(exc: Exception) -> str:

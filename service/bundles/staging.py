@@ -20,7 +20,7 @@ import structlog
 from service.bundles import model_config
 from service.bundles.embedded import EmbeddedLayout
 from service.bundles.frozen import Entry, Frozen, freeze, thaw
-from service.bundles.layout import Layout, Origin, Placed
+from service.bundles.layout import Layout, FileOrigin, Placed
 from service.bundles.names import Location, check_safe, source_from
 from service.bundles.parallel import both, each
 from service.bundles.s3 import Listed, ObjectStore
@@ -42,7 +42,7 @@ _RECORD_BYTES: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class StagingLimits:
     """How much one model may have; sizes in bytes. Files up to `small_bytes` are read and written, larger
     ones copied by the store; a model of up to `eager_bytes` in all is read while it is being checked."""
 
@@ -59,13 +59,13 @@ class Limits:
 class _Model:
     """The researcher's files: where they lie, what was listed, and the contents read already."""
 
-    place: Location
+    location: Location
     files: dict[str, Listed]
     bodies: dict[str, bytes] = field(default_factory=dict)
 
 
 class Staging:
-    """See the module. `sources` are the places that requests may name, the first is the usual one."""
+    """See the module. `sources` are the locations that requests may name, the first is the usual one."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Staging:
         *,
         sources: Sequence[Location],
         destination: Location,
-        limits: Limits,
+        limits: StagingLimits,
     ) -> None:
         self._store, self._templates = store, templates
         self._sources, self._destination, self._limits = sources, destination, limits
@@ -92,13 +92,13 @@ class Staging:
 
         Raises:
             Permanent: with the staging code of `Reason`.
-            Transient: the store is away, or the backend's manifest can't be read.
+            Transient: the store is unavailable, or the backend's manifest can't be read.
         """
         record = self._destination.key(f"{request.job_id}/{attempt}/{path_id}.bundle.json")
-        place = self._place(request, net, attempt, path_id)
+        location = self._location(request, net, attempt, path_id)
         found, model = await both(self._known(record), self._model(request))
         if found is not None:
-            return found.staged(place)
+            return found.staged(location)
         config, job_type = await self._config(request, net, model, slots)
         template = await self._templates.get(net.backend.value, job_type)
         plan = self._plan(net.backend, job_type, template, model, config)
@@ -107,8 +107,8 @@ class Staging:
         digests: dict[str, str] = {}
 
         async def write(placed: Placed) -> Entry:
-            entry = await self._write(placed, place, template, model)
-            if placed.origin is Origin.MODEL:
+            entry = await self._write(placed, location, template, model)
+            if placed.origin is FileOrigin.MODEL:
                 digests[placed.source] = entry.sha256
             return entry
 
@@ -118,13 +118,13 @@ class Staging:
         frozen = freeze(entries, config, job_type)
         await self._store.put(self._destination.bucket, record, frozen.to_bytes())
         _log.info("bundle_staged", job_id=str(request.job_id), attempt=attempt, files=len(entries))
-        return frozen.staged(place)
+        return frozen.staged(location)
 
-    def _place(self, request: Request, net: Net, attempt: int, path_id: UUID) -> Location:
+    def _location(self, request: Request, net: Net, attempt: int, path_id: UUID) -> Location:
         """The bundle's prefix. Its last segment stands as {model_id} in the adapter's paths: adapters take
         what follows it as the relative path."""
-        place = self._destination.below(request.job_id, attempt, path_id)
-        return place.below(request.model_id) if net.path_id == "model" else place
+        location = self._destination.below(request.job_id, attempt, path_id)
+        return location.below(request.model_id) if net.path_id == "model" else location
 
     async def _known(self, record: str) -> Frozen | None:
         """The record of a bundle that was staged completely before."""
@@ -139,20 +139,20 @@ class Staging:
         """List and check the researcher's files; read them when they are few and small."""
         limits = self._limits
         if request.model_files_uri:
-            place = source_from(request.model_files_uri, self._sources)
+            location = source_from(request.model_files_uri, self._sources)
         else:
-            place = self._sources[0].below(request.model_id)
-        listed = await self._store.list(place.bucket, place.prefix, limits.files + 1)
+            location = self._sources[0].below(request.model_id)
+        listed = await self._store.list(location.bucket, location.prefix, limits.files + 1)
         files = {
-            item.key.removeprefix(place.prefix): item
+            item.key.removeprefix(location.prefix): item
             for item in listed
             if not (item.key.endswith("/") and item.size == 0)  # a folder's marker
         }
         if not files:
-            raise Permanent(f"no files at {place.uri}", code=Reason.MODEL_FILES_MISSING)
+            raise Permanent(f"no files at {location.uri}", code=Reason.MODEL_FILES_MISSING)
         check_safe(files)
-        self._check_size(files, place)
-        model = _Model(place, files)
+        self._check_size(files, location)
+        model = _Model(location, files)
         if sum(item.size for item in files.values()) <= limits.eager_bytes:
             bodies = await each(
                 list(files), lambda path: self._read(model, path), at_once=limits.at_once
@@ -160,7 +160,7 @@ class Staging:
             model.bodies = dict(zip(files, bodies, strict=True))
         return model
 
-    def _check_size(self, files: Mapping[str, Listed], place: Location) -> None:
+    def _check_size(self, files: Mapping[str, Listed], location: Location) -> None:
         limits = self._limits
         large = [path for path, item in files.items() if item.size > limits.file_bytes]
         problem = None
@@ -171,19 +171,19 @@ class Staging:
         elif sum(item.size for item in files.values()) > limits.total_bytes:
             problem = f"more than {limits.total_bytes} bytes in all"
         if problem:
-            raise Permanent(f"{place.uri} has {problem}", code=Reason.BUNDLE_TOO_LARGE)
+            raise Permanent(f"{location.uri} has {problem}", code=Reason.BUNDLE_TOO_LARGE)
 
     async def _read(self, model: _Model, path: str, limit: int | None = None) -> bytes:
         item = model.files[path]
         size = item.size if limit is None else limit
-        return await self._store.get(model.place.bucket, item.key, limit=size, etag=item.etag)
+        return await self._store.get(model.location.bucket, item.key, limit=size, etag=item.etag)
 
     async def _config(
         self, request: Request, net: Net, model: _Model, slots: Mapping[UUID, str]
     ) -> tuple[dict[str, Any], str]:
         """The effective config and the job type, with the manifest's required files checked.
 
-        Raises Permanent telling everything that is wrong, with the code of what came first.
+        Raises Permanent naming everything that is wrong, with the code of what came first.
         """
         layout = _layout(net.backend)
         faults: list[Permanent] = []
@@ -243,14 +243,14 @@ class Staging:
         return plan
 
     async def _write(
-        self, placed: Placed, place: Location, template: Template, model: _Model
+        self, placed: Placed, location: Location, template: Template, model: _Model
     ) -> Entry:
-        """Put one file in its place; what its record says of it."""
-        key = place.key(placed.destination)
+        """Put one file at its location; what its record says of it."""
+        key = location.key(placed.destination)
         body: bytes | None
-        if placed.origin is Origin.MADE:
+        if placed.origin is FileOrigin.MADE:
             body = placed.body
-        elif placed.origin is Origin.TEMPLATE:
+        elif placed.origin is FileOrigin.TEMPLATE:
             body = template[placed.source].body
         else:
             item = model.files[placed.source]
@@ -258,8 +258,8 @@ class Staging:
             if body is None and item.size <= self._limits.small_bytes:
                 body = await self._read(model, placed.source)
             if body is None:
-                return await self._copy(placed, item, (place.bucket, key), model)
-        await self._store.put(place.bucket, key, body)
+                return await self._copy(placed, item, (location.bucket, key), model)
+        await self._store.put(location.bucket, key, body)
         return Entry(placed.destination, len(body), _sha256(body))
 
     async def _copy(
@@ -267,7 +267,7 @@ class Staging:
     ) -> Entry:
         """Let the store copy a large file while we read it once, for its digest alone. Both are refused
         by the store when the object is not the listed one any more."""
-        source = (model.place.bucket, item.key)
+        source = (model.location.bucket, item.key)
         copying = asyncio.ensure_future(
             self._store.copy(source, target, etag=item.etag, size=item.size)
         )
@@ -332,7 +332,7 @@ def check_required(backend: FLBackend, job_type: str, files: Mapping[str, object
         )
     if job_type not in manifest:
         raise Permanent(
-            f"job type {job_type[:64]!r} is none of {', '.join(sorted(manifest))}",
+            f"job type {job_type[:64]!r} is not one of {', '.join(sorted(manifest))}",
             code=Reason.UNKNOWN_JOB_TYPE,
         )
     missing = [name for name in manifest[job_type] if name not in files]
@@ -345,7 +345,7 @@ def check_required(backend: FLBackend, job_type: str, files: Mapping[str, object
 
 
 def check_collisions(plan: Sequence[Placed]) -> None:
-    """Pass when no two files want one place, nor one the place of another's folder.
+    """Pass when no two files want one path, nor one the path of another's folder.
 
     Raises:
         Permanent: `file_collision`, naming both.

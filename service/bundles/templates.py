@@ -1,7 +1,7 @@
 """Base templates: the app skeletons of (backend, job type), kept in memory.
 
 Promise: a template is always one whole version: it is replaced only after every file of the new one
-was read. The bucket rules; while it is away or has nothing, the last good copy does, and before there
+was read. The bucket rules; while it is unavailable or has nothing, the last good copy does, and before there
 was one the copy that ships with the service. After the first use nothing waits for the bucket: a copy
 older than `refresh_seconds` is used while a newer one is fetched. What breaks it: a template of more
 than `max_bytes` is refused, since copies are kept in memory.
@@ -53,18 +53,18 @@ class _Copy:
 
 
 class Templates:
-    """See the module. `place` is where the bucket keeps them, `shipped` the service's own folder."""
+    """See the module. `location` is where the bucket keeps them, `shipped` the service's own folder."""
 
     def __init__(
         self,
         store: ObjectStore,
-        place: Location,
+        location: Location,
         shipped: Path,
         *,
         refresh_seconds: float = 30.0,
         max_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        self._store, self._place, self._shipped = store, place, shipped
+        self._store, self._location, self._shipped = store, location, shipped
         self._refresh_seconds, self._max_bytes = refresh_seconds, max_bytes
         self._copies: dict[tuple[str, str], _Copy] = {}
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
@@ -75,7 +75,7 @@ class Templates:
 
         Raises:
             Permanent: `unknown_job_type`, neither the bucket nor the service has one.
-            Transient: the bucket is away, and there is no copy.
+            Transient: the bucket is unavailable, and there is no copy.
         """
         name = (backend, job_type)
         copy = self._copies.get(name)
@@ -120,7 +120,7 @@ class Templates:
         if copy is None:
             raise Permanent(
                 f"there is no base template for job type {name[1]!r} on {name[0]}: "
-                f"put one at {self._place.below(*name).uri}",
+                f"put one at {self._location.below(*name).uri}",
                 code=Reason.UNKNOWN_JOB_TYPE,
             )
         self._copies[name] = copy
@@ -138,19 +138,19 @@ class Templates:
 
     async def _fetch(self, name: tuple[str, str], known: tuple[Listed, ...]) -> _Copy | None:
         """The bucket's template, None when it has none or has what is `known`."""
-        place = self._place.below(*name)
-        listed = await self._store.list(place.bucket, place.prefix, _MAX_FILES + 1)
+        location = self._location.below(*name)
+        listed = await self._store.list(location.bucket, location.prefix, _MAX_FILES + 1)
         objects = {
-            item.key.removeprefix(place.prefix): item
+            item.key.removeprefix(location.prefix): item
             for item in listed
-            if not item.key.endswith("/") and _is_kept(item.key.removeprefix(place.prefix))
+            if not item.key.endswith("/") and _is_kept(item.key.removeprefix(location.prefix))
         }
         if not objects or tuple(objects.values()) == known:
             return None
         check_safe(objects)
         if len(objects) > _MAX_FILES or sum(i.size for i in objects.values()) > self._max_bytes:
             raise Permanent(
-                f"the base template at {place.uri} is larger than {_MAX_FILES} files or "
+                f"the base template at {location.uri} is larger than {_MAX_FILES} files or "
                 f"{self._max_bytes} bytes",
                 code=Reason.BUNDLE_TOO_LARGE,
             )
@@ -158,7 +158,7 @@ class Templates:
         async def read(path: str) -> TemplateFile:
             item = objects[path]
             body = await self._store.get(
-                place.bucket, item.key, limit=self._max_bytes, etag=item.etag
+                location.bucket, item.key, limit=self._max_bytes, etag=item.etag
             )
             return _file(path, body)
 

@@ -138,7 +138,7 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     finally:
         await bundles.close()
     for problem in problems:
-        yield failed("object store", problem.told, problem.fix)
+        yield failed("object store", problem.message, problem.fix)
     if not problems:
         async for finding in _writes(settings):
             yield finding

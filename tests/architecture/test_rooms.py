@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service"
 #: The rooms that may ask which backend they speak to.
 _TELLS_BACKENDS_APART = {"adapters", "bundles", "fl_server"}
-MOST_LINES = 400
+MOST_LINES = 600
 
 
 def _tracked() -> list[Path]:

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.bundles import Bundles, Limits, ensure_buckets
+from service.bundles import Bundles, StagingLimits, ensure_buckets
 from service.bundles.s3 import ObjectStore
 from service.contracts.fl import ASSETS_DIR
 from service.domain.observed import Staged
@@ -188,25 +188,25 @@ async def test_digests_of_the_request_are_checked(world: World) -> None:
 
 async def test_limits_of_count_and_size(world: World) -> None:
     many = await world.model({**FILES, "a": b"x", "b": b"x"})
-    few = world.make(limits=Limits(files=3))
+    few = world.make(limits=StagingLimits(files=3))
     assert (await world.refused(many, bundles=few)).code == Reason.BUNDLE_TOO_LARGE
-    small = world.make(limits=Limits(file_bytes=20))
+    small = world.make(limits=StagingLimits(file_bytes=20))
     large = await world.refused(many, bundles=small)
     assert large.code == Reason.BUNDLE_TOO_LARGE
     assert "config.json" in large.message
-    total = world.make(limits=Limits(total_bytes=40))
+    total = world.make(limits=StagingLimits(total_bytes=40))
     assert (await world.refused(many, bundles=total)).code == Reason.BUNDLE_TOO_LARGE
     for bundles in (few, small, total):
         await bundles.close()
 
 
 async def test_large_files_are_copied_by_the_store_and_hashed(world: World) -> None:
-    """Limits so low that every way of writing is taken: read and put, and copied."""
+    """StagingLimits so low that every way of writing is taken: read and put, and copied."""
     body = bytes(range(256)) * 2000
     request = await world.model({**FILES, "weights.bin": body})
     digest = hashlib.sha256(body).hexdigest()
     request = replace(request, model_files_sha256={"weights.bin": digest})
-    bundles = world.make(limits=Limits(small_bytes=1000, eager_bytes=0))
+    bundles = world.make(limits=StagingLimits(small_bytes=1000, eager_bytes=0))
     path_id = uuid4()
     staged = await world.stage(request, bundles=bundles, path_id=path_id)
     assert (await download(world, staged, path_id))["app/weights.bin"] == body
@@ -327,7 +327,7 @@ async def test_a_store_that_is_away_is_transient_and_quick(world: World) -> None
     assert await world.bundles.problems() == []
     other = world.make(results_bucket="no-such-bucket-here")
     (problem,) = await other.problems()
-    assert "no-such-bucket-here" in problem.told
+    assert "no-such-bucket-here" in problem.message
     assert "FL_S3__RESULTS_BUCKET" in problem.fix
     await other.close()
 

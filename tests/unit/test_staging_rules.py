@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from service.bundles import model_config, names
 from service.bundles.embedded import EmbeddedLayout
 from service.bundles.frozen import Entry, freeze, thaw
-from service.bundles.layout import Origin, Placed
+from service.bundles.layout import FileOrigin, Placed
 from service.bundles.names import Location
 from service.bundles.staging import check_collisions, check_required
 from service.bundles.templates import _template_folders
@@ -246,10 +246,10 @@ def test_the_embedded_layout() -> None:
         config={"b": 1, "a": "ä"},
     )
     assert {p.destination: p.origin for p in placed} == {
-        "engine.json": Origin.TEMPLATE,
-        "app/trainer.py": Origin.MODEL,
-        "app/lib/config.json": Origin.MODEL,
-        "app/config.json": Origin.MADE,
+        "engine.json": FileOrigin.TEMPLATE,
+        "app/trainer.py": FileOrigin.MODEL,
+        "app/lib/config.json": FileOrigin.MODEL,
+        "app/config.json": FileOrigin.MADE,
     }
     made = placed[-1].body
     assert json.loads(made) == {"a": "ä", "b": 1}
@@ -262,7 +262,7 @@ def test_the_embedded_layout() -> None:
     ("one", "other"), [("app/a.py", "app/a.py"), ("app/a", "app/a/b.py"), ("app", "app/x/y/z")]
 )
 def test_collisions_name_both(one: str, other: str) -> None:
-    plan = [Placed(one, Origin.TEMPLATE, "mine.py"), Placed(other, Origin.MODEL, "theirs.py")]
+    plan = [Placed(one, FileOrigin.TEMPLATE, "mine.py"), Placed(other, FileOrigin.MODEL, "theirs.py")]
     with pytest.raises(Permanent) as refused:
         check_collisions(plan)
     assert refused.value.code == Reason.FILE_COLLISION
