@@ -90,7 +90,8 @@ class Found:
 
 
 async def measure(requests: int, warmup: int, say: Say) -> Found:
-    """Raises errors.MissingDependency without the extra `local`, errors.Transient when something does not come."""
+    """Raises errors.MissingDependency without the extra `local`, errors.Transient when something does not
+    come."""
     async with (
         ground(say) as here,
         gate() as before_net,

@@ -180,7 +180,8 @@ def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClie
 
 async def check_parts(settings: Settings) -> int:
     """What must be right before anything starts: schema and topics. Returns the lifecycle topic's
-    partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is unavailable."""
+    partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is
+    unavailable."""
     missing = await migrate.missing(settings.database)
     if missing:
         raise Invalid(

@@ -1,8 +1,8 @@
 """HTTP to one adapter: connections, time limits, size caps, the breaker.
 
 Promise: a call ends within about twice its time limit, by the client's own limits and never by cancelling
-a task (a cancelled request can keep its connection in the pool permanently). Reads use kept connections and are
-repeated once when one turns out to be dead: adapters close them after an unhandled error without saying
+a task (a cancelled request can keep its connection in the pool permanently). Reads use kept connections and
+are repeated once when one turns out to be dead: adapters close them after an unhandled error without saying
 so. Whatever changes something goes over a connection of its own, closed after it, so that it neither
 meets a dead one nor waits for another call. Redirects are not followed, the environment's proxies are not
 used, and a response beyond its cap is no response.

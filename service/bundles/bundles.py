@@ -165,8 +165,8 @@ class Bundles:
         return await self._store.delete_prefix(location.bucket, location.prefix)
 
     async def problems(self) -> list[BucketProblem]:
-        """What is wrong with the store and its buckets; empty when all is well. A store that is unavailable or
-        knows none of our keys is one problem, not four."""
+        """What is wrong with the store and its buckets; empty when all is well. A store that is unavailable
+        or knows none of our keys is one problem, not four."""
 
         async def problem(setting: str) -> BucketProblem | None:
             bucket = self._buckets()[setting]

@@ -29,7 +29,8 @@ Json = Annotated[
 
 
 def _bench(module: str) -> Any:
-    """A module of the measurements. Raises MissingDependency where they or what they need are not installed."""
+    """A module of the measurements. Raises MissingDependency where they or what they need are not
+    installed."""
     for package in ("service.bench", "bench"):
         try:
             return importlib.import_module(f"{package}.{module}")

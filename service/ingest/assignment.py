@@ -69,8 +69,8 @@ async def resume_assigned(
 ) -> dict[PartitionId, int]:
     """Read the offsets of everything assigned, seek there, and return them.
 
-    A partition that was never read starts at the log's start, stored at once. Raises OffsetsLost when an offset
-    lies outside the log, errors.Transient when broker or database are unavailable.
+    A partition that was never read starts at the log's start, stored at once. Raises OffsetsLost when an
+    offset lies outside the log, errors.Transient when broker or database are unavailable.
     """
     assigned = sorted(client.assignment())
     if not assigned:

@@ -1,4 +1,5 @@
-"""How far the service's group has read, by the offsets in the database: Kafka's own serve tools that show lag."""
+"""How far the service's group has read, by the offsets in the database: Kafka's own serve tools that show
+lag."""
 
 from __future__ import annotations
 

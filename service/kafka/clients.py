@@ -1,8 +1,8 @@
 """aiokafka's consumer, producer and admin client, made from a `Connection`, with a deadline on every wait.
 
-aiokafka waits without limit for a broker that is unavailable: a send's future, a commit and even `stop` may never
-return. So everything awaited here ends after its deadline with errors.Transient, and after one a client is
-good for nothing but `discard`. What timed out may still have been written: a deadline is never "not sent".
+aiokafka waits without limit for a broker that is unavailable: a send's future, a commit and even `stop` may
+never return. So everything awaited here ends after its deadline with errors.Transient, and after one a client
+is good for nothing but `discard`. What timed out may still have been written: a deadline is never "not sent".
 
 aiokafka pauses a fixed 20 ms when a transaction begins before the last one's markers are written. Its name
 for that pause is set to 2 ms here, which takes a transaction from 25 to about 3 ms; a test fails when the
@@ -154,7 +154,8 @@ class Producer:
     async def delivered(self, futures: Sequence[asyncio.Future[object]]) -> list[int]:
         """Wait for the broker's acknowledgement of every batch: the offsets of their first records, in order.
 
-        Raises BatchTooLarge, ProducerFenced, BrokerUnavailable, errors.Transient; every future's error has been read then.
+        Raises BatchTooLarge, ProducerFenced, BrokerUnavailable, errors.Transient; every future's error has
+        been read then.
         """
         if not futures:
             return []

@@ -2,7 +2,8 @@
 
 Every event record has two headers: `fl_position`, gapless in its partition, and `fl_stream`, the identity of
 the database that gave it. What is published is what the log holds; `PartitionLog` follows the records from
-the saved checkpoint to the end and finds the last position, or the contradiction that an operator must settle.
+the saved checkpoint to the end and finds the last position, or the contradiction that an operator must
+settle.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ class Publisher:
     async def publish(self, prepared: PreparedTransaction) -> dict[int, tuple[int, int]]:
         """One transaction. Returns checkpoints: by partition, the last position and its offset in the log.
 
-        Raises errors.Transient (ProducerFenced, BrokerUnavailable among them); then nobody knows whether it committed,
-        and the producer is good for nothing but discarding. Raises RelayHalted, with nothing committed,
-        when the broker answers that a record is too large for its topic: it always will. Several in
-        one batch may only be too large together: BatchTooLarge.
+        Raises errors.Transient (ProducerFenced, BrokerUnavailable among them); then nobody knows whether it
+        committed, and the producer is good for nothing but discarding. Raises RelayHalted, with nothing
+        committed, when the broker answers that a record is too large for its topic: it always will. Several
+        in one batch may only be too large together: BatchTooLarge.
         """
         await self._producer.begin()
         futures: list[asyncio.Future[object]] = []

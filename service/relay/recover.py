@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """`published`: last position in the log, by partition. `subjects`: keys of records that no checkpoint knew,
-    whose state is to be sent again. `unknown_records`: records that are not events of ours."""
+    """`published`: last position in the log, by partition. `subjects`: keys of records that no checkpoint
+    knew, whose state is to be sent again. `unknown_records`: records that are not events of ours."""
 
     published: dict[int, int]
     subjects: set[str]

@@ -1,8 +1,9 @@
 """The relay: leads a shard of the lifecycle topic's partitions and publishes their events.
 
 The order of a leader's life is the promise: lease, new producer (which ends and fences the old one), then
-the log's end and what it holds, then transactions in position order, each followed by its checkpoint. Any error or
-deadline throws the producer away, gives the lease back and begins again; nothing is repaired halfway.
+the log's end and what it holds, then transactions in position order, each followed by its checkpoint. Any
+error or deadline throws the producer away, gives the lease back and begins again; nothing is repaired
+halfway.
 """
 
 from __future__ import annotations
@@ -290,7 +291,8 @@ class PublishCursor:
             self._taken[served] = self._taken.pop(served)
 
     async def publish(self, prepared: PreparedTransaction) -> PreparedTransaction | None:
-        """Send and commit, then save the checkpoint. Returns the next transaction when one is known to wait."""
+        """Send and commit, then save the checkpoint. Returns the next transaction when one is known to
+        wait."""
         ahead = asyncio.create_task(self.next()) if self._more else None
         try:
             checkpoints = await self._publisher.publish(prepared)

@@ -21,8 +21,8 @@ class Hanging:
 
 @dataclass(slots=True)
 class RelayStatus:
-    """`heartbeat`: the monotonic time of the loop's last turn, leading or not; while broker or database are unavailable
-    turns are up to a minute apart. `stopped`: why it waits for an operator."""
+    """`heartbeat`: the monotonic time of the loop's last turn, leading or not; while broker or database are
+    unavailable turns are up to a minute apart. `stopped`: why it waits for an operator."""
 
     leading: bool = False
     heartbeat: float = field(default_factory=time.monotonic)

@@ -33,7 +33,8 @@ NET_IN_DOUBT = "net_in_doubt"
 
 @dataclass(slots=True)
 class Wakeups:
-    """Each wakes one loop. `run_polls`: one for each net's reconciler, `status_polls` for each net's poller."""
+    """Each wakes one loop. `run_polls`: one for each net's reconciler, `status_polls` for each net's
+    poller."""
 
     claim: asyncio.Event = field(default_factory=asyncio.Event)
     rescue: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,7 +1,7 @@
 """Asking each net's adapter how it is, each on its own: what does not answer is not claimable.
 
-Promise: a dead net delays nobody; what is saved is one snapshot, health, runtime and clients together, so that
-clients of a dead runtime never count as online. The topic receives changes, not every poll.
+Promise: a dead net delays nobody; what is saved is one snapshot, health, runtime and clients together, so
+that clients of a dead runtime never count as online. The topic receives changes, not every poll.
 """
 
 from __future__ import annotations

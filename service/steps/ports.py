@@ -1,8 +1,8 @@
 """What the steps need of the world: four protocols, since a simulation replaces these four.
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
-`service.errors`. The real ones are `service.store.Store`, `service.adapters.AdapterClients`, `service.bundles.Bundles` and
-`service.ingest.progress.ReadProgress`.
+`service.errors`. The real ones are `service.store.Store`, `service.adapters.AdapterClients`,
+`service.bundles.Bundles` and `service.ingest.progress.ReadProgress`.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class NetClient(Protocol):
     async def submit(self, handle: Handle) -> str: ...
     async def runs(self, about: About | None = None) -> RunList: ...
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
-        """NetSnapshot for the run that a submission with a lost answer may have made: by key, by the path id in
-        the names, else by the difference to `known_runs`."""
+        """NetSnapshot for the run that a submission with a lost answer may have made: by key, by the path id
+        in the names, else by the difference to `known_runs`."""
         ...
 
     async def fence(self, handle: Handle, extensions: frozenset[str]) -> None:
@@ -143,7 +143,8 @@ class ReportProgress(Protocol):
 
 
 class JobStore(Protocol):
-    """Raises errors.Transient when the database is unavailable; whatever was not confirmed may be repeated."""
+    """Raises errors.Transient when the database is unavailable; whatever was not confirmed may be
+    repeated."""
 
     async def apply(self, commands: Iterable[Command]) -> list[Decision]:
         """The one write path, for commands without a record: one decision for each, in order."""

@@ -24,7 +24,8 @@ DRIVEN = frozenset({JobState.PREPARING, JobState.SUBMITTING})
 
 
 async def on_crash(context: StepContext, taken: Job, exc: Exception) -> None:
-    """What follows a bug met while working on a job. Raises errors.Transient when the database is unavailable."""
+    """What follows a bug met while working on a job. Raises errors.Transient when the database is
+    unavailable."""
     job = await context.store.get(taken.job_id)
     if job is None or job.lease is None or taken.lease is None or job.attempt is None:
         return

@@ -1,7 +1,7 @@
 """Ending a run that somebody wants ended, until its backend says that it is over.
 
-Promise: a run is asked to end and then watched; the adapter's statement that it was aborted proves nothing, its
-list does. A submission whose outcome is unknown is looked for first, so that the run it may have made is
+Promise: a run is asked to end and then watched; the adapter's statement that it was aborted proves nothing,
+its list does. A submission whose outcome is unknown is looked for first, so that the run it may have made is
 found. What can't be shown yet is tried again with a growing delay, for as long as it takes; only where the
 net has left the registry the job ends after a grace, its reservation kept.
 """

@@ -1,8 +1,8 @@
 """All steps of a process, put together: which loops run, what wakes them, and how they end.
 
-`StepSupervisor.run` returns when `stop` is set and the work under way has ended or its grace is over. Jobs that are
-released then are found by their leases; nothing here has to be saved. Loops per net come and go with the
-registry.
+`StepSupervisor.run` returns when `stop` is set and the work under way has ended or its grace is over. Jobs
+that are released then are found by their leases; nothing here has to be saved. Loops per net come and go with
+the registry.
 """
 
 from __future__ import annotations

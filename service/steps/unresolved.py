@@ -1,7 +1,7 @@
 """Submissions whose outcome was given up: their job has ended, but their net is blocked while a run may live.
 
-Promise: such a reservation is released by evidence alone: the run is found (and then aborted like any orphan), or
-a fence and two searches show that there is no run. An operator's release does the same at once.
+Promise: such a reservation is released by evidence alone: the run is found (and then aborted like any
+orphan), or a fence and two searches show that there is no run. An operator's release does the same at once.
 """
 
 from __future__ import annotations

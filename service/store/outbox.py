@@ -4,7 +4,8 @@ The event table is the outbox. Positions are given in the transaction that wrote
 `service.store.apply`, under the lock of the partition's `head` row), so what is read here in position order
 is complete: position n+1 is never visible before n. Nothing here numbers, updates or deletes an event.
 
-The checkpoint says how far the log is known to hold the events. It may lag (the log is the truth) and only goes up.
+The checkpoint says how far the log is known to hold the events. It may lag (the log is the truth) and only
+goes up.
 """
 
 from __future__ import annotations

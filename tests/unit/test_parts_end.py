@@ -14,7 +14,8 @@ from service.kafka import clients
 
 
 class _Leaking:
-    """A client like aiokafka's when the broker is unavailable: its own task's cancellation comes out of `stop`."""
+    """A client like aiokafka's when the broker is unavailable: its own task's cancellation comes out of
+    `stop`."""
 
     def __init__(self) -> None:
         self.closed = False

@@ -21,7 +21,8 @@ def choose(
     extensions: Collection[str],
     sleep: Sleep = real_sleep,
 ) -> Dialect:
-    """The dialect of an adapter: one that names its extensions speaks the native one, others that of their runtime."""
+    """The dialect of an adapter: one that names its extensions speaks the native one, others that of their
+    runtime."""
     if names_extensions or fl_api.net.backend is FLBackend.EMBEDDED:
         return NativeDialect(fl_api, extensions, sleep=sleep)
     if fl_api.net.backend is FLBackend.FLOWER:

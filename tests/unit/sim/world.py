@@ -1,5 +1,5 @@
-"""Jobs, nets and supervisors of steps in one harness. `Gate` makes a supervisor's process stop as SIGSTOP or SIGKILL
-would: none of its calls goes out or comes back until it is opened again."""
+"""Jobs, nets and supervisors of steps in one harness. `Gate` makes a supervisor's process stop as SIGSTOP or
+SIGKILL would: none of its calls goes out or comes back until it is opened again."""
 
 from __future__ import annotations
 
