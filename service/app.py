@@ -23,25 +23,25 @@ from typing import Any, Final
 
 import structlog
 
+from service.adapters import AdapterClients
 from service.bundles import Bundles
 from service.bundles.staging import StagingLimits
 from service.contracts import fl
-from service.domain.events import word_of
-from service.domain.facts import JobTypes, Limits
-from service.domain.vocabulary import FLBackend, JobState
+from service.domain.enums import FLBackend, JobState
+from service.domain.events import event_name_of
+from service.domain.facts import JobLimits, JobTypes
 from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
 from service.ingest.progress import ReadProgress
 from service.ingest.status import IngestStatus
 from service.kafka.topics import Topics, ensure_topics, raise_errors
-from service.adapters import AdapterClients
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
 from service.relay.side_publisher import SidePublisher
 from service.relay.status import RelayStatus
 from service.settings import Settings
-from service.steps.supervisor import StepSupervisor
 from service.steps.options import StepOptions
+from service.steps.supervisor import StepSupervisor
 from service.store import migrate
 from service.store.apply import Committed
 from service.store.database import Pool, close_pool, on_retry, open_pool
@@ -112,7 +112,9 @@ class App:
 
     def alive(self) -> bool:
         """The event loop turns, and so do the consumer's and the relay's loops."""
-        heartbeats = [part.status.heartbeat for part in (self.consumer, self.relay) if part is not None]
+        heartbeats = [
+            part.status.heartbeat for part in (self.consumer, self.relay) if part is not None
+        ]
         return all(time.monotonic() - heartbeat < _STALLED_SECONDS for heartbeat in heartbeats)
 
     async def ready(self) -> str | None:
@@ -131,7 +133,7 @@ class App:
 
 def fact_reader(settings: Settings) -> FactReader:
     """What decisions are judged by, under these settings' limits."""
-    return FactReader(Limits(**settings.limits.model_dump()), ManifestReader())
+    return FactReader(JobLimits(**settings.limits.model_dump()), ManifestReader())
 
 
 def make_store(settings: Settings, pool: Pool, partitions: int) -> Store:
@@ -268,7 +270,7 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
         app.metrics.committed(
             Counter(decision.outcome for decision in committed.decisions),
             Counter(
-                word_of(event)
+                event_name_of(event)
                 for decision in committed.decisions
                 for event in decision.events
                 if event.published

@@ -11,16 +11,16 @@ import asyncio
 
 import httpx
 
-from service.domain.registry import Net, Registry
-from service.domain.vocabulary import FLBackend, Reason
-from service.errors import Invalid, Transient
 from service.adapters.breaker import Breaker
-from service.adapters.fl_api import FlApi
 from service.adapters.client import AdapterClient
 from service.adapters.dialects.dialect import Sleep, real_sleep
 from service.adapters.encryption import Encryptor
-from service.adapters.transport import AdapterTransport, OnCall
+from service.adapters.fl_api import FlApi
 from service.adapters.options import read_options
+from service.adapters.transport import AdapterTransport, OnCall
+from service.domain.enums import FLBackend, ReasonCode
+from service.domain.registry import Net, Registry
+from service.errors import Invalid, Transient
 
 
 class AdapterClients:
@@ -65,12 +65,12 @@ class AdapterClients:
             net = self._registered.get(name)
             if net is None:
                 raise Transient(
-                    f"net {name} is not in the registry", code=Reason.ADAPTER_UNAVAILABLE
+                    f"net {name} is not in the registry", code=ReasonCode.ADAPTER_UNAVAILABLE
                 )
             try:
                 client = self._clients[name] = self._make(net)
             except Invalid as exc:
-                raise Transient(exc.message, code=Reason.ADAPTER_UNAVAILABLE) from exc
+                raise Transient(exc.message, code=ReasonCode.ADAPTER_UNAVAILABLE) from exc
         return client
 
     def follow(self, registry: Registry) -> None:

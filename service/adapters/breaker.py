@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from service.domain.vocabulary import Reason
+from service.domain.enums import ReasonCode
 from service.errors import Transient
 
 _FAILURES: Final = 5
@@ -59,7 +59,7 @@ class Breaker:
         if wait > 0 or self._probing:
             raise Transient(
                 f"net {self._name} failed {self._failed} times in a row and is left alone",
-                code=Reason.ADAPTER_UNAVAILABLE,
+                code=ReasonCode.ADAPTER_UNAVAILABLE,
                 retry_after=max(wait, self._first),
             )
         self._probing = True

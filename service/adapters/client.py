@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from service.contracts.fl import IStartTrainingBody
-from service.domain.observed import About, Client, Found, Handle, Health, RunList
-from service.domain.registry import Net
-from service.domain.vocabulary import FLJobStatus
-from service.adapters.fl_api import FlApi, check_upload
 from service.adapters.dialects import Dialect, choose
 from service.adapters.dialects.dialect import Sleep, real_sleep
 from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
-from service.adapters.transport import AdapterTransport
+from service.adapters.fl_api import FlApi, check_upload
 from service.adapters.options import NetOptions
+from service.adapters.transport import AdapterTransport
+from service.contracts.fl import IStartTrainingBody
+from service.domain.enums import FLJobStatus
+from service.domain.observed import About, Client, Found, Handle, Health, RunList
+from service.domain.registry import Net
 
 
 class AdapterClient:
@@ -36,7 +36,12 @@ class AdapterClient:
         sleep: Sleep = real_sleep,
     ) -> None:
         self.net = net
-        self._options, self._transport, self._fl_api, self._encryptor = options, transport, fl_api, encryptor
+        self._options, self._transport, self._fl_api, self._encryptor = (
+            options,
+            transport,
+            fl_api,
+            encryptor,
+        )
         self._sleep = sleep
         self._careful = choose(fl_api, names_extensions=False, extensions=(), sleep=sleep)
         self._known: Dialect | None = None

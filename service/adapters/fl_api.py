@@ -17,16 +17,16 @@ from uuid import UUID
 
 import structlog
 
+from service.adapters.options import CallTimeouts
+from service.adapters.responses import AdapterResponse, change_error, read_error
+from service.adapters.transport import AdapterRequest, AdapterTransport
 from service.contracts.fl import IClientStatus, IServerStatus, IStartTrainingBody
 from service.contracts.fl_lists import ListedRun, read_client_list, read_job_list
 from service.contracts.problems import storable
+from service.domain.enums import ReasonCode
 from service.domain.observed import About, Handle, Health
 from service.domain.registry import Net
-from service.domain.vocabulary import Reason
 from service.errors import Ambiguous, Invalid, Permanent, Transient
-from service.adapters.responses import AdapterResponse, change_error, read_error
-from service.adapters.transport import AdapterRequest, AdapterTransport
-from service.adapters.options import CallTimeouts
 
 _log = structlog.get_logger(__name__)
 
@@ -39,8 +39,15 @@ _EXTENSIONS: Final = 16  #: at most so many are read
 class FlApi:
     """One adapter's FL-API. `changing` is the net's lock for uploads and submits."""
 
-    def __init__(self, net: Net, transport: AdapterTransport, timeouts: CallTimeouts, changing: asyncio.Lock) -> None:
-        self.net, self._transport, self._timeouts, self._changing = net, transport, timeouts, changing
+    def __init__(
+        self, net: Net, transport: AdapterTransport, timeouts: CallTimeouts, changing: asyncio.Lock
+    ) -> None:
+        self.net, self._transport, self._timeouts, self._changing = (
+            net,
+            transport,
+            timeouts,
+            changing,
+        )
 
     @property
     def submit_seconds(self) -> float:
@@ -56,7 +63,9 @@ class FlApi:
     async def health(self) -> tuple[Health, bool]:
         """The adapter's report, and whether it names its extensions."""
         response = await self._read(
-            AdapterRequest("health", "/health", self._timeouts.health, max_bytes=64 * _KIB, always=True)
+            AdapterRequest(
+                "health", "/health", self._timeouts.health, max_bytes=64 * _KIB, always=True
+            )
         )
         content = response.json()
         if not isinstance(content, dict):
@@ -74,7 +83,9 @@ class FlApi:
     async def server_status(self) -> str | None:
         """The runtime's state in its own spelling, None when the adapter can't reach it (500)."""
         response = await self._transport.send(
-            AdapterRequest("server_status", "/check_server_status", self._timeouts.list, judged=False)
+            AdapterRequest(
+                "server_status", "/check_server_status", self._timeouts.list, judged=False
+            )
         )
         if response.status == 500:
             return None
@@ -86,7 +97,9 @@ class FlApi:
             raise self._strange("server_status") from exc
 
     async def clients(self) -> list[IClientStatus]:
-        response = await self._read(AdapterRequest("clients", "/check_client_status", self._timeouts.clients))
+        response = await self._read(
+            AdapterRequest("clients", "/check_client_status", self._timeouts.clients)
+        )
         try:
             return read_client_list(response.json())
         except Invalid as exc:
@@ -126,9 +139,13 @@ class FlApi:
     async def logs(self, run_id: str) -> str | None:
         """The end of a run's log, None where the adapter has none (404, 502, an unknown run)."""
         response = await self._transport.send(
-            AdapterRequest("logs", f"/run_logs/{_quoted(run_id)}", self._timeouts.logs, judged=False)
+            AdapterRequest(
+                "logs", f"/run_logs/{_quoted(run_id)}", self._timeouts.logs, judged=False
+            )
         )
-        if response.status in (404, 502) or (response.status == 500 and b"code: 16" in response.body):
+        if response.status in (404, 502) or (
+            response.status == 500 and b"code: 16" in response.body
+        ):
             return None
         if not response.ok:
             raise read_error("logs", response)
@@ -184,7 +201,7 @@ class FlApi:
         if run_id is None:
             raise Ambiguous(
                 f"net {self.net.name} took the submit, but its response names no run",
-                code=Reason.ADAPTER_UNAVAILABLE,
+                code=ReasonCode.ADAPTER_UNAVAILABLE,
             )
         return run_id
 
@@ -243,7 +260,9 @@ class FlApi:
             )
         )
 
-    def _submission(self, segment: UUID, headers: Mapping[str, str], *, judged: bool = True) -> AdapterRequest:
+    def _submission(
+        self, segment: UUID, headers: Mapping[str, str], *, judged: bool = True
+    ) -> AdapterRequest:
         return AdapterRequest(
             "submit",
             f"/submit_job/{segment}",
@@ -257,7 +276,7 @@ class FlApi:
     def _strange(self, call: str) -> Transient:
         return Transient(
             f"net {self.net.name} answered {call} with something else than the FL-API's response",
-            code=Reason.ADAPTER_UNAVAILABLE,
+            code=ReasonCode.ADAPTER_UNAVAILABLE,
         )
 
 
@@ -269,7 +288,7 @@ def check_upload(slots: Sequence[str], urls: Sequence[str]) -> None:
     """
     if not slots or not urls:
         what = "participants" if not slots else "files"
-        raise Permanent(f"an app without {what} is never uploaded", code=Reason.INTERNAL_ERROR)
+        raise Permanent(f"an app without {what} is never uploaded", code=ReasonCode.INTERNAL_ERROR)
 
 
 def _headers(about: About | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from service.domain.vocabulary import Reason
+from service.domain.enums import ReasonCode
 from service.errors import Ambiguous, Permanent, ServiceError, Transient
 
 MAX_DETAIL: Final = 300
@@ -59,7 +59,7 @@ class AdapterResponse:
         except (ValueError, RecursionError) as exc:
             raise Transient(
                 "the adapter's response is not JSON: is the endpoint an FL-API?",
-                code=Reason.ADAPTER_UNAVAILABLE,
+                code=ReasonCode.ADAPTER_UNAVAILABLE,
             ) from exc
 
     @property
@@ -80,7 +80,7 @@ def read_error(call: str, response: AdapterResponse) -> Transient:
     """The error of a call that changes nothing, or of an abort: it is never the job's fault."""
     return Transient(
         response.describe(call),
-        code=Reason.ADAPTER_UNAVAILABLE,
+        code=ReasonCode.ADAPTER_UNAVAILABLE,
         retry_after=retry_after(response.retry_after),
     )
 
@@ -90,12 +90,12 @@ def change_error(call: str, response: AdapterResponse) -> ServiceError:
     5xx it may have been done; a redirect was not followed, so nothing was."""
     message, wait = response.describe(call), retry_after(response.retry_after)
     if response.says_bad_app:
-        return Permanent(message, code=Reason.ADAPTER_REJECTED)
+        return Permanent(message, code=ReasonCode.ADAPTER_REJECTED)
     if response.status >= 500:
-        return Ambiguous(message, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
+        return Ambiguous(message, code=ReasonCode.ADAPTER_UNAVAILABLE, retry_after=wait)
     if response.status < 400 or response.status in (408, 409, 429):
-        return Transient(message, code=Reason.ADAPTER_UNAVAILABLE, retry_after=wait)
-    return Permanent(message, code=Reason.ADAPTER_REJECTED)
+        return Transient(message, code=ReasonCode.ADAPTER_UNAVAILABLE, retry_after=wait)
+    return Permanent(message, code=ReasonCode.ADAPTER_REJECTED)
 
 
 def detail_of(body: bytes, *, hidden: Iterable[str] = (), limit: int = MAX_DETAIL) -> str:

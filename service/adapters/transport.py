@@ -22,12 +22,12 @@ from typing import Final
 import httpx
 import structlog
 
-from service.domain.registry import Net
-from service.domain.vocabulary import Reason
-from service.errors import Ambiguous, Transient
-from service.adapters.responses import AdapterResponse
 from service.adapters.breaker import Breaker
 from service.adapters.options import NetOptions, TlsFiles
+from service.adapters.responses import AdapterResponse
+from service.domain.enums import ReasonCode
+from service.domain.registry import Net
+from service.errors import Ambiguous, Transient
 
 _log = structlog.get_logger(__name__)
 
@@ -129,7 +129,9 @@ class AdapterTransport:
         return response
 
     @asynccontextmanager
-    async def stream(self, request: AdapterRequest) -> AsyncIterator[tuple[AdapterResponse, AsyncIterator[bytes]]]:
+    async def stream(
+        self, request: AdapterRequest
+    ) -> AsyncIterator[tuple[AdapterResponse, AsyncIterator[bytes]]]:
         """A response whose body, when it is 200, comes in chunks; `seconds` limits each silence.
 
         Raises:
@@ -141,7 +143,9 @@ class AdapterTransport:
         self._enter()
         try:
             async with self._send(request) as http_response:
-                response = AdapterResponse(http_response.status_code, b"", http_response.headers.get("retry-after"))
+                response = AdapterResponse(
+                    http_response.status_code, b"", http_response.headers.get("retry-after")
+                )
                 if not response.ok:
                     body = await self._read(request, http_response)
                     response = AdapterResponse(response.status, body, response.retry_after)
@@ -168,7 +172,10 @@ class AdapterTransport:
         async with self._send(request) as http_response:
             body = await self._read(request, http_response)
             return AdapterResponse(
-                http_response.status_code, body, http_response.headers.get("retry-after"), request.hidden
+                http_response.status_code,
+                body,
+                http_response.headers.get("retry-after"),
+                request.hidden,
             )
 
     @asynccontextmanager
@@ -207,7 +214,9 @@ class AdapterTransport:
             parts.append(chunk)
         return b"".join(parts)
 
-    async def _chunks(self, request: AdapterRequest, http_response: httpx.Response) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, request: AdapterRequest, http_response: httpx.Response
+    ) -> AsyncIterator[bytes]:
         try:
             async for chunk in http_response.aiter_bytes(256 * 1024):
                 yield chunk
@@ -295,11 +304,11 @@ class AdapterTransport:
         message = f"net {self._net.name} gave no response to {request.call}: {type(exc).__name__.strip('_')}"
         _log.info("adapter_gave_no_answer", net=self._net.name, call=request.call, error=message)
         if request.method == "POST" and not isinstance(exc, _NEVER_SENT):
-            return Ambiguous(message, code=Reason.ADAPTER_UNAVAILABLE)
+            return Ambiguous(message, code=ReasonCode.ADAPTER_UNAVAILABLE)
         return self._transient(message)
 
     def _transient(self, message: str) -> Transient:
-        return Transient(message, code=Reason.ADAPTER_UNAVAILABLE)
+        return Transient(message, code=ReasonCode.ADAPTER_UNAVAILABLE)
 
 
 def _only_adds_a_slash(http_response: httpx.Response, http_request: httpx.Request) -> bool:

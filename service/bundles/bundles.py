@@ -16,13 +16,13 @@ from uuid import UUID
 from service.bundles.names import check_safe, parse_setting
 from service.bundles.parallel import each
 from service.bundles.s3 import ObjectStore
-from service.bundles.s3_errors import StoreUnavailable, Denied
-from service.bundles.staging import StagingLimits, Staging
+from service.bundles.s3_errors import Denied, StoreUnavailable
+from service.bundles.staging import Staging, StagingLimits
 from service.bundles.templates import Templates
+from service.domain.enums import ReasonCode
 from service.domain.observed import Staged
 from service.domain.registry import Net
 from service.domain.values import Request, Results
-from service.domain.vocabulary import Reason
 from service.errors import Invalid, Permanent, Transient
 
 _PART_BYTES: Final = 8 * 1024 * 1024
@@ -131,7 +131,7 @@ class Bundles:
                 limit=self._max_results_bytes,
             )
         except Permanent as exc:
-            raise Permanent(exc.message, code=Reason.RESULTS_UPLOAD_FAILED) from exc
+            raise Permanent(exc.message, code=ReasonCode.RESULTS_UPLOAD_FAILED) from exc
         return Results(uri=location.uri + _RESULTS_NAME, sha256=digest, bytes=size)
 
     async def upload_model_files(self, model_id: UUID, folder: Path) -> str:

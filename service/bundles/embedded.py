@@ -11,8 +11,8 @@ from typing import Final
 
 from service.bundles.layout import FileOrigin, Placed, as_json
 from service.bundles.model_config import rounds_problems
+from service.domain.enums import ReasonCode
 from service.domain.values import JsonObject
-from service.domain.vocabulary import Reason
 from service.errors import Permanent
 
 _APP: Final = "app/"
@@ -35,7 +35,7 @@ class EmbeddedLayout:
         if _ENGINE not in template:
             raise Permanent(
                 f"the base template of job type {job_type!r} has no {_ENGINE} at its root",
-                code=Reason.UNKNOWN_JOB_TYPE,
+                code=ReasonCode.UNKNOWN_JOB_TYPE,
             )
         placed = [Placed(path, FileOrigin.TEMPLATE, path) for path in template]
         placed += [Placed(_APP + path, FileOrigin.MODEL, path) for path in files if path != _CONFIG]

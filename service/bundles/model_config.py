@@ -18,8 +18,8 @@ import structlog
 
 from service.contracts import strict_json
 from service.contracts.fl import DEFAULT_JOB_TYPE, AggregationWeights, FLAggregators
+from service.domain.enums import ReasonCode
 from service.domain.values import JsonObject, Request
-from service.domain.vocabulary import Reason
 from service.errors import Permanent
 
 _log = structlog.get_logger(__name__)
@@ -164,4 +164,4 @@ def _is_weight(value: object) -> bool:
 
 
 def _bad(problem: str) -> Permanent:
-    return Permanent(f"{CONFIG_FILE} of the model: {problem}", code=Reason.BAD_MODEL_CONFIG)
+    return Permanent(f"{CONFIG_FILE} of the model: {problem}", code=ReasonCode.BAD_MODEL_CONFIG)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from service.domain.vocabulary import Reason
+from service.domain.enums import ReasonCode
 from service.errors import Invalid, Permanent
 
 _SCHEME: Final = "s3://"
@@ -118,4 +118,4 @@ def check_safe(paths: Iterable[str]) -> None:
 
 
 def _unsafe(message: str) -> Permanent:
-    return Permanent(message, code=Reason.UNSAFE_PATH)
+    return Permanent(message, code=ReasonCode.UNSAFE_PATH)

@@ -23,7 +23,7 @@ from aiohttp import ClientError as HttpClientError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from service.bundles.s3_errors import GONE, code_of, line_of, translated
-from service.domain.vocabulary import Reason
+from service.domain.enums import ReasonCode
 from service.errors import Invalid, Permanent, Transient
 
 _log = structlog.get_logger(__name__)
@@ -183,7 +183,7 @@ class ObjectStore:
                 if total > limit:
                     raise Permanent(
                         f"s3://{bucket}/{key} is longer than {limit} bytes",
-                        code=Reason.BUNDLE_TOO_LARGE,
+                        code=ReasonCode.BUNDLE_TOO_LARGE,
                     )
                 parts.append(chunk)
         return b"".join(parts)
@@ -244,7 +244,7 @@ class ObjectStore:
     async def delete_prefix(self, bucket: str, prefix: str) -> int:
         """Delete every object below a prefix that is not empty; returns how many there were."""
         if not prefix.strip("/"):
-            raise Permanent("a whole bucket is never deleted", code=Reason.UNSAFE_PATH)
+            raise Permanent("a whole bucket is never deleted", code=ReasonCode.UNSAFE_PATH)
         client = await self._s3()
         total = 0
         while found := await self.list(bucket, prefix, _MAX_DELETE):
@@ -294,7 +294,7 @@ class ObjectStore:
                 total += len(chunk)
                 if total > limit:
                     raise Permanent(
-                        f"the stream is longer than {limit} bytes", code=Reason.BUNDLE_TOO_LARGE
+                        f"the stream is longer than {limit} bytes", code=ReasonCode.BUNDLE_TOO_LARGE
                     )
                 buffer += chunk
                 while len(buffer) >= part_bytes:

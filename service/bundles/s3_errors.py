@@ -15,7 +15,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from service.domain.vocabulary import Reason
+from service.domain.enums import ReasonCode
 from service.errors import Permanent, Transient
 
 GONE: Final = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -35,7 +35,7 @@ _DENIED: Final = frozenset(
 class NotThere(Permanent):
     """The object does not exist (any more)."""
 
-    code = Reason.MODEL_FILES_MISSING
+    code = ReasonCode.MODEL_FILES_MISSING
 
 
 class StoreUnavailable(Transient):
@@ -49,7 +49,7 @@ class Denied(Transient):
 class Changed(Permanent):
     """The object is another one than was listed a moment before."""
 
-    code = Reason.DIGEST_MISMATCH
+    code = ReasonCode.DIGEST_MISMATCH
 
 
 def code_of(exc: ClientError) -> str:
@@ -69,7 +69,7 @@ def translated(what: str) -> Iterator[None]:
             raise Changed(f"could not {what}: the object was changed meanwhile") from exc
         if code == "KeyTooLongError":
             raise Permanent(
-                f"could not {what}: the name is too long", code=Reason.UNSAFE_PATH
+                f"could not {what}: the name is too long", code=ReasonCode.UNSAFE_PATH
             ) from exc
         if code in _DENIED:
             raise Denied(

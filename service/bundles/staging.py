@@ -20,17 +20,17 @@ import structlog
 from service.bundles import model_config
 from service.bundles.embedded import EmbeddedLayout
 from service.bundles.frozen import Entry, Frozen, freeze, thaw
-from service.bundles.layout import Layout, FileOrigin, Placed
+from service.bundles.layout import FileOrigin, Layout, Placed
 from service.bundles.names import Location, check_safe, source_from
 from service.bundles.parallel import both, each
 from service.bundles.s3 import Listed, ObjectStore
 from service.bundles.s3_errors import NotThere
 from service.bundles.templates import Template, Templates
 from service.contracts.fl import JobRequiredFiles
+from service.domain.enums import FLBackend, ReasonCode, WaitingCode
 from service.domain.observed import Staged
 from service.domain.registry import Net
 from service.domain.values import Request
-from service.domain.vocabulary import FLBackend, Reason, Waiting
 from service.errors import Permanent, Transient
 
 _log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ class Staging:
         """Freeze the bundle of one submission. `slots` are the participants' slot names by trust id.
 
         Raises:
-            Permanent: with the staging code of `Reason`.
+            Permanent: with the staging code of `ReasonCode`.
             Transient: the store is unavailable, or the backend's manifest can't be read.
         """
         record = self._destination.key(f"{request.job_id}/{attempt}/{path_id}.bundle.json")
@@ -149,7 +149,7 @@ class Staging:
             if not (item.key.endswith("/") and item.size == 0)  # a folder's marker
         }
         if not files:
-            raise Permanent(f"no files at {location.uri}", code=Reason.MODEL_FILES_MISSING)
+            raise Permanent(f"no files at {location.uri}", code=ReasonCode.MODEL_FILES_MISSING)
         check_safe(files)
         self._check_size(files, location)
         model = _Model(location, files)
@@ -171,7 +171,7 @@ class Staging:
         elif sum(item.size for item in files.values()) > limits.total_bytes:
             problem = f"more than {limits.total_bytes} bytes in all"
         if problem:
-            raise Permanent(f"{location.uri} has {problem}", code=Reason.BUNDLE_TOO_LARGE)
+            raise Permanent(f"{location.uri} has {problem}", code=ReasonCode.BUNDLE_TOO_LARGE)
 
     async def _read(self, model: _Model, path: str, limit: int | None = None) -> bytes:
         item = model.files[path]
@@ -222,7 +222,7 @@ class Staging:
         if model.files[name].size > self._limits.config_bytes:
             raise Permanent(
                 f"{name} is larger than {self._limits.config_bytes} bytes",
-                code=Reason.BAD_MODEL_CONFIG,
+                code=ReasonCode.BAD_MODEL_CONFIG,
             )
         body = model.bodies.get(name)
         return model_config.read(body if body is not None else await self._read(model, name))
@@ -304,7 +304,7 @@ class Staging:
         if wrong:
             raise Permanent(
                 "the SHA-256 is not the one that the request gives: " + _names(wrong),
-                code=Reason.DIGEST_MISMATCH,
+                code=ReasonCode.DIGEST_MISMATCH,
             )
 
 
@@ -313,7 +313,7 @@ def _layout(backend: FLBackend) -> Layout:
     if layout is None:
         raise Permanent(
             f"bundles for {backend.value} nets can't be staged by this version",
-            code=Reason.NO_SUCH_NET,
+            code=ReasonCode.NO_SUCH_NET,
         )
     return layout
 
@@ -328,19 +328,19 @@ def check_required(backend: FLBackend, job_type: str, files: Mapping[str, object
     manifest = JobRequiredFiles.get_all_job_types_with_files(backend)
     if not manifest:
         raise Transient(
-            f"the manifest of {backend.value} can't be read", code=Waiting.MANIFEST_UNAVAILABLE
+            f"the manifest of {backend.value} can't be read", code=WaitingCode.MANIFEST_UNAVAILABLE
         )
     if job_type not in manifest:
         raise Permanent(
             f"job type {job_type[:64]!r} is not one of {', '.join(sorted(manifest))}",
-            code=Reason.UNKNOWN_JOB_TYPE,
+            code=ReasonCode.UNKNOWN_JOB_TYPE,
         )
     missing = [name for name in manifest[job_type] if name not in files]
     if missing:
         raise Permanent(
             f"job type {job_type!r} needs these files at the root of the model files: "
             + _names(missing),
-            code=Reason.REQUIRED_FILE_MISSING,
+            code=ReasonCode.REQUIRED_FILE_MISSING,
         )
 
 
@@ -366,7 +366,8 @@ def check_collisions(plan: Sequence[Placed]) -> None:
                 )
     if clashes:
         raise Permanent(
-            "files collide in the bundle: " + "; ".join(clashes[:10]), code=Reason.FILE_COLLISION
+            "files collide in the bundle: " + "; ".join(clashes[:10]),
+            code=ReasonCode.FILE_COLLISION,
         )
 
 

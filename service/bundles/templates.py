@@ -22,7 +22,7 @@ import structlog
 from service.bundles.names import Location, check_safe
 from service.bundles.parallel import each
 from service.bundles.s3 import Listed, ObjectStore
-from service.domain.vocabulary import FLBackend, Reason
+from service.domain.enums import FLBackend, ReasonCode
 from service.errors import Permanent, ServiceError, Transient
 
 _log = structlog.get_logger(__name__)
@@ -121,7 +121,7 @@ class Templates:
             raise Permanent(
                 f"there is no base template for job type {name[1]!r} on {name[0]}: "
                 f"put one at {self._location.below(*name).uri}",
-                code=Reason.UNKNOWN_JOB_TYPE,
+                code=ReasonCode.UNKNOWN_JOB_TYPE,
             )
         self._copies[name] = copy
         return copy
@@ -152,7 +152,7 @@ class Templates:
             raise Permanent(
                 f"the base template at {location.uri} is larger than {_MAX_FILES} files or "
                 f"{self._max_bytes} bytes",
-                code=Reason.BUNDLE_TOO_LARGE,
+                code=ReasonCode.BUNDLE_TOO_LARGE,
             )
 
         async def read(path: str) -> TemplateFile:

@@ -9,8 +9,8 @@ from typing import Final
 
 from service.cli.finding import Finding, failed, ok, warning
 from service.errors import Transient
-from service.kafka import PartitionId
 from service.ingest.progress import lag
+from service.kafka import PartitionId
 from service.kafka.groups import log_ends, members
 from service.kafka.topics import Topics
 from service.settings import Settings

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 from uuid import uuid4
 
+from service.adapters import AdapterClients
 from service.app import ManifestReader, fact_reader, make_bundles, make_nets
 from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
@@ -17,7 +18,6 @@ from service.contracts import registry_file
 from service.contracts.problems import BadData
 from service.errors import Invalid, ServiceError, Transient
 from service.kafka.topics import Topics, ensure_topics
-from service.adapters import AdapterClients
 from service.relay.hanging import stable_offsets
 from service.settings import Settings, unknown_variables
 from service.store import migrate

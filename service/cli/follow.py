@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.session import pool_of
-from service.domain.vocabulary import TERMINAL
+from service.domain.enums import TERMINAL
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries

@@ -25,7 +25,7 @@ from service.cli.session import (
     settings_of,
     work,
 )
-from service.domain.vocabulary import JobState
+from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries

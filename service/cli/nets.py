@@ -17,7 +17,7 @@ from service.cli.session import (
     settings_of,
     work,
 )
-from service.domain.commands import ReleaseSlot
+from service.domain.commands import ReleaseReservation
 from service.domain.decision import Outcome
 from service.errors import Invalid
 from service.kafka.topics import Topics
@@ -165,5 +165,5 @@ async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:
         job = await store.get(job_id)
         numbers = [a.number for a in job.attempts] if job is not None else []
         wanted = [n for n in numbers if attempt in (None, n)]
-        decisions = await store.apply([ReleaseSlot(job_id, number) for number in wanted])
+        decisions = await store.apply([ReleaseReservation(job_id, number) for number in wanted])
         return sum(d.outcome is Outcome.APPLIED for d in decisions)

@@ -20,9 +20,9 @@ from service.contracts.problems import BadData
 from service.domain.commands import RejectRequest, RequestTraining
 from service.domain.decide import decide
 from service.domain.decision import Outcome
+from service.domain.eligibility import describe_waiting_for
 from service.domain.events import Queued, Rejected
 from service.domain.facts import Facts
-from service.domain.fit import says_of
 from service.domain.job import Job
 from service.domain.values import Problem
 from service.errors import Invalid, Transient
@@ -135,7 +135,7 @@ async def _judge(
     problems, waiting = verdict(job, command, facts)
     if isinstance(command, RejectRequest):
         return problems, waiting, ""
-    return problems, waiting, says_of(waiting, command.request, facts)
+    return problems, waiting, describe_waiting_for(waiting, command.request, facts)
 
 
 def verdict(
@@ -145,8 +145,8 @@ def verdict(
     problems: list[Problem] = []
     waiting = None
     known = decide(job, command, facts)
-    if known.outcome is Outcome.REFUSED and known.why is not None:
-        why = known.why
+    if known.outcome is Outcome.REFUSED and known.reason is not None:
+        why = known.reason
         problems += why.errors or [Problem(("job_id",), why.message, why.code)]
     for event in decide(None, command, replace(facts, retired={})).events:
         if isinstance(event, Rejected):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from service.contracts import lifecycle, net_status, reports, state, stop, training
 from service.contracts.envelope import SCHEMA_PREFIX
 from service.contracts.fl import INetStatus
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 
 #: The model of an event's `data`.
 Shape = type[BaseModel]

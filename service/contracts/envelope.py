@@ -20,7 +20,7 @@ from typing import Any, Final
 from service.contracts import strict_json
 from service.contracts.fields import parse_time
 from service.contracts.problems import BadData, problem
-from service.domain.frozen import dataclass
+from service.domain.frozen import value
 from service.domain.values import Problem
 
 #: `ce_source` of everything we publish.
@@ -44,7 +44,7 @@ class Undecodable(BadData):
     code = "undecodable"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """One decoded record. `data` is the parsed JSON object, not yet checked against a contract;
     `time` is the producer's claim and decides nothing; `traceparent` is W3C text or None."""

@@ -21,7 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from service.contracts.shipped import shipped
-from service.domain.vocabulary import (
+from service.domain.enums import (
     ClientStatus,
     FLAggregators,
     FLBackend,

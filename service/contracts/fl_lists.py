@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service.contracts.fl import IClientStatus, IJobMetaData
 from service.contracts.problems import storable
-from service.domain.vocabulary import FLJobStatus
+from service.domain.enums import FLJobStatus
 from service.errors import Invalid
 
 _log = structlog.get_logger(__name__)

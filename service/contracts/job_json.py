@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from service.contracts.strict_json import write
+from service.domain.enums import FLBackend, ReservationState
 from service.domain.job import Rejection
 from service.domain.values import (
     Attempt,
@@ -22,15 +23,14 @@ from service.domain.values import (
     Participant,
     Problem,
     Progress,
+    Reason,
     Request,
     Resources,
     Results,
     SiteProgress,
     Stop,
     Submission,
-    Why,
 )
-from service.domain.vocabulary import FLBackend, SlotState
 
 
 def _time(value: datetime | None) -> str | None:
@@ -125,29 +125,29 @@ def read_requested_by(text: str) -> str | None:
 # --- reasons, results, stop -----------------------------------------------------------------------
 
 
-def why_object(why: Why | None) -> dict[str, Any] | None:
+def why_object(reason: Reason | None) -> dict[str, Any] | None:
     """A reason as the JSON object that every published shape uses."""
-    if why is None:
+    if reason is None:
         return None
     return {
-        "code": why.code,
-        "message": why.message,
-        "errors": [{"loc": list(p.loc), "msg": p.msg, "type": p.type} for p in why.errors],
+        "code": reason.code,
+        "message": reason.message,
+        "errors": [{"loc": list(p.loc), "msg": p.msg, "type": p.type} for p in reason.errors],
     }
 
 
-def _why(data: Mapping[str, Any] | None) -> Why | None:
+def _why(data: Mapping[str, Any] | None) -> Reason | None:
     if data is None:
         return None
     errors = tuple(Problem(tuple(p["loc"]), p["msg"], p["type"]) for p in data["errors"])
-    return Why(data["code"], data["message"], errors)
+    return Reason(data["code"], data["message"], errors)
 
 
-def write_why(why: Why | None) -> str | None:
-    return None if why is None else write(why_object(why))
+def write_why(reason: Reason | None) -> str | None:
+    return None if reason is None else write(why_object(reason))
 
 
-def read_why(text: str | None) -> Why | None:
+def read_why(text: str | None) -> Reason | None:
     return None if text is None else _why(json.loads(text))
 
 
@@ -210,7 +210,7 @@ def write_attempts(attempts: tuple[Attempt, ...]) -> str:
                 "participants": participants_object(a.participants),
                 "started_at": _time(a.started_at),
                 "changed_at": _time(a.changed_at),
-                "slot": a.slot,
+                "slot": a.reservation,
                 "leases": a.leases,
                 "fl_backend_job_id": a.run_id,
                 "provisional": a.provisional,
@@ -218,9 +218,9 @@ def write_attempts(attempts: tuple[Attempt, ...]) -> str:
                 "running_at": _time(a.running_at),
                 "ended_at": _time(a.ended_at),
                 "reason": why_object(a.reason),
-                "missed": a.missed,
+                "missed": a.missing_polls,
                 "missing_since": _time(a.missing_since),
-                "burnt": a.burnt,
+                "burnt": a.counts_as_attempt,
             }
             for a in attempts
         ]
@@ -280,7 +280,7 @@ def read_attempts(text: str, submissions: str) -> tuple[Attempt, ...]:
             ),
             started_at=datetime.fromisoformat(a["started_at"]),
             changed_at=datetime.fromisoformat(a["changed_at"]),
-            slot=SlotState(a["slot"]),
+            reservation=ReservationState(a["slot"]),
             leases=a["leases"],
             submission=_submission(handed.get(str(a["number"]))),
             run_id=a["fl_backend_job_id"],
@@ -289,9 +289,9 @@ def read_attempts(text: str, submissions: str) -> tuple[Attempt, ...]:
             running_at=_read_time(a["running_at"]),
             ended_at=_read_time(a["ended_at"]),
             reason=_why(a["reason"]),
-            missed=a["missed"],
+            missing_polls=a["missed"],
             missing_since=_read_time(a["missing_since"]),
-            burnt=a["burnt"],
+            counts_as_attempt=a["burnt"],
         )
         for a in json.loads(text)
     )
@@ -332,7 +332,7 @@ def write_progress(progress: Progress) -> str:
                 for s in progress.sites
             ],
             "metrics": [metric_object(m) for m in progress.metrics],
-            "last_sign_at": _time(progress.last_sign_at),
+            "last_sign_at": _time(progress.last_activity_at),
         }
     )
 
@@ -347,5 +347,5 @@ def read_progress(text: str) -> Progress:
         total=data["total"],
         sites=tuple(SiteProgress(**s) for s in data["sites"]),
         metrics=tuple(Metric(**m) for m in data["metrics"]),
-        last_sign_at=_read_time(data["last_sign_at"]),
+        last_activity_at=_read_time(data["last_sign_at"]),
     )

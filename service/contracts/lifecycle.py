@@ -34,9 +34,9 @@ from service.contracts.outbound import (
 )
 from service.contracts.strict_json import write
 from service.domain import events as e
+from service.domain.enums import Lifecycle, WaitingCode
 from service.domain.job import Job, Rejection, job_status
-from service.domain.values import Why
-from service.domain.vocabulary import Lifecycle, Waiting
+from service.domain.values import Reason
 
 REFUSED: Final = "fl.training.request_refused.v1"
 
@@ -47,7 +47,7 @@ class QueuedData(JobShape):
     trust_ids: list[Uuid]
     priority: int = Field(ge=0, le=9)
     warnings: list[str] = Field(max_length=100)
-    waiting_for: Waiting | None
+    waiting_for: WaitingCode | None
 
 
 class RejectedData(JobShape):
@@ -165,7 +165,7 @@ TYPES: Final[dict[Lifecycle, str]] = {word: f"fl.job.{word.value}.v1" for word i
 
 def event_type(event: e.Event) -> str:
     """The CloudEvents type of a published event. KeyError for a quiet one."""
-    return TYPES[e.word_of(event)]
+    return TYPES[e.event_name_of(event)]
 
 
 def body(job: Job, event: e.Event) -> str:
@@ -176,19 +176,19 @@ def body(job: Job, event: e.Event) -> str:
     """
     own = _OWN.get(type(event))
     if own is None:
-        e.word_of(event)
+        e.event_name_of(event)
         return write(_common(job))
     return write(_common(job) | own(job, event))
 
 
-def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, why: Why) -> str:
+def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, reason: Reason) -> str:
     """The data of `fl.training.request_refused.v1` as JSON."""
     return write(
         {
             "job_id": job_id,
             "model_id": model_id,
             "request_id": request_id,
-            "reason": why_object(why),
+            "reason": why_object(reason),
         }
     )
 
@@ -229,15 +229,15 @@ def _reason(job: Job, event: e.Rejected | e.Failed) -> dict[str, Any]:
     return {"reason": why_object(event.reason)}
 
 
-def _waiting(job: Job, event: e.WaitingTold) -> dict[str, Any]:
-    why = None if event.code is None else Why(event.code, event.message)
-    return {"reason": why_object(why), "position": event.position}
+def _waiting(job: Job, event: e.WaitingChanged) -> dict[str, Any]:
+    reason = None if event.code is None else Reason(event.code, event.message)
+    return {"reason": why_object(reason), "position": event.position}
 
 
 def _started(job: Job, event: e.Started) -> dict[str, Any]:
     return {
         "participants": participants_object(event.attempt.participants),
-        "max_attempts": job.asked.max_attempts,
+        "max_attempts": job.accepted_request.max_attempts,
     }
 
 
@@ -268,8 +268,8 @@ def _retry(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 
 
 def _stop_requested(job: Job, event: e.StopRequested) -> dict[str, Any]:
-    why = Why(event.stop.code, event.stop.reason or "stopped")
-    return {"reason": why_object(why), "requested_by": event.stop.requested_by}
+    reason = Reason(event.stop.code, event.stop.reason or "stopped")
+    return {"reason": why_object(reason), "requested_by": event.stop.requested_by}
 
 
 def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
 _OWN: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
     e.Queued: _queued,
     e.Rejected: _reason,
-    e.WaitingTold: _waiting,
+    e.WaitingChanged: _waiting,
     e.Started: _started,
     e.RoundReported: _round,
     e.MetricsRecorded: _metrics,

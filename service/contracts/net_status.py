@@ -13,9 +13,9 @@ from uuid import UUID
 
 from service.contracts.fl import IClientStatus, INetStatus
 from service.contracts.strict_json import dump_text
+from service.domain.enums import ClientStatus
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
-from service.domain.vocabulary import ClientStatus
 
 STATUS: Final = "fl.net.status.v1"
 

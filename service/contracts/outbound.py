@@ -15,7 +15,14 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contracts.fields import Time, Uuid
-from service.domain.vocabulary import FLBackend, JobState, JobStatus, ModelStatus, Reason, Waiting
+from service.domain.enums import (
+    FLBackend,
+    JobState,
+    JobStatus,
+    ModelStatus,
+    ReasonCode,
+    WaitingCode,
+)
 
 _OPEN: Final = ConfigDict(extra="ignore")
 
@@ -44,7 +51,7 @@ class ReasonShape(BaseModel):
 
     model_config = _OPEN
 
-    code: Reason
+    code: ReasonCode
     message: str
     errors: list[ErrorItem] = Field(max_length=100)
 
@@ -54,7 +61,7 @@ class WaitingShape(BaseModel):
 
     model_config = _OPEN
 
-    code: Waiting
+    code: WaitingCode
     message: str
     errors: list[ErrorItem] = Field(max_length=100)
 

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.contracts.fields import Uuid, text
 from service.contracts.fl import INetDetails
 from service.contracts.problems import BadData, from_pydantic, problem, told_as
+from service.domain.enums import POLL_SECONDS
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Problem
-from service.domain.vocabulary import POLL_SECONDS
 
 #: A net without an `id` has uuid5 of this namespace and its name. Fixed for ever.
 NET_NAMESPACE: Final = uuid5(NAMESPACE_URL, "urn:fl-job-service:net")

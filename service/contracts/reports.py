@@ -28,8 +28,8 @@ from service.contracts.problems import problem
 from service.contracts.second_pass import Valid, checked, spelled
 from service.contracts.training import origin
 from service.domain import commands
+from service.domain.enums import ModelStatus, RoundEvent
 from service.domain.values import Metric, Problem, Results
-from service.domain.vocabulary import ModelStatus, RoundEvent
 
 STATUS_REPORTED: Final = "fl.job.status_reported.v1"
 ROUND_REPORTED: Final = "fl.job.round_reported.v1"

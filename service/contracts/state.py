@@ -29,8 +29,8 @@ from service.contracts.outbound import (
     SubmissionShape,
 )
 from service.contracts.strict_json import write
+from service.domain.enums import FLBackend, JobState, ReservationState, WaitingCode
 from service.domain.job import Job, job_status
-from service.domain.vocabulary import FLBackend, JobState, SlotState, Waiting
 
 STATE: Final = "fl.job.state.v1"
 
@@ -67,7 +67,7 @@ class AttemptState(BaseModel):
     net: str
     fl_backend: FLBackend
     participants: list[ParticipantShape]
-    slot: SlotState
+    slot: ReservationState
     fl_backend_job_id: str | None
     started_at: Time
     submitted_at: Time | None
@@ -115,7 +115,7 @@ class StateData(JobShape):
     """Everything that is known of a job; `sequence` is that of the last event in it."""
 
     sequence: Position
-    waiting_for: Waiting | None
+    waiting_for: WaitingCode | None
     not_before: Time | None
     created_at: Time
     changed_at: Time

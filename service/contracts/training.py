@@ -27,8 +27,8 @@ from service.contracts.fl import (
 from service.contracts.problems import BadData, problem, storable, told_as
 from service.contracts.second_pass import Valid, checked, spelled
 from service.domain import commands
-from service.domain.values import Origin, Problem, Readable, Request, Resources
-from service.domain.vocabulary import FLAggregators, FLBackend
+from service.domain.enums import FLAggregators, FLBackend
+from service.domain.values import Origin, PartialRequest, Problem, Request, Resources
 
 REQUESTED: Final = "fl.training.requested.v1"
 _CLOSED: Final = ConfigDict(extra="forbid")
@@ -313,11 +313,11 @@ def rejection(
         errors=bad.problems,
         origin=origin(envelope),
         requested_by=_usable_text(data.get("requested_by"), 256),
-        readable=_readable(data, bad.valid),
+        partial=_partial(data, bad.valid),
     )
 
 
-def _readable(data: Mapping[str, Any], valid: Valid) -> Readable:
+def _partial(data: Mapping[str, Any], valid: Valid) -> PartialRequest:
     """What can be judged of a broken request; lists and weights entry by entry."""
     trusts: Any = valid.get("trust_ids")
     if trusts is None:
@@ -325,7 +325,7 @@ def _readable(data: Mapping[str, Any], valid: Valid) -> Readable:
         trusts = map(_any_uuid, given[:_MOST_TRUSTS]) if isinstance(given, list) else ()
     config = _config(valid.get("config"))
     weights = config.get(_WEIGHTS) or _usable_weights(data.get("config"))
-    return Readable(
+    return PartialRequest(
         project_id=valid.get("project_id"),
         trust_ids=tuple(trusts),
         fl_backend=valid.get("fl_backend"),

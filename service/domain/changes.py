@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from service.domain import events as e
-from service.domain.sizes import first_metrics, first_sites
-from service.domain.values import Attempt, Lease, Metric, Progress, SiteProgress
-from service.domain.vocabulary import JobState, Lifecycle, ModelStatus, Reason, SlotState
+from service.domain.enums import JobState, Lifecycle, ModelStatus, ReasonCode, ReservationState
+from service.domain.sizes import truncate_metrics, truncate_sites
+from service.domain.values import Attempt, JobLease, Metric, Progress, SiteProgress
 
 if TYPE_CHECKING:
     from service.domain.job import Job
@@ -33,7 +33,7 @@ def _started(job: Job, event: e.Started) -> dict[str, Any]:
         "model_status": ModelStatus.INITIATED,
         "eligible": False,
         "waiting": None,
-        "lease": Lease(event.holder, job.token + 1),
+        "lease": JobLease(event.holder, job.token + 1),
         "token": job.token + 1,
         "next_try_at": None,
         "due_at": event.due_at,
@@ -46,7 +46,7 @@ def _lease_taken(job: Job, event: e.LeaseTaken) -> dict[str, Any]:
     if job.state in (S.PREPARING, S.SUBMITTING) and job.attempt is not None:
         attempts = _with_attempt(job, job.attempt.number, leases=job.attempt.leases + 1)
     token = job.token + 1
-    return {"lease": Lease(event.holder, token), "token": token, "attempts": attempts}
+    return {"lease": JobLease(event.holder, token), "token": token, "attempts": attempts}
 
 
 def _submission_opened(job: Job, event: e.SubmissionOpened) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _submitted(job: Job, event: e.Submitted) -> dict[str, Any]:
             submitted_at=event.at,
             changed_at=event.at,
         ),
-        "progress": replace(job.progress, last_sign_at=event.at, total=event.total_rounds),
+        "progress": replace(job.progress, last_activity_at=event.at, total=event.total_rounds),
         "lease": None,
         "due_at": event.due_at,
         "tries": 0,
@@ -77,14 +77,14 @@ def _submitted(job: Job, event: e.Submitted) -> dict[str, Any]:
     }
 
 
-def _run_known(job: Job, event: e.RunKnown) -> dict[str, Any]:
+def _run_identified(job: Job, event: e.RunIdentified) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
             job,
             event.attempt,
             run_id=event.run_id,
             provisional=event.provisional,
-            missed=0,
+            missing_polls=0,
             missing_since=None,
         )
     }
@@ -94,7 +94,7 @@ def _running(job: Job, event: e.Running) -> dict[str, Any]:
     return {
         "model_status": ModelStatus.RUNNING,
         "attempts": _with_attempt(job, event.attempt, running_at=event.at),
-        "progress": replace(job.progress, last_sign_at=event.at),
+        "progress": replace(job.progress, last_activity_at=event.at),
         "due_at": event.due_at,
     }
 
@@ -110,10 +110,10 @@ def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
             p,
             round=max(p.round, event.global_round),
             aggregated=max(p.aggregated, event.global_round)
-            if event.word is Lifecycle.ROUND_AGGREGATED
+            if event.event_name is Lifecycle.ROUND_AGGREGATED
             else p.aggregated,
-            sites=first_sites(tuple(sorted(sites, key=lambda s: s.slot))),
-            last_sign_at=event.at,
+            sites=truncate_sites(tuple(sorted(sites, key=lambda s: s.slot))),
+            last_activity_at=event.at,
         )
     }
 
@@ -126,7 +126,7 @@ def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Me
         key = (metric.label, metric.fl_client_name or "")
         if key not in best or best[key].global_round <= metric.global_round:
             best[key] = metric
-    return first_metrics(tuple(best[key] for key in sorted(best))[:MAX_METRICS])
+    return truncate_metrics(tuple(best[key] for key in sorted(best))[:MAX_METRICS])
 
 
 #: How many (label, slot) pairs a job remembers as its last metrics.
@@ -135,24 +135,26 @@ MAX_METRICS: Final = 500
 
 def _metrics_recorded(job: Job, event: e.MetricsRecorded) -> dict[str, Any]:
     metrics = newest_metrics(job.progress.metrics, event.metrics)
-    return {"progress": replace(job.progress, metrics=metrics, last_sign_at=event.at)}
+    return {"progress": replace(job.progress, metrics=metrics, last_activity_at=event.at)}
 
 
-def _sign(job: Job, event: e.Event) -> dict[str, Any]:
-    return {"progress": replace(job.progress, last_sign_at=event.at)}
+def _activity(job: Job, event: e.Event) -> dict[str, Any]:
+    return {"progress": replace(job.progress, last_activity_at=event.at)}
 
 
-def _sign_seen(job: Job, event: e.SignSeen) -> dict[str, Any]:
-    changes = _sign(job, event)
+def _activity_seen(job: Job, event: e.ActivitySeen) -> dict[str, Any]:
+    changes = _activity(job, event)
     if job.attempt is not None:
-        changes["attempts"] = _with_attempt(job, job.attempt.number, missed=0, missing_since=None)
+        changes["attempts"] = _with_attempt(
+            job, job.attempt.number, missing_polls=0, missing_since=None
+        )
     return changes
 
 
 def _run_missed(job: Job, event: e.RunMissed) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
-            job, event.attempt, missed=event.missed, missing_since=event.missing_since
+            job, event.attempt, missing_polls=event.missing_polls, missing_since=event.missing_since
         )
     }
 
@@ -162,11 +164,11 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
         "attempts": _with_attempt(
             job,
             event.attempt,
-            slot=event.slot,
+            reservation=event.reservation,
             ended_at=event.at,
             changed_at=event.at,
             reason=event.reason,
-            burnt=event.next_attempt != event.attempt,
+            counts_as_attempt=event.next_attempt != event.attempt,
         ),
         "eligible": False,
         "lease": None,
@@ -182,7 +184,9 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 
 def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
     return {
-        "attempts": _with_attempt(job, event.attempt, slot=event.slot, changed_at=event.at),
+        "attempts": _with_attempt(
+            job, event.attempt, reservation=event.reservation, changed_at=event.at
+        ),
         "lease": None,
         "tries": 0,
         "next_try_at": None,
@@ -190,7 +194,7 @@ def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
     }
 
 
-def _try_delayed(job: Job, event: e.TryDelayed) -> dict[str, Any]:
+def _step_deferred(job: Job, event: e.StepDeferred) -> dict[str, Any]:
     return {
         "lease": None if event.release else job.lease,
         "tries": job.tries + 1,
@@ -214,7 +218,9 @@ def _ended_attempts(job: Job, event: e.Stopped | e.Completed | e.Failed) -> tupl
     changes: dict[str, Any] = {
         "ended_at": event.at,
         "changed_at": event.at,
-        "slot": event.slot if current.slot is not SlotState.FREE else SlotState.FREE,
+        "reservation": event.reservation
+        if current.reservation is not ReservationState.RELEASED
+        else ReservationState.RELEASED,
     }
     if not isinstance(event, e.Completed):
         changes["reason"] = event.reason
@@ -239,7 +245,7 @@ def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
 
 
 def _failed(job: Job, event: e.Failed) -> dict[str, Any]:
-    upload = event.reason.code == Reason.RESULTS_UPLOAD_FAILED
+    upload = event.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
     return {
         "attempts": _ended_attempts(job, event),
         "reason": event.reason,
@@ -248,30 +254,30 @@ def _failed(job: Job, event: e.Failed) -> dict[str, Any]:
 
 
 CHANGES: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
-    e.WaitingTold: lambda job, event: {"waiting": event.code},
+    e.WaitingChanged: lambda job, event: {"waiting": event.code},
     e.BecameEligible: lambda job, event: {"eligible": True, "due_at": event.due_at},
     e.Started: _started,
     e.LeaseTaken: _lease_taken,
     e.SubmissionOpened: _submission_opened,
     e.Submitted: _submitted,
-    e.RunKnown: _run_known,
-    e.Prepared: lambda job, event: {"model_status": ModelStatus.PREPARED} | _sign(job, event),
+    e.RunIdentified: _run_identified,
+    e.Prepared: lambda job, event: {"model_status": ModelStatus.PREPARED} | _activity(job, event),
     e.Running: _running,
     e.RoundReported: _round_reported,
     e.MetricsRecorded: _metrics_recorded,
-    e.LogRecorded: _sign,
-    e.SignSeen: _sign_seen,
+    e.LogRecorded: _activity,
+    e.ActivitySeen: _activity_seen,
     e.RunMissed: _run_missed,
     e.RetryScheduled: _retry_scheduled,
     e.ResultsPending: _results_pending,
-    e.TryDelayed: _try_delayed,
+    e.StepDeferred: _step_deferred,
     e.StopRequested: _stop_requested,
     e.Stopping: _stopping,
     e.Stopped: _stopped,
     e.Completed: _completed,
     e.Failed: _failed,
-    e.SlotChanged: lambda job, event: {
-        "attempts": _with_attempt(job, event.attempt, slot=event.slot)
+    e.ReservationChanged: lambda job, event: {
+        "attempts": _with_attempt(job, event.attempt, reservation=event.reservation)
     },
     e.Reviewed: lambda job, event: {"due_at": event.due_at},
 }

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 from service.domain import commands as c
 from service.domain import events as e
-from service.domain.decision import FENCED, Decision, happened, ignored
+from service.domain.decision import LEASE_LOST, Decision, applied, ignored
+from service.domain.eligibility import holds_model, ineligibility, unapproved
+from service.domain.enums import ACTIVE, JobState, ReasonCode, ReservationState
 from service.domain.facts import Facts
-from service.domain.fit import holds_model, misfit, unapproved
 from service.domain.job import Job
-from service.domain.values import Attempt, Participant, Request, Why
-from service.domain.vocabulary import ACTIVE, JobState, Reason, SlotState
+from service.domain.values import Attempt, Participant, Reason, Request
 
 
-def not_approved(request: Request, facts: Facts) -> Why | None:
+def not_approved(request: Request, facts: Facts) -> Reason | None:
     """The reason that ends or stops a job whose approvals were taken back; None: all stand."""
     gone = unapproved(request, facts.registry)
     if not gone:
         return None
     names = ", ".join(str(t) for t in gone[:10])
-    return Why(Reason.TRUST_NOT_APPROVED, f"no longer approved for this project: {names}")
+    return Reason(ReasonCode.TRUST_NOT_APPROVED, f"no longer approved for this project: {names}")
 
 
 def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
     """Start an attempt on the picked net; the last look at everything the pick relied on."""
     if job is None or job.state is not JobState.QUEUED or not job.eligible:
         return ignored("not_queued")
-    request = job.asked
-    why = not_approved(request, facts)
-    if why is not None:
-        return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
+    request = job.accepted_request
+    reason = not_approved(request, facts)
+    if reason is not None:
+        return applied(e.Failed(at=facts.now, reason=reason, reservation=ReservationState.RELEASED))
     if facts.hub_paused:
         return ignored("hub_paused")
     net = facts.registry.nets.get(command.net)
     now = facts.nets.get(command.net)
     if net is None or now is None or not now.answering or now.paused or now.in_doubt:
         return ignored("net_gone")
-    if misfit(net, request, now) is not None or now.occupied >= net.capacity:
+    if ineligibility(net, request, now) is not None or now.occupied >= net.capacity:
         return ignored("net_unfit")
     if holds_model(net, request, facts):
         return ignored("model_taken", "the net still holds this model's app or results")
@@ -44,7 +44,7 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
         return ignored("trusts_gone")
     last = job.attempt
     # A run that became known after the give-back makes it a burnt one: its place must not be forgotten.
-    kept = last is not None and not last.burnt and last.run_id is None
+    kept = last is not None and not last.counts_as_attempt and last.run_id is None
     attempt = Attempt(
         number=job.attempt_number if kept else job.attempt_number + 1,
         net=net.name,
@@ -54,7 +54,7 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
         changed_at=facts.now,
         leases=last.leases + 1 if kept and last is not None else 1,
     )
-    return happened(
+    return applied(
         e.Started(at=facts.now, attempt=attempt, holder=command.holder, due_at=request.deadline)
     )
 
@@ -64,7 +64,7 @@ def take_lease(job: Job | None, command: c.TakeLease, facts: Facts) -> Decision:
     if job is None or job.state not in ACTIVE:
         return ignored("not_active")
     if job.lease is not None and (job.lease.until is None or job.lease.until > facts.now):
-        return FENCED
+        return LEASE_LOST
     if job.next_try_at is not None and job.next_try_at > facts.now:
         return ignored("not_due")
-    return happened(e.LeaseTaken(at=facts.now, holder=command.holder))
+    return applied(e.LeaseTaken(at=facts.now, holder=command.holder))

@@ -12,22 +12,22 @@ from dataclasses import field
 from datetime import datetime
 from uuid import UUID
 
-from service.domain.frozen import dataclass
+from service.domain.enums import FLJobStatus, ModelStatus
+from service.domain.frozen import value
 from service.domain.values import (
     JsonObject,
     Metric,
     Origin,
+    PartialRequest,
     Problem,
-    Readable,
+    Reason,
     Request,
     Results,
     Submission,
-    Why,
 )
-from service.domain.vocabulary import FLJobStatus, ModelStatus
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     job_id: UUID
 
@@ -35,12 +35,12 @@ class Command:
 # --- from producers ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestTraining(Command):
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RejectRequest(Command):
     """A request that broke the contract, but whose `job_id` could be read."""
 
@@ -50,17 +50,17 @@ class RejectRequest(Command):
     errors: tuple[Problem, ...]
     origin: Origin
     requested_by: str | None = None
-    readable: Readable = Readable()
+    partial: PartialRequest = PartialRequest()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RequestStop(Command):
     reason: str | None
     requested_by: str | None
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopModel:
     """Stop every unfinished job that the model has at this transaction's time. Not about one job."""
 
@@ -70,7 +70,7 @@ class StopModel:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RefuseStop:
     """A stop that broke the contract: answered, never obeyed."""
 
@@ -83,7 +83,7 @@ class RefuseStop:
 # --- from runs -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report(Command):
     attempt: int
     origin: Origin
@@ -93,26 +93,26 @@ class Report(Command):
     path_id: UUID | None = field(default=None, kw_only=True)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportStatus(Report):
     status: ModelStatus = ModelStatus.RUNNING
     detail: str | None = None
     results: Results | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportRound(Report):
     event_type: str = ""
     global_round: int | None = None
     details: JsonObject | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportMetrics(Report):
     metrics: tuple[Metric, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ReportLog(Report):
     log: str = ""
     success: bool = True
@@ -121,20 +121,20 @@ class ReportLog(Report):
 # --- from the steps ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim(Command):
     net: str
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TakeLease(Command):
     """Take over work whose lease ran out, or that nobody holds."""
 
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Leased(Command):
     """A command of a lease's holder: a smaller token than the job's changes nothing."""
 
@@ -142,51 +142,51 @@ class Leased(Command):
     token: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OpenSubmission(Leased):
     """About to call submit_job. Refused when a stop came first."""
 
     submission: Submission
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack(Leased):
+@value
+class ReleaseNet(Leased):
     """The net can't take the attempt now, and nothing was submitted: queue again, burn no attempt."""
 
-    why: Why
+    reason: Reason
     retry_after: float | None = None  #: seconds, where the adapter named them
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FailAttempt(Leased):
     """The attempt is over. `run_over`: no run of it is alive (never created, or seen terminal)."""
 
-    why: Why
+    reason: Reason
     run_over: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NothingRuns(Leased):
+@value
+class ConfirmNoRun(Leased):
     """A submission without an answer turned out to have created nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class DelayTry(Leased):
+@value
+class DeferStep(Leased):
     """Results or an abort's proof could not be had yet."""
 
-    why: Why
+    reason: Reason
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StoreResults(Leased):
     """The run's results were fetched (None: the adapter has none)."""
 
     results: Results | None
 
 
-@dataclass(frozen=True, slots=True)
-class KnowRun(Command):
+@value
+class RecordRun(Command):
     """The adapter named the run of this attempt's submission. Evidence: needs no lease."""
 
     attempt: int
@@ -195,8 +195,8 @@ class KnowRun(Command):
     provisional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SeeRun(Command):
+@value
+class ObserveRun(Command):
     """A run of ours in an adapter's list. `status` None: a spelling nobody knows.
     `settled`: a terminal status is final on this backend now."""
 
@@ -208,8 +208,8 @@ class SeeRun(Command):
     settled: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class MissRun(Command):
+@value
+class ObserveRunMissing(Command):
     """A successful list, long enough to be complete, without our run."""
 
     attempt: int
@@ -217,21 +217,21 @@ class MissRun(Command):
     began_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Review(Command):
     """Look at limits, delays and approvals again."""
 
 
-@dataclass(frozen=True, slots=True)
-class TellWaiting(Command):
+@value
+class ReportWaiting(Command):
     """Say why a queued job can't start, when that changed. `code` None: it waits only for its turn."""
 
     code: str | None
     position: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseSlot(Command):
+@value
+class ReleaseReservation(Command):
     """The operator's word that a quarantined slot's run is over."""
 
     attempt: int

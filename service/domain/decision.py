@@ -5,42 +5,42 @@ from __future__ import annotations
 from enum import StrEnum
 
 from service.domain.events import Event
-from service.domain.frozen import dataclass
-from service.domain.values import Why
+from service.domain.frozen import value
+from service.domain.values import Reason
 
 
 class Outcome(StrEnum):
     """APPLIED wrote events. IGNORED is kept beside the event id and changes nothing. PARKED waits for its
-    job. REFUSED is answered by `fl.training.request_refused.v1`. FENCED: the caller's lease is gone.
+    job. REFUSED is answered by `fl.training.request_refused.v1`. LEASE_LOST: the caller's lease is gone.
     DUPLICATE and CONFLICT are event ids seen before, with the same content and with another."""
 
     APPLIED = "applied"
     IGNORED = "ignored"
     PARKED = "parked"
     REFUSED = "refused"
-    FENCED = "fenced"
+    LEASE_LOST = "fenced"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     events: tuple[Event, ...] = ()
     outcome: Outcome = Outcome.APPLIED
-    why: Why | None = None
+    reason: Reason | None = None
 
 
-def happened(*events: Event) -> Decision:
+def applied(*events: Event) -> Decision:
     return Decision(events)
 
 
 def ignored(code: str, message: str = "") -> Decision:
-    return Decision(outcome=Outcome.IGNORED, why=Why(code, message))
+    return Decision(outcome=Outcome.IGNORED, reason=Reason(code, message))
 
 
-FENCED = Decision(outcome=Outcome.FENCED)
+LEASE_LOST = Decision(outcome=Outcome.LEASE_LOST)
 PARKED = Decision(outcome=Outcome.PARKED)
 
 
-def refused(why: Why) -> Decision:
-    return Decision(outcome=Outcome.REFUSED, why=why)
+def refused(reason: Reason) -> Decision:
+    return Decision(outcome=Outcome.REFUSED, reason=reason)

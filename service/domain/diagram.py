@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from service.domain.enums import TERMINAL
 from service.domain.job import TRANSITIONS
-from service.domain.vocabulary import TERMINAL
 
 
 def mermaid() -> str:

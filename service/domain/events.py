@@ -1,6 +1,6 @@
 """What happened to a job. Past tense, frozen, with the database's time of the deciding transaction.
 
-A published event has a `word` of the lifecycle topic and takes the job's next `sequence`; a quiet one
+A published event has a `event_name` of the lifecycle topic and takes the job's next `sequence`; a quiet one
 changes the row alone (a lease, a run id, a missed list) and is told by the next published event's state.
 """
 
@@ -9,19 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
-from service.domain.frozen import dataclass
+from service.domain.enums import Lifecycle, ReservationState
+from service.domain.frozen import value
 from service.domain.values import (
     Attempt,
     JsonObject,
     Metric,
     Participant,
+    Reason,
     Request,
     Results,
     Stop,
     Submission,
-    Why,
 )
-from service.domain.vocabulary import Lifecycle, SlotState
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from service.domain.job import Rejection
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """`at`: the deciding transaction's time."""
 
@@ -37,7 +37,7 @@ class Event:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Published(Event):
     published: ClassVar[bool] = True
 
@@ -45,7 +45,7 @@ class Published(Event):
 # --- queue ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Queued(Published):
     request: Request
     waiting_for: str | None = None
@@ -54,14 +54,14 @@ class Queued(Published):
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rejected(Published):
     rejection: Rejection
-    reason: Why
+    reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingTold(Published):
+@value
+class WaitingChanged(Published):
     """Why it can't start now (None: it only waits its turn), and its place in the queue, 1 first."""
 
     code: str | None
@@ -69,7 +69,7 @@ class WaitingTold(Published):
     position: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BecameEligible(Event):
     due_at: datetime | None = None
 
@@ -77,19 +77,19 @@ class BecameEligible(Event):
 # --- on a net ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Started(Published):
     attempt: Attempt
     holder: str
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LeaseTaken(Event):
     holder: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SubmissionOpened(Event):
     """Committed before the adapter is called: from here on a run may exist."""
 
@@ -98,7 +98,7 @@ class SubmissionOpened(Event):
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submitted(Published):
     attempt: int
     run_id: str
@@ -107,8 +107,8 @@ class Submitted(Published):
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunKnown(Event):
+@value
+class RunIdentified(Event):
     """Evidence of the attempt's run id, kept whatever state the job is in."""
 
     attempt: int
@@ -116,22 +116,22 @@ class RunKnown(Event):
     provisional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prepared(Published):
     pass
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Running(Published):
     attempt: int
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RoundReported(Published):
-    """`word` is one of the four round words; `slot` where one site is meant."""
+    """`event_name` is one of the four round words; `slot` where one site is meant."""
 
-    word: Lifecycle
+    event_name: Lifecycle
     global_round: int
     details: JsonObject
     total_rounds: int | None = None
@@ -141,49 +141,49 @@ class RoundReported(Published):
     site_detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MetricsRecorded(Published):
     metrics: tuple[Metric, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LogRecorded(Published):
     log: str
     success: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SignSeen(Event):
+@value
+class ActivitySeen(Event):
     """The run showed that it lives, without news to tell."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunMissed(Event):
     attempt: int
-    missed: int
+    missing_polls: int
     missing_since: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RetryScheduled(Published):
     """Back to the queue. `next_attempt` equals `attempt` where the net was given back unused."""
 
     attempt: int
-    reason: Why
+    reason: Reason
     not_before: datetime
     next_attempt: int
-    slot: SlotState
+    reservation: ReservationState
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResultsPending(Published):
     attempt: int
-    slot: SlotState
+    reservation: ReservationState
 
 
-@dataclass(frozen=True, slots=True)
-class TryDelayed(Event):
+@value
+class StepDeferred(Event):
     """A step could not finish (results not to be had, an abort not confirmed) and will come again."""
 
     next_try_at: datetime
@@ -193,26 +193,26 @@ class TryDelayed(Event):
 # --- stop and end --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StopRequested(Published):
     stop: Stop
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stopping(Event):
     due_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stopped(Published):
-    reason: Why
-    slot: SlotState = SlotState.FREE
+    reason: Reason
+    reservation: ReservationState = ReservationState.RELEASED
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completed(Published):
     results: Results | None
-    slot: SlotState
+    reservation: ReservationState
     participants: tuple[Participant, ...] = ()
     rounds: int = 0
     metrics: tuple[Metric, ...] = ()
@@ -220,28 +220,28 @@ class Completed(Published):
     config: JsonObject | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Failed(Published):
-    reason: Why
-    slot: SlotState
+    reason: Reason
+    reservation: ReservationState
 
 
-@dataclass(frozen=True, slots=True)
-class SlotChanged(Event):
+@value
+class ReservationChanged(Event):
     attempt: int
-    slot: SlotState
+    reservation: ReservationState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reviewed(Event):
     due_at: datetime | None
 
 
 #: The lifecycle word of each published event but `RoundReported`, which carries its own.
-WORDS: dict[type[Event], Lifecycle] = {
+EVENT_NAMES: dict[type[Event], Lifecycle] = {
     Queued: Lifecycle.QUEUED,
     Rejected: Lifecycle.REJECTED,
-    WaitingTold: Lifecycle.WAITING,
+    WaitingChanged: Lifecycle.WAITING,
     Started: Lifecycle.STARTED,
     Submitted: Lifecycle.SUBMITTED,
     Prepared: Lifecycle.PREPARED,
@@ -257,6 +257,6 @@ WORDS: dict[type[Event], Lifecycle] = {
 }
 
 
-def word_of(event: Event) -> Lifecycle:
+def event_name_of(event: Event) -> Lifecycle:
     """The lifecycle word of a published event. KeyError for a quiet one."""
-    return event.word if isinstance(event, RoundReported) else WORDS[type(event)]
+    return event.event_name if isinstance(event, RoundReported) else EVENT_NAMES[type(event)]

@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.domain.frozen import dataclass
+from service.domain.enums import FLBackend
+from service.domain.frozen import value
 from service.domain.registry import Net, NetNow, Registry
-from service.domain.vocabulary import FLBackend
 
 #: Required files by job type of one backend; None: its manifest can't be read now.
 JobTypes = Mapping[str, tuple[str, ...]] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+@value
+class JobLimits:
     """The service's own limits, in seconds; a request's own values win over runtime and stall."""
 
     pending_seconds: float = 3_600.0  #: submitted, and the backend never starts it
@@ -32,18 +32,18 @@ class Limits:
     backoff_max_seconds: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Facts:
     now: datetime
     registry: Registry
     nets: Mapping[str, NetNow] = field(default_factory=dict)
     job_types: Mapping[FLBackend, JobTypes] = field(default_factory=dict)
-    limits: Limits = Limits()
+    limits: JobLimits = JobLimits()
     project_running: Mapping[str, int] = field(default_factory=dict)
     hub_paused: bool = False
     #: content hashes of jobs whose rows were cleaned: an old job_id must not train again
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
     #: by net with `path_id: model`: models whose app or results the next upload would replace
     models_taken: Mapping[str, frozenset[UUID]] = field(default_factory=dict)
-    #: a memory of `fit.candidates` for as long as these facts hold
+    #: a memory of `eligibility.eligible_nets` for as long as these facts hold
     fits: dict[Any, list[Net]] = field(init=False, default_factory=dict, compare=False, repr=False)

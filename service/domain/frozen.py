@@ -1,21 +1,19 @@
-"""Values that the type checker keeps frozen, and that cost nothing for it at work.
+"""Values that the type checker keeps frozen, and that cost nothing for it at run time.
 
 At run time a frozen dataclass sets every field through `object.__setattr__`: a tenth of the processor time
-of a request. So `dataclass(frozen=True, slots=True)` from here is `dataclasses.dataclass` to mypy, which
-refuses every assignment to a value, and an ordinary one with equality and hash to Python.
+of a request. So a `value` is frozen to the type checker, which refuses every assignment to a field, and to
+Python an ordinary dataclass with slots, equality and a hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+import dataclasses
+from typing import TypeVar, dataclass_transform
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as dataclass
-else:
-    import dataclasses
+T = TypeVar("T")
 
-    T = TypeVar("T")
 
-    def dataclass(*, frozen: bool, slots: bool) -> Callable[[type[T]], type[T]]:
-        return dataclasses.dataclass(slots=slots, unsafe_hash=frozen)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def value(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields a value: keyword or positional construction, `==`, a hash, slots."""
+    return dataclasses.dataclass(slots=True, unsafe_hash=True)(cls)

@@ -8,15 +8,15 @@ from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
-from service.domain.frozen import dataclass
+from service.domain.enums import FLBackend
+from service.domain.frozen import value
 from service.domain.values import Request, Resources
-from service.domain.vocabulary import FLBackend
 
 #: Key that orders UUIDs as they and Postgres order them, at a fifth of the cost of their own comparison.
 by_number: Final = attrgetter("int")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Group:
     """Everything a claim looks at in a request but for its priority and age. `trust_ids` is sorted."""
 

@@ -13,20 +13,20 @@ from uuid import UUID
 
 from service.domain import events as e
 from service.domain.changes import CHANGES
-from service.domain.frozen import dataclass
-from service.domain.values import Attempt, Lease, Progress, Request, Results, Stop, Why
-from service.domain.vocabulary import (
+from service.domain.enums import (
     ACTIVE,
     TERMINAL,
     JobState,
     JobStatus,
     ModelStatus,
 )
+from service.domain.frozen import value
+from service.domain.values import Attempt, JobLease, Progress, Reason, Request, Results, Stop
 
 S = JobState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Rejection:
     """What is left of a request that could not become a job: its ids as far as they were usable."""
 
@@ -37,7 +37,7 @@ class Rejection:
     requested_by: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Job:
     """One requested training run.
 
@@ -56,9 +56,9 @@ class Job:
     eligible: bool = False  #: queued, and nothing but a net is missing
     waiting: str | None = None  #: the waiting code last told
     stop: Stop | None = None
-    reason: Why | None = None
+    reason: Reason | None = None
     results: Results | None = None
-    lease: Lease | None = None
+    lease: JobLease | None = None
     token: int = 0  #: the last lease token given out
     tries: int = 0  #: give-backs, or fetches, since the last step forward: backoff grows with it
     next_try_at: datetime | None = None
@@ -84,7 +84,7 @@ class Job:
         return self.state in TERMINAL
 
     @property
-    def asked(self) -> Request:
+    def accepted_request(self) -> Request:
         """The request of a job that was accepted. TypeError on a rejected one: a bug of the caller."""
         if not isinstance(self.request, Request):
             raise TypeError(f"job {self.job_id} was rejected and has no request")
@@ -109,23 +109,23 @@ _REPORTING: Final = frozenset({S.RUNNING, S.COLLECTING})
 TRANSITIONS: Final[dict[type[e.Event], tuple[frozenset[JobState | None], JobState | None]]] = {
     e.Queued: (frozenset({None}), S.QUEUED),
     e.Rejected: (frozenset({None}), S.REJECTED),
-    e.WaitingTold: (frozenset({S.QUEUED}), None),
+    e.WaitingChanged: (frozenset({S.QUEUED}), None),
     e.BecameEligible: (frozenset({S.QUEUED}), None),
     e.Started: (frozenset({S.QUEUED}), S.PREPARING),
     e.LeaseTaken: (_ON_NET, None),
     e.SubmissionOpened: (frozenset({S.PREPARING, S.SUBMITTING}), S.SUBMITTING),
     e.Submitted: (frozenset({S.SUBMITTING}), S.RUNNING),
-    e.RunKnown: (frozenset(S), None),
+    e.RunIdentified: (frozenset(S), None),
     e.Prepared: (frozenset({S.RUNNING}), None),
     e.Running: (frozenset({S.RUNNING}), None),
     e.RoundReported: (_REPORTING, None),
     e.MetricsRecorded: (_REPORTING, None),
     e.LogRecorded: (_REPORTING, None),
-    e.SignSeen: (frozenset({S.RUNNING, S.COLLECTING, S.STOPPING}), None),
+    e.ActivitySeen: (frozenset({S.RUNNING, S.COLLECTING, S.STOPPING}), None),
     e.RunMissed: (frozenset(S), None),
     e.RetryScheduled: (frozenset({S.PREPARING, S.SUBMITTING, S.RUNNING}), S.QUEUED),
     e.ResultsPending: (frozenset({S.RUNNING}), S.COLLECTING),
-    e.TryDelayed: (_ON_NET, None),
+    e.StepDeferred: (_ON_NET, None),
     e.StopRequested: (_ALIVE, None),
     e.Stopping: (frozenset({S.SUBMITTING, S.RUNNING}), S.STOPPING),
     e.Stopped: (
@@ -134,7 +134,7 @@ TRANSITIONS: Final[dict[type[e.Event], tuple[frozenset[JobState | None], JobStat
     ),
     e.Completed: (frozenset({S.RUNNING, S.COLLECTING}), S.COMPLETED),
     e.Failed: (_ALIVE, S.FAILED),
-    e.SlotChanged: (frozenset(S), None),
+    e.ReservationChanged: (frozenset(S), None),
     e.Reviewed: (_ALIVE, None),
 }
 

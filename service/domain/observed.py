@@ -8,12 +8,12 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from service.domain.frozen import dataclass
+from service.domain.enums import FLJobStatus, JobState, ReservationState
+from service.domain.frozen import value
 from service.domain.values import JsonObject
-from service.domain.vocabulary import FLJobStatus, JobState, SlotState
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Health:
     """An adapter's own word. `extensions` of idempotency, results, reports, selection."""
 
@@ -21,7 +21,7 @@ class Health:
     extensions: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Client:
     """One FL client as its adapter sees it; `slot` is its name in the FL runtime."""
 
@@ -30,7 +30,7 @@ class Client:
     online: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """One entry of an adapter's list. `status` None where its spelling is unknown (kept in `details`)."""
 
@@ -39,7 +39,7 @@ class Run:
     details: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RunList:
     """`complete`: a run that is not here is really not there (no page limit was reached)."""
 
@@ -51,7 +51,7 @@ class RunList:
 About = tuple[UUID, int]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Handle:
     """Which submission a call is about: the headers and the path of the FL-API."""
 
@@ -68,7 +68,7 @@ class Handle:
         return self.job_id, self.attempt
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Found:
     """A search for a submission's run. `provisional`: by difference of lists, not by name or key.
     `doubt`: nothing may be concluded yet (more than one candidate, or a submit still in flight)."""
@@ -79,7 +79,7 @@ class Found:
     extra_runs: tuple[str, ...] = ()  #: further runs of the same submission: to be aborted
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Staged:
     """A bundle frozen in its own prefix. `sha256` is the digest of its manifest (path, size, sha256)."""
 
@@ -90,14 +90,14 @@ class Staged:
     job_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRow:
+@value
+class Reservation:
     """An attempt's place on a net that is not free: what reconciling judges."""
 
     job_id: UUID
     attempt: int
     net: str
-    state: SlotState
+    state: ReservationState
     job_state: JobState
     current: bool  #: it is the job's newest attempt
     run_id: str | None

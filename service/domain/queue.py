@@ -7,13 +7,19 @@ from typing import Any
 
 from service.domain import commands as c
 from service.domain import events as e
-from service.domain.decision import Decision, happened, ignored, refused
+from service.domain.decision import Decision, applied, ignored, refused
+from service.domain.eligibility import (
+    describe_waiting_for,
+    eligible_nets,
+    ineligibility,
+    serving,
+    why_waiting,
+)
+from service.domain.enums import JobState, ReasonCode
 from service.domain.facts import Facts
-from service.domain.fit import candidates, misfit, says_of, serving, why_waiting
 from service.domain.job import Job, Rejection
 from service.domain.registry import Net
-from service.domain.values import Problem, Readable, Request, Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.values import PartialRequest, Problem, Reason, Request
 
 _WEIGHTS = "AGGREGATION_WEIGHTS"
 #: Most errors that one rejection tells.
@@ -27,10 +33,10 @@ def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) 
     known = facts.retired.get(request.job_id) if job is None else job.request.content_hash
     if known is not None:
         return _again(job, request.content_hash, known)
-    nets = candidates(request, facts)
+    nets = eligible_nets(request, facts)
     problems = _problems(request, nets, facts)
     if problems:
-        return happened(_rejected(request, problems, facts))
+        return applied(_rejected(request, problems, facts))
     early = request.not_before is not None and request.not_before > facts.now
     event = e.Queued(
         at=facts.now,
@@ -40,18 +46,18 @@ def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) 
         eligible=not early,
         due_at=request.not_before if early else request.deadline,
     )
-    return happened(event)
+    return applied(event)
 
 
 def _again(job: Job | None, content: bytes, known: bytes) -> Decision:
     return _SAME if content == known else refused(_conflict(job))
 
 
-def _conflict(job: Job | None) -> Why:
+def _conflict(job: Job | None) -> Reason:
     hint = " A rejected job keeps its job_id: send the corrected request under a new one."
     rejected = job is not None and job.state is JobState.REJECTED
     message = "this job_id was used for another request; choose a new job_id."
-    return Why(Reason.DUPLICATE_CONFLICT, message + (hint if rejected else ""))
+    return Reason(ReasonCode.DUPLICATE_CONFLICT, message + (hint if rejected else ""))
 
 
 def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> Decision:
@@ -63,20 +69,20 @@ def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> D
     if known == command.content_hash:
         return _SAME
     broken = len(command.errors)
-    problems = _problems(command.readable, [], facts)
+    problems = _problems(command.partial, [], facts)
     if known is not None:
         taken = _conflict(job)
         problems.insert(0, Problem(("job_id",), taken.message, taken.code))
     errors = _merged(command.errors, problems)[:_MOST]
     more = f" and is wrong in {len(errors) - broken} more" if len(errors) > broken else ""
-    why = Why(
-        Reason.INVALID_REQUEST,
+    reason = Reason(
+        ReasonCode.INVALID_REQUEST,
         f"the request breaks its contract in {broken} place(s){more}; "
         "correct them and send it under a new job_id",
         errors,
     )
     if known is not None:
-        return refused(why)
+        return refused(reason)
     rejection = Rejection(
         command.job_id,
         command.model_id,
@@ -84,7 +90,7 @@ def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> D
         command.content_hash,
         command.requested_by,
     )
-    return happened(e.Rejected(at=facts.now, rejection=rejection, reason=why))
+    return applied(e.Rejected(at=facts.now, rejection=rejection, reason=reason))
 
 
 def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Rejected:
@@ -98,20 +104,20 @@ def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Reje
     message = "; ".join(p.msg for p in problems[:3])
     if len(problems) > 3:
         message += f"; and {len(problems) - 3} more"
-    why = Why(problems[0].type, message, tuple(problems[:_MOST]))
-    return e.Rejected(at=facts.now, rejection=rejection, reason=why)
+    reason = Reason(problems[0].type, message, tuple(problems[:_MOST]))
+    return e.Rejected(at=facts.now, rejection=rejection, reason=reason)
 
 
 def _merged(told: tuple[Problem, ...], more: list[Problem]) -> tuple[Problem, ...]:
     """The contract's problems, then those of `more` that say something else about a place."""
     kinds = {(p.loc, p.type) for p in told}
     # What has no reason of its own is the contract's matter, which has told it there already.
-    kinds |= {(p.loc, Reason.INVALID_REQUEST) for p in told}
+    kinds |= {(p.loc, ReasonCode.INVALID_REQUEST) for p in told}
     new = {(p.loc, p.type): p for p in more if (p.loc, p.type) not in kinds}
     return (*told, *new.values())
 
 
-def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
+def _problems(request: Request | PartialRequest, nets: list[Net], facts: Facts) -> list[Problem]:
     """Everything that stands against a request; `nets` are the candidates of a whole one."""
     registry = facts.registry
     problems: list[Problem] = []
@@ -122,7 +128,7 @@ def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> lis
             Problem(
                 ("project_id",),
                 "the registry lists no such project; its operator must add it",
-                Reason.UNKNOWN_PROJECT,
+                ReasonCode.UNKNOWN_PROJECT,
             )
         )
     unknown = [t for t in request.trust_ids if t not in registry.trusts]
@@ -130,30 +136,32 @@ def _problems(request: Request | Readable, nets: list[Net], facts: Facts) -> lis
         if trust is not None:
             loc = ("trust_ids", request.trust_ids.index(trust))
             text = f"the registry lists no trust {trust}"
-            problems.append(Problem(loc, text, Reason.UNKNOWN_TRUST))
+            problems.append(Problem(loc, text, ReasonCode.UNKNOWN_TRUST))
     if project is not None:
         for trust in request.trust_ids:
             if trust not in project.approved_trusts and trust in registry.trusts:
                 loc = ("trust_ids", request.trust_ids.index(trust))
                 text = f"trust {trust} is not approved for this project"
-                problems.append(Problem(loc, text, Reason.TRUST_NOT_APPROVED))
+                problems.append(Problem(loc, text, ReasonCode.TRUST_NOT_APPROVED))
     if project is not None and request.priority > project.max_priority:
         text = f"this project may ask for priority {project.max_priority} at most"
-        problems.append(Problem(("priority",), text, Reason.PRIORITY_NOT_ALLOWED))
+        problems.append(Problem(("priority",), text, ReasonCode.PRIORITY_NOT_ALLOWED))
     if request.deadline is not None and request.deadline <= facts.now:
-        problems.append(Problem(("deadline",), "the deadline has passed", Reason.DEADLINE_EXCEEDED))
+        problems.append(
+            Problem(("deadline",), "the deadline has passed", ReasonCode.DEADLINE_EXCEEDED)
+        )
     if not unknown and isinstance(request, Request):
         return problems + _net_problems(request, nets, facts)
     part, whole = _known_part(request, facts), bool(request.trust_ids) and not unknown
     return problems + _net_problems(part, serving(part, facts, whole), facts, whole)
 
 
-def _known_part(request: Request | Readable, facts: Facts) -> Readable:
+def _known_part(request: Request | PartialRequest, facts: Facts) -> PartialRequest:
     """The request with the trusts that the registry lists, and without the others' weights."""
     known = facts.registry.trusts
     others = {str(t) for t in request.trust_ids if t not in known}
     weights = {key: w for key, w in _weights(request).items() if key.lower() not in others}
-    return Readable(
+    return PartialRequest(
         trust_ids=tuple(t for t in dict.fromkeys(request.trust_ids) if t in known),
         fl_backend=request.fl_backend,
         job_type=request.job_type,
@@ -163,7 +171,7 @@ def _known_part(request: Request | Readable, facts: Facts) -> Readable:
 
 
 def _net_problems(
-    request: Request | Readable, nets: list[Net], facts: Facts, whole: bool = True
+    request: Request | PartialRequest, nets: list[Net], facts: Facts, whole: bool = True
 ) -> list[Problem]:
     """`whole`: are the request's trusts all that it means, or only those that are known?"""
     weights = _weights(request)
@@ -175,10 +183,11 @@ def _net_problems(
         return problems
     every = sorted(facts.registry.nets.values(), key=lambda n: n.name)
     reasons = [
-        f"{net.name} {misfit(net, request, facts.nets.get(net.name), whole)}" for net in every
+        f"{net.name} {ineligibility(net, request, facts.nets.get(net.name), whole)}"
+        for net in every
     ]
     text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
-    problems = [Problem(("trust_ids",), text[:1_000], Reason.NO_SUCH_NET)]
+    problems = [Problem(("trust_ids",), text[:1_000], ReasonCode.NO_SUCH_NET)]
     # Judged by what there is, so that the next try does not meet what this one hid.
     if every:
         problems += _job_type_problems(request, every, facts)
@@ -186,7 +195,9 @@ def _net_problems(
     return problems
 
 
-def _job_type_problems(request: Request | Readable, nets: list[Net], facts: Facts) -> list[Problem]:
+def _job_type_problems(
+    request: Request | PartialRequest, nets: list[Net], facts: Facts
+) -> list[Problem]:
     if request.job_type is None:
         return []
     backends = {net.backend for net in nets} if request.fl_backend is None else {request.fl_backend}
@@ -195,10 +206,10 @@ def _job_type_problems(request: Request | Readable, nets: list[Net], facts: Fact
         return []
     valid = sorted({name for manifest in manifests if manifest is not None for name in manifest})
     text = f"unknown job type; valid here: {', '.join(valid) or 'none'}"
-    return [Problem(("job_type",), text, Reason.UNKNOWN_JOB_TYPE)]
+    return [Problem(("job_type",), text, ReasonCode.UNKNOWN_JOB_TYPE)]
 
 
-def _weights(request: Request | Readable) -> Mapping[str, Any]:
+def _weights(request: Request | PartialRequest) -> Mapping[str, Any]:
     weights = request.config.get(_WEIGHTS)
     return weights if weights and isinstance(weights, Mapping) else {}
 
@@ -210,7 +221,7 @@ def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> l
         Problem(
             ("config", _WEIGHTS, key),
             "is neither a trust id nor a slot name of a net that could serve this request",
-            Reason.INVALID_REQUEST,
+            ReasonCode.INVALID_REQUEST,
         )
         for key in weights
         if key not in slots and key.lower() not in trusts
@@ -218,13 +229,13 @@ def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> l
 
 
 def _zero_weights(
-    weights: Mapping[str, Any], request: Request | Readable, nets: list[Net]
+    weights: Mapping[str, Any], request: Request | PartialRequest, nets: list[Net]
 ) -> list[Problem]:
     trusts = [t for t in request.trust_ids if t is not None]
     if any(weight_of(weights, t, net.members[t]) != 0 for net in nets for t in trusts):
         return []
     text = "every participant's weight is 0; give one of them more"
-    return [Problem(("config", _WEIGHTS), text, Reason.INVALID_REQUEST)]
+    return [Problem(("config", _WEIGHTS), text, ReasonCode.INVALID_REQUEST)]
 
 
 def weight_of(weights: Mapping[str, Any], trust: object, slot: str) -> float:
@@ -248,13 +259,13 @@ def _warnings(request: Request, nets: list[Net]) -> tuple[str, ...]:
     )[:100]
 
 
-def tell_waiting(job: Job | None, command: c.TellWaiting, facts: Facts) -> Decision:
+def report_waiting(job: Job | None, command: c.ReportWaiting, facts: Facts) -> Decision:
     """Tell why a queued job waits, once per change of the code."""
     if job is None or job.state is not JobState.QUEUED:
         return ignored("not_queued")
     if command.code is None or command.code == job.waiting:
         return ignored("nothing_new")
-    text = says_of(command.code, job.asked, facts)
-    return happened(
-        e.WaitingTold(at=facts.now, code=command.code, message=text, position=command.position)
+    text = describe_waiting_for(command.code, job.accepted_request, facts)
+    return applied(
+        e.WaitingChanged(at=facts.now, code=command.code, message=text, position=command.position)
     )

@@ -8,18 +8,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.domain.frozen import dataclass
-from service.domain.vocabulary import FLBackend
+from service.domain.enums import FLBackend
+from service.domain.frozen import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Trust:
     id: UUID
     name: str
     code: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Net:
     """A registered net. `members` maps trust id to slot name; `options` holds what only its caller reads
     (time limits, authentication, encryption)."""
@@ -39,7 +39,7 @@ class Net:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Project:
     id: str
     approved_trusts: frozenset[UUID]
@@ -48,7 +48,7 @@ class Project:
     on_revocation: str = "stop"  #: stop or finish
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Registry:
     """One version of the registry file. `unlisted_projects` is reject or allow."""
 
@@ -66,7 +66,7 @@ class Registry:
         return trust_id in project.approved_trusts
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NetNow:
     """What the database knows of a net at this moment."""
 

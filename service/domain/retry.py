@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from service.domain import events as e
+from service.domain.enums import TRANSIENT_REASONS, ReservationState
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.domain.values import Request, Why
-from service.domain.vocabulary import TRANSIENT_REASONS, SlotState
+from service.domain.values import Reason, Request
 
 
 def delay_seconds(job_id: UUID, tries: int, first: float, most: float) -> float:
@@ -33,35 +33,35 @@ def due_while_waiting(request: Request, ready_at: datetime) -> datetime:
     return ready_at if request.deadline is None else min(ready_at, request.deadline)
 
 
-def give_back(job: Job, why: Why, facts: Facts, retry_after: float | None = None) -> e.Event:
+def requeue(job: Job, reason: Reason, facts: Facts, retry_after: float | None = None) -> e.Event:
     """Queue again under the same attempt number: nothing was submitted."""
     at = backoff(job, job.tries, facts, retry_after)
     number = job.attempt_number
     return e.RetryScheduled(
         at=facts.now,
         attempt=number,
-        reason=why,
+        reason=reason,
         not_before=at,
         next_attempt=number,
-        slot=SlotState.FREE,
-        due_at=due_while_waiting(job.asked, at),
+        reservation=ReservationState.RELEASED,
+        due_at=due_while_waiting(job.accepted_request, at),
     )
 
 
-def fail_or_retry(job: Job, why: Why, slot: SlotState, facts: Facts) -> e.Event:
+def fail_or_retry(job: Job, reason: Reason, reservation: ReservationState, facts: Facts) -> e.Event:
     """End the attempt. A transient reason queues the job again while attempts are left."""
     attempt = job.attempt
     number = job.attempt_number
-    left = number < job.asked.max_attempts
-    if why.code in TRANSIENT_REASONS and left and job.stop is None and attempt is not None:
+    left = number < job.accepted_request.max_attempts
+    if reason.code in TRANSIENT_REASONS and left and job.stop is None and attempt is not None:
         at = backoff(job, number - 1, facts)
         return e.RetryScheduled(
             at=facts.now,
             attempt=number,
-            reason=why,
+            reason=reason,
             not_before=at,
             next_attempt=number + 1,
-            slot=slot,
-            due_at=due_while_waiting(job.asked, at),
+            reservation=reservation,
+            due_at=due_while_waiting(job.accepted_request, at),
         )
-    return e.Failed(at=facts.now, reason=why, slot=slot)
+    return e.Failed(at=facts.now, reason=reason, reservation=reservation)

@@ -26,17 +26,17 @@ _FRAME: Final = 160
 def portions(metrics: tuple[Metric, ...]) -> Iterator[tuple[Metric, ...]]:
     """`metrics` in their order, in parts of at most `METRICS_BYTES`."""
     while metrics:
-        part = first_metrics(metrics)
+        part = truncate_metrics(metrics)
         yield part
         metrics = metrics[len(part) :]
 
 
-def first_metrics(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+def truncate_metrics(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
     """The first of `metrics`, as many as have room in `METRICS_BYTES`; at least one."""
     return _first(metrics, _metric_bytes, METRICS_BYTES)
 
 
-def first_sites(sites: tuple[SiteProgress, ...]) -> tuple[SiteProgress, ...]:
+def truncate_sites(sites: tuple[SiteProgress, ...]) -> tuple[SiteProgress, ...]:
     """`sites`; where they are too much for `SITES_BYTES`, the first of them, without their details."""
     kept = _first(sites, _site_bytes, SITES_BYTES)
     if len(kept) == len(sites):

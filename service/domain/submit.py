@@ -7,15 +7,15 @@ from typing import Final
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.claim import not_approved
-from service.domain.decision import FENCED, Decision, happened, ignored
+from service.domain.decision import LEASE_LOST, Decision, applied, ignored
+from service.domain.eligibility import ineligibility
+from service.domain.enums import JobState, ReservationState
 from service.domain.facts import Facts
-from service.domain.fit import misfit
 from service.domain.job import Job
 from service.domain.limits import next_running_due, revoked, stop_revoked
-from service.domain.retry import fail_or_retry, give_back
+from service.domain.retry import fail_or_retry, requeue
 from service.domain.stop import stopped
 from service.domain.values import Attempt
-from service.domain.vocabulary import JobState, SlotState
 
 #: Code of a refused commit: whoever holds the job gives the net back.
 NET_UNFIT: Final = "net_unfit"
@@ -37,19 +37,19 @@ def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) ->
     Approvals and members are looked at once more: after this nothing holds the data back.
     """
     if job is None or _fenced(job, command):
-        return FENCED
+        return LEASE_LOST
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
         return ignored("too_late", f"the job is {job.state}")
-    why = not_approved(job.asked, facts)
-    if why is not None and job.state is JobState.PREPARING:
-        return happened(e.Failed(at=facts.now, reason=why, slot=SlotState.FREE))
-    why = revoked(job, facts)
-    if why is not None:
-        return stop_revoked(job, why, facts)
+    reason = not_approved(job.accepted_request, facts)
+    if reason is not None and job.state is JobState.PREPARING:
+        return applied(e.Failed(at=facts.now, reason=reason, reservation=ReservationState.RELEASED))
+    reason = revoked(job, facts)
+    if reason is not None:
+        return stop_revoked(job, reason, facts)
     unfit = _unfit(job, facts)
     if unfit is not None:
         return ignored(NET_UNFIT, unfit)
-    return happened(
+    return applied(
         e.SubmissionOpened(at=facts.now, attempt=command.attempt, submission=command.submission)
     )
 
@@ -62,53 +62,53 @@ def _unfit(job: Job, facts: Facts) -> str | None:
     net = facts.registry.nets.get(attempt.net)
     if net is None:
         return f"net {attempt.net} left the registry"
-    why = misfit(net, job.asked, facts.nets.get(net.name))
-    if why is not None:
-        return f"net {net.name} {why}"
+    reason = ineligibility(net, job.accepted_request, facts.nets.get(net.name))
+    if reason is not None:
+        return f"net {net.name} {reason}"
     moved = [p.slot for p in attempt.participants if net.members[p.trust_id] != p.slot]
     return f"no longer so named on net {net.name}: {', '.join(moved[:20])}" if moved else None
 
 
-def give_back_net(job: Job | None, command: c.GiveBack, facts: Facts) -> Decision:
+def release_net(job: Job | None, command: c.ReleaseNet, facts: Facts) -> Decision:
     """Nothing was submitted: back to the queue, or over where a stop waits."""
     if job is None or _fenced(job, command):
-        return FENCED
+        return LEASE_LOST
     if job.state is JobState.STOPPING and job.stop is not None:
-        return happened(stopped(job.stop, _unless_known(job), facts))
+        return applied(stopped(job.stop, _unless_known(job), facts))
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
         return ignored("too_late", f"the job is {job.state}")
-    return happened(give_back(job, command.why, facts, command.retry_after))
+    return applied(requeue(job, command.reason, facts, command.retry_after))
 
 
 def fail_attempt(job: Job | None, command: c.FailAttempt, facts: Facts) -> Decision:
     """The attempt is over before it ran. A run that may live keeps its place in quarantine."""
     if job is None or _fenced(job, command):
-        return FENCED
-    slot = SlotState.FREE if command.run_over else SlotState.QUARANTINED
+        return LEASE_LOST
+    reservation = ReservationState.RELEASED if command.run_over else ReservationState.QUARANTINED
     if job.state is JobState.STOPPING:
         if command.run_over and job.stop is not None:
-            return happened(stopped(job.stop, slot, facts))
-        return happened(e.Failed(at=facts.now, reason=command.why, slot=slot))
+            return applied(stopped(job.stop, reservation, facts))
+        return applied(e.Failed(at=facts.now, reason=command.reason, reservation=reservation))
     if job.state is JobState.COLLECTING:  # results that can never be stored
-        return happened(e.Failed(at=facts.now, reason=command.why, slot=slot))
+        return applied(e.Failed(at=facts.now, reason=command.reason, reservation=reservation))
     if job.state not in (JobState.PREPARING, JobState.SUBMITTING):
         return ignored("too_late", f"the job is {job.state}")
-    return happened(fail_or_retry(job, command.why, slot, facts))
+    return applied(fail_or_retry(job, command.reason, reservation, facts))
 
 
-def nothing_runs(job: Job | None, command: c.NothingRuns, facts: Facts) -> Decision:
+def confirm_no_run(job: Job | None, command: c.ConfirmNoRun, facts: Facts) -> Decision:
     """A stop waited for a submission that turned out to have made no run."""
     if job is None or _fenced(job, command):
-        return FENCED
+        return LEASE_LOST
     if job.state is not JobState.STOPPING or job.stop is None:
         return ignored("not_stopping")
-    return happened(stopped(job.stop, _unless_known(job), facts))
+    return applied(stopped(job.stop, _unless_known(job), facts))
 
 
-def _unless_known(job: Job) -> SlotState:
+def _unless_known(job: Job) -> ReservationState:
     """The place of a submission that made no run; a report may have named one after all."""
     known = job.attempt is not None and job.attempt.run_id is not None
-    return SlotState.QUARANTINED if known else SlotState.FREE
+    return ReservationState.QUARANTINED if known else ReservationState.RELEASED
 
 
 def submitted(job: Job, attempt: Attempt, run_id: str, facts: Facts, provisional: bool) -> e.Event:
@@ -125,7 +125,7 @@ def submitted(job: Job, attempt: Attempt, run_id: str, facts: Facts, provisional
     )
 
 
-def know_run(job: Job | None, command: c.KnowRun, facts: Facts) -> Decision:
+def record_run(job: Job | None, command: c.RecordRun, facts: Facts) -> Decision:
     """An adapter named the run of a submission. Kept in every state, so that a run of a stopped or
     failed job is found and aborted."""
     if job is None:
@@ -140,22 +140,28 @@ def know_run(job: Job | None, command: c.KnowRun, facts: Facts) -> Decision:
         return ignored("known" if attempt.run_id == command.run_id else "other_run")
     current = attempt is job.attempt
     if current and job.state is JobState.SUBMITTING:
-        return happened(submitted(job, attempt, command.run_id, facts, command.provisional))
-    known = e.RunKnown(
+        return applied(submitted(job, attempt, command.run_id, facts, command.provisional))
+    known = e.RunIdentified(
         at=facts.now,
         attempt=attempt.number,
         run_id=command.run_id,
         provisional=command.provisional,
     )
-    if attempt.slot is SlotState.FREE:
-        back = e.SlotChanged(at=facts.now, attempt=attempt.number, slot=SlotState.QUARANTINED)
-        return happened(known, back)
-    return happened(known)
+    if attempt.reservation is ReservationState.RELEASED:
+        back = e.ReservationChanged(
+            at=facts.now, attempt=attempt.number, reservation=ReservationState.QUARANTINED
+        )
+        return applied(known, back)
+    return applied(known)
 
 
-def release_slot(job: Job | None, command: c.ReleaseSlot, facts: Facts) -> Decision:
+def release_reservation(job: Job | None, command: c.ReleaseReservation, facts: Facts) -> Decision:
     """The operator frees a quarantined place by hand."""
     attempt = next((a for a in (job.attempts if job else ()) if a.number == command.attempt), None)
-    if attempt is None or attempt.slot is not SlotState.QUARANTINED:
-        return ignored("not_quarantined", "only a quarantined slot can be released")
-    return happened(e.SlotChanged(at=facts.now, attempt=attempt.number, slot=SlotState.FREE))
+    if attempt is None or attempt.reservation is not ReservationState.QUARANTINED:
+        return ignored("not_quarantined", "only a quarantined reservation can be released")
+    return applied(
+        e.ReservationChanged(
+            at=facts.now, attempt=attempt.number, reservation=ReservationState.RELEASED
+        )
+    )

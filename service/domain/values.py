@@ -8,13 +8,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.domain.frozen import dataclass
-from service.domain.vocabulary import FLBackend, SlotState
+from service.domain.enums import FLBackend, ReservationState
+from service.domain.frozen import value
 
 JsonObject = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Problem:
     """One thing wrong with an input: where (`loc`), what (`msg`), and a stable kind (`type`)."""
 
@@ -23,16 +23,16 @@ class Problem:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Why:
-    """A reason: stable `code` (of `Reason` or `Waiting`), `message` for people, the single problems."""
+@value
+class Reason:
+    """A reason: stable `code` (of `ReasonCode` or `WaitingCode`), `message` for people, the single problems."""
 
     code: str
     message: str
     errors: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Which event caused a command: becomes `correlationid`, `causationid` and `traceparent`."""
 
@@ -41,7 +41,7 @@ class Origin:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Resources:
     """GPUs wanted at each site; memory in GiB for each GPU."""
 
@@ -49,8 +49,8 @@ class Resources:
     mem_per_gpu_gib: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Readable:
+@value
+class PartialRequest:
     """What the registry can judge of a request that broke its contract; named as in `Request`.
 
     What is not valid by itself has a value that nothing stands against.
@@ -66,7 +66,7 @@ class Readable:
     deadline: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """What a producer asked for, validated. Never changes during the job's life."""
 
@@ -95,7 +95,7 @@ class Request:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Participant:
     """A trust that takes part in an attempt, and its slot name inside the net's FL runtime."""
 
@@ -103,7 +103,7 @@ class Participant:
     slot: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Submission:
     """One try to hand an attempt to the adapter, committed before the call it describes."""
 
@@ -118,7 +118,7 @@ class Submission:
     earlier_paths: tuple[UUID, ...] = ()  #: path ids of this attempt's former submissions
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attempt:
     """One try of a job on one net. `leases` counts the leases taken while it prepared and submitted."""
 
@@ -128,7 +128,7 @@ class Attempt:
     participants: tuple[Participant, ...]
     started_at: datetime
     changed_at: datetime  #: observations whose call began before this are too old to judge it
-    slot: SlotState = SlotState.HELD
+    reservation: ReservationState = ReservationState.HELD
     leases: int = 1
     submission: Submission | None = None
     run_id: str | None = None
@@ -138,15 +138,15 @@ class Attempt:
     submitted_at: datetime | None = None
     running_at: datetime | None = None
     ended_at: datetime | None = None
-    reason: Why | None = None
-    missed: int = 0  #: successive lists without the run
+    reason: Reason | None = None
+    missing_polls: int = 0  #: successive lists without the run
     missing_since: datetime | None = None
-    burnt: bool = (
+    counts_as_attempt: bool = (
         True  #: False: gave the net back before the submit; the next claim keeps the number
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Metric:
     """One number of a run. `result` is None where the app's number was not finite."""
 
@@ -158,7 +158,7 @@ class Metric:
     x_label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SiteProgress:
     """The last that was heard of one slot in the current attempt."""
 
@@ -168,7 +168,7 @@ class SiteProgress:
     detail: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Progress:
     """How far the current attempt's run came. Rounds count from 1 and only move forward."""
 
@@ -177,10 +177,10 @@ class Progress:
     total: int | None = None
     sites: tuple[SiteProgress, ...] = ()
     metrics: tuple[Metric, ...] = ()  #: the newest of each (label, slot)
-    last_sign_at: datetime | None = None
+    last_activity_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Results:
     """Where a run's results lie."""
 
@@ -189,7 +189,7 @@ class Results:
     bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stop:
     """An accepted wish to stop. Sticky."""
 
@@ -202,8 +202,8 @@ class Stop:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+@value
+class JobLease:
     """Who works on the job now. A smaller token than the row's writes nothing."""
 
     holder: str

@@ -20,7 +20,7 @@ from typing import Final
 from uuid import UUID
 
 from service.fl_server.downloads import Downloads
-from service.fl_server.http_errors import RuntimeFailed, Busy
+from service.fl_server.http_errors import Busy, RuntimeFailed
 from service.fl_server.runtime import StagedApp
 
 _CURRENT: Final = "current.json"

@@ -21,7 +21,7 @@ from service.contracts.reports import (
     ROUND_REPORTED,
     STATUS_REPORTED,
 )
-from service.domain.vocabulary import ModelStatus, RoundEvent
+from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.report_outbox import ReportEvent
 
 MAX_DETAIL: Final = 500

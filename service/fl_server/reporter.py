@@ -20,7 +20,7 @@ import structlog
 from service.contracts import envelope
 from service.contracts.placement import partition_for
 from service.errors import Transient
-from service.fl_server.report_outbox import ReportOutbox, ReportEvent
+from service.fl_server.report_outbox import ReportEvent, ReportOutbox
 from service.kafka.clients import Batch, Producer
 from service.kafka.connection import Connection
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from service.contracts.fl import IClientStatus, IServerStatus
-from service.domain.vocabulary import FLBackend, FLJobStatus
+from service.domain.enums import FLBackend, FLJobStatus
 
 IDEMPOTENCY = "idempotency"
 RESULTS = "results"

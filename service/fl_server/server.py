@@ -26,8 +26,8 @@ from starlette.routing import Route
 
 from service.contracts.fl import IJobMetaData, IStartTrainingBody
 from service.fl_server.apps import Apps
-from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.http_errors import BadApp, BadBody, FlApiError, TooLarge
+from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.runtime import IDEMPOTENCY, RESULTS, Runtime, RunView, SubmissionRef
 
 _log = structlog.get_logger(__name__)

@@ -20,6 +20,7 @@ from service.kafka.clients import with_deadline
 
 log = structlog.get_logger(__name__)
 
+
 class OffsetsLost(Permanent):
     """The log no longer has (or does not have yet) the records from which reading should continue."""
 
@@ -29,11 +30,15 @@ class OffsetsLost(Permanent):
 class Offsets(Protocol):
     """The consumer's questions to the store about offsets."""
 
-    async def offsets(self, group: str, partitions: Sequence[PartitionId]) -> Mapping[PartitionId, int]:
+    async def offsets(
+        self, group: str, partitions: Sequence[PartitionId]
+    ) -> Mapping[PartitionId, int]:
         """Stored next offsets; read FOR UPDATE, so that a commit under way is waited for."""
         ...
 
-    async def start_offsets(self, group: str, starts: Mapping[PartitionId, int]) -> Mapping[PartitionId, int]:
+    async def start_offsets(
+        self, group: str, starts: Mapping[PartitionId, int]
+    ) -> Mapping[PartitionId, int]:
         """Store where reading starts, for partitions without a row; the offsets that hold now."""
         ...
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from service.kafka import PartitionId
 from service.store.batch import Item
 
+
 @dataclass(slots=True)
 class BatchBuilder:
     """Items ordered as they came, per partition by offset. `old`, `new`: next offsets by partition."""
@@ -39,5 +40,10 @@ class BatchBuilder:
     def ordered(self) -> list[Item]:
         """The items by partition, then offset."""
         return sorted(
-            self.items, key=lambda i: (i.source_record.topic, i.source_record.partition, i.source_record.offset)
+            self.items,
+            key=lambda i: (
+                i.source_record.topic,
+                i.source_record.partition,
+                i.source_record.offset,
+            ),
         )

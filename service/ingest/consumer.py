@@ -29,9 +29,9 @@ from service.ingest.assignment import (
 )
 from service.ingest.batch_builder import BatchBuilder
 from service.ingest.decode import Decoder
-from service.ingest.stall_check import StallCheck
-from service.ingest.poison import Applies, PoisonRecordIsolator
 from service.ingest.dlq_limit import DlqLimit
+from service.ingest.poison import Applies, PoisonRecordIsolator
+from service.ingest.stall_check import StallCheck
 from service.ingest.status import IngestStatus
 from service.ingest.unreadable import read_singly
 from service.kafka import PartitionId
@@ -288,7 +288,9 @@ class _Session:
         faultpoint("ingest_before_apply")
         self._launch(batch.ordered(), batch.old, batch.new)
 
-    def _launch(self, items: list[Item], old: dict[PartitionId, int], new: dict[PartitionId, int]) -> None:
+    def _launch(
+        self, items: list[Item], old: dict[PartitionId, int], new: dict[PartitionId, int]
+    ) -> None:
         self._next.update(new)
         self._ends = new
         self._under_way = asyncio.create_task(
@@ -359,7 +361,11 @@ class _Session:
         partition whose records expire would seem to have lost some."""
         self._last_record = time.monotonic()
         at = await self._stall_check.run(self._client, self._next)
-        new = {partition_id: position for partition_id, position in at.items() if position > self._next[partition_id]}
+        new = {
+            partition_id: position
+            for partition_id, position in at.items()
+            if position > self._next[partition_id]
+        }
         if new and self._under_way is None and self._generation == self._rebalances.generation:
             self._launch([], {partition_id: self._next[partition_id] for partition_id in new}, new)
 

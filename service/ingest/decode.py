@@ -53,7 +53,9 @@ class Decoder:
             return _dead(source_record, type(exc).__name__, "decoding failed inside the service")
         if isinstance(command, RequestTraining | RejectRequest):
             return Item(command, source_record, None, None, None)
-        return Item(command, source_record, envelope.event_key(), envelope.content_hash()[:16], None)
+        return Item(
+            command, source_record, envelope.event_key(), envelope.content_hash()[:16], None
+        )
 
     @staticmethod
     def unreadable(topic: str, partition: int, offset: int) -> Item:

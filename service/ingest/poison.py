@@ -21,6 +21,7 @@ from service.store.batch import RACES, BatchRefused, DeadLetter, Fence, Item, re
 
 log = structlog.get_logger(__name__)
 
+
 class Applies(Protocol):
     async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]: ...
 
@@ -105,9 +106,14 @@ class PoisonRecordIsolator:
         """Where the offsets stand after `half`; a partition that `rest` continues ends earlier."""
         ends: dict[PartitionId, int] = {}
         for item in half:
-            ends[item.source_record.topic, item.source_record.partition] = item.source_record.offset + 1
+            ends[item.source_record.topic, item.source_record.partition] = (
+                item.source_record.offset + 1
+            )
         continued = {(item.source_record.topic, item.source_record.partition) for item in rest}
-        return {partition_id: end if partition_id in continued else new[partition_id] for partition_id, end in ends.items()}
+        return {
+            partition_id: end if partition_id in continued else new[partition_id]
+            for partition_id, end in ends.items()
+        }
 
     def _fence(self, old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]) -> Fence:
         entries = [

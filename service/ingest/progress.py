@@ -41,10 +41,19 @@ class ReadProgress:
 
     async def _of_reports(self) -> dict[PartitionId, int]:
         stored = await self._stored.offsets(self._connection.group_id)
-        return {partition_id: at for partition_id, at in stored.items() if partition_id[0] == self._topic}
+        return {
+            partition_id: at
+            for partition_id, at in stored.items()
+            if partition_id[0] == self._topic
+        }
 
 
-def lag(stored: Mapping[PartitionId, int], ends: Mapping[PartitionId, tuple[int, int]]) -> dict[PartitionId, int]:
+def lag(
+    stored: Mapping[PartitionId, int], ends: Mapping[PartitionId, tuple[int, int]]
+) -> dict[PartitionId, int]:
     """Records that wait, by partition where any do. What was never read waits from the log's start."""
-    found = {partition_id: end - stored.get(partition_id, start) for partition_id, (start, end) in ends.items()}
+    found = {
+        partition_id: end - stored.get(partition_id, start)
+        for partition_id, (start, end) in ends.items()
+    }
     return {partition_id: count for partition_id, count in found.items() if count > 0}

@@ -25,13 +25,17 @@ class StallCheck:
         self._positions: dict[PartitionId, int] = {}
         self._standing: dict[PartitionId, int] = {}
 
-    async def run(self, client: AIOKafkaConsumer, partitions: Iterable[PartitionId]) -> dict[PartitionId, int]:
+    async def run(
+        self, client: AIOKafkaConsumer, partitions: Iterable[PartitionId]
+    ) -> dict[PartitionId, int]:
         """The client's positions, all below them read. Raises errors.Transient (`poll_stalled`) when it
         stands still below the end of the log, or when the broker is unavailable."""
         assigned = client.assignment()
         wanted = [TopicPartition(*p) for p in partitions if TopicPartition(*p) in assigned]
         at = {
-            (tp.topic, tp.partition): await with_deadline(5, "reading a position", client.position(tp))
+            (tp.topic, tp.partition): await with_deadline(
+                5, "reading a position", client.position(tp)
+            )
             for tp in wanted
         }
         ends = await with_deadline(5, "reading log ends", client.end_offsets(wanted))

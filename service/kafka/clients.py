@@ -23,9 +23,11 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
-    ProducerFenced as FencedByBroker,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+)
+from aiokafka.errors import (
+    ProducerFenced as FencedByBroker,
 )
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -79,7 +81,9 @@ async def with_deadline(seconds: float, what: str, waiting: Awaitable[T]) -> T:
     except TimeoutError as exc:
         raise BrokerUnavailable(f"{what}: no answer from the broker within {seconds:g} s") from exc
     except FencedByBroker as exc:
-        raise ProducerFenced(f"{what}: fenced by a newer producer, or timed out at the broker") from exc
+        raise ProducerFenced(
+            f"{what}: fenced by a newer producer, or timed out at the broker"
+        ) from exc
     except TopicAuthorizationFailedError as exc:
         raise Transient(f"{what}: not authorised: {exc}", code="kafka_denied") from exc
     except KafkaConnectionError as exc:
@@ -172,10 +176,14 @@ class Producer:
         return [int(getattr(future.result(), "offset", -1)) for future in futures]
 
     async def begin(self) -> None:
-        await with_deadline(self._deadline, "beginning a transaction", self._inner.begin_transaction())
+        await with_deadline(
+            self._deadline, "beginning a transaction", self._inner.begin_transaction()
+        )
 
     async def commit(self) -> None:
-        await with_deadline(self._deadline, "committing a transaction", self._inner.commit_transaction())
+        await with_deadline(
+            self._deadline, "committing a transaction", self._inner.commit_transaction()
+        )
 
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has now."""

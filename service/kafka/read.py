@@ -41,7 +41,11 @@ async def tail(
         starts = await client.beginning_offsets(assigned)
         for partition in assigned:
             client.seek(partition, starts[partition] if from_start else ends[partition])
-        left = {partition for partition in assigned if starts[partition] < ends[partition]} if from_start else set()
+        left = (
+            {partition for partition in assigned if starts[partition] < ends[partition]}
+            if from_start
+            else set()
+        )
         while follow or left:
             batches = await client.getmany(timeout_ms=200)
             for records in batches.values():

@@ -213,7 +213,9 @@ class PostgresPart(Part):
                     f"{self.shelter} belongs to somebody else: remove it, or set TMPDIR"
                 ) from None
         if not self._reaches(self.shelter):
-            raise MissingDependency(f"'nobody' can't reach {self.shelter}: set TMPDIR to an open folder")
+            raise MissingDependency(
+                f"'nobody' can't reach {self.shelter}: set TMPDIR to an open folder"
+            )
 
     def _give(self, data: Path) -> None:
         """Make the data folder belong to the server's user, closed to everybody else."""

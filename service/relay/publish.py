@@ -16,9 +16,9 @@ from uuid import UUID
 from service.contracts.cut import BODY_BYTES, fitting
 from service.contracts.placement import partition_for
 from service.errors import faultpoint
-from service.kafka.clients import Batch, Producer, BatchTooLarge
-from service.relay.records import Header, StateRecord, States, event_headers, state_headers
+from service.kafka.clients import Batch, BatchTooLarge, Producer
 from service.relay.halted import RelayHalted
+from service.relay.records import Header, StateRecord, States, event_headers, state_headers
 from service.store.outbox import EventRow, Stream
 
 
@@ -50,7 +50,9 @@ class Publisher:
         self._states = states
         self._state_bytes = state_bytes
 
-    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> PreparedTransaction:
+    async def prepare(
+        self, rows: Sequence[EventRow], again: Iterable[UUID] = ()
+    ) -> PreparedTransaction:
         """Rows, in position order per partition, and their jobs' states; `again`: more jobs to send."""
         at = {row.job_id: row.at for row in rows if row.job_id is not None}
         wanted = list({**at, **dict.fromkeys(again)})

@@ -17,20 +17,20 @@ from uuid import UUID
 
 import structlog
 
+from service.clock import sleep_or_stop
 from service.contracts.cut import BODY_BYTES, MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
-from service.kafka.clients import BrokerUnavailable, Producer, BatchTooLarge, with_deadline
+from service.kafka.clients import BatchTooLarge, BrokerUnavailable, Producer, with_deadline
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics, max_message_bytes
+from service.relay.halted import RelayHalted
 from service.relay.hanging import HangingWatch
 from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
-from service.clock import sleep_or_stop
 from service.relay.publish import PreparedTransaction, Publisher
 from service.relay.records import States
 from service.relay.recover import recover
 from service.relay.status import RelayStatus
-from service.relay.halted import RelayHalted
 from service.store.outbox import EventRow, Outbox, Session, Stream
 
 log = structlog.get_logger(__name__)
@@ -160,7 +160,9 @@ class Relay:
         sizes = dict.fromkeys(names, MAX_MESSAGE_BYTES)
         try:
             reading = max_message_bytes(self._connection, names)
-            sizes |= await with_deadline(self._options.broker_deadline, "reading topic sizes", reading)
+            sizes |= await with_deadline(
+                self._options.broker_deadline, "reading topic sizes", reading
+            )
         except BrokerUnavailable:
             raise
         except Transient as exc:
@@ -248,7 +250,9 @@ class PublishCursor:
         #: Partitions whose first events may lie above a hole, with the operator's approval.
         self._gaps_accepted = set(published) if accept else set()
 
-    async def prepare(self, rows: Sequence[EventRow], again: Iterable[UUID] = ()) -> PreparedTransaction:
+    async def prepare(
+        self, rows: Sequence[EventRow], again: Iterable[UUID] = ()
+    ) -> PreparedTransaction:
         return await self._publisher.prepare(rows, again)
 
     async def next(self) -> PreparedTransaction | None:

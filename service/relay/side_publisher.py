@@ -17,6 +17,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from service.clock import sleep_or_stop
 from service.contracts import envelope, net_status
 from service.contracts.cut import MAX_MESSAGE_BYTES
 from service.contracts.placement import partition_for
@@ -27,7 +28,6 @@ from service.kafka.topics import Topics, max_message_bytes
 from service.relay.dead_letters import RESERVE, dead_record, record_bytes
 from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
-from service.clock import sleep_or_stop
 from service.relay.status import RelayStatus
 from service.store.outbox import DeadLetterRow, Outbox, Session
 

@@ -6,7 +6,7 @@ does not wait for a clock; one slow upload holds back nobody else.
 
 from __future__ import annotations
 
-from service.domain.vocabulary import JobState
+from service.domain.enums import JobState
 from service.errors import faultpoint
 from service.steps.context import StepContext
 from service.steps.runner import Tasks

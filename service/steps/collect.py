@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import structlog
 
 from service.domain import commands as c
+from service.domain.enums import JobState, ReasonCode
 from service.domain.job import Job
 from service.domain.values import Results
-from service.domain.vocabulary import JobState, Reason
 from service.errors import Permanent, Transient, faultpoint
 from service.steps.context import StepContext, reason_from
 from service.steps.leases import HeldJob, clock
@@ -44,14 +44,16 @@ class CollectStep:
             try:
                 results = await self._fetch(held)
             except Transient as exc:
-                why = reason_from(exc, Reason.ADAPTER_UNAVAILABLE)
-                command = c.DelayTry(*held.command_key, why=why, retry_after=exc.retry_after)
+                reason = reason_from(exc, ReasonCode.ADAPTER_UNAVAILABLE)
+                command = c.DeferStep(*held.command_key, reason=reason, retry_after=exc.retry_after)
                 await self._context.apply(held, command)
                 log.info("results_delayed", job_id=str(held.job_id), detail=exc.message)
                 return
             except Permanent as exc:
-                why = reason_from(exc, Reason.RESULTS_UPLOAD_FAILED)
-                await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
+                reason = reason_from(exc, ReasonCode.RESULTS_UPLOAD_FAILED)
+                await self._context.apply(
+                    held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
+                )
                 return
             faultpoint("collect.stored")
             held.require()
@@ -85,7 +87,7 @@ class CollectStep:
         client = await self._context.client(attempt.net)
         snapshot = await net_snapshot(self._context, client)
         if snapshot.health is None:
-            raise Transient(snapshot.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+            raise Transient(snapshot.trouble or "no answer", code=ReasonCode.ADAPTER_UNAVAILABLE)
         if REPORTS in snapshot.extensions:
             await self._last_reports(held)
         if RESULTS not in snapshot.extensions or attempt.run_id is None:

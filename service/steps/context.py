@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from service.domain.commands import Command, KnowRun
+from service.domain.commands import Command, RecordRun
 from service.domain.decision import Decision, Outcome
+from service.domain.enums import TERMINAL, ReasonCode
 from service.domain.job import Job
-from service.domain.values import Why
-from service.domain.vocabulary import TERMINAL, Reason
+from service.domain.values import Reason
 from service.errors import ServiceError, Transient
 from service.steps.leases import HeldJob, LeaseLost, Leases, clock
-from service.steps.options import StepOptions
-from service.steps.ports import BundleStore, NetClient, NetClients, ReportProgress, JobStore
-from service.steps.runner import OnStep, no_metrics, wait
 from service.steps.net_cache import NetCache
+from service.steps.options import StepOptions
+from service.steps.ports import BundleStore, JobStore, NetClient, NetClients, ReportProgress
+from service.steps.runner import OnStep, no_metrics, wait
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +64,9 @@ def poll_lease(net: str) -> str:
     return f"poll:{net}"
 
 
-def reason_from(exc: ServiceError, otherwise: str) -> Why:
+def reason_from(exc: ServiceError, otherwise: str) -> Reason:
     """An error as the reason of a decision: its own code where that is one, else `otherwise`."""
-    return Why(exc.code if exc.code in set(Reason) else otherwise, exc.message)
+    return Reason(exc.code if exc.code in set(ReasonCode) else otherwise, exc.message)
 
 
 class StepContext:
@@ -138,7 +138,7 @@ class StepContext:
                 pause = min(pause * 2, self.options.retry_most_seconds)
                 held.require()
                 continue
-            if decision.outcome is Outcome.FENCED:
+            if decision.outcome is Outcome.LEASE_LOST:
                 held.lost = True
                 raise LeaseLost(f"job {held.job_id} is held by somebody else, or over")
             return decision
@@ -153,7 +153,7 @@ class StepContext:
         held.job = job
         return job
 
-    async def record_run(self, command: KnowRun) -> Decision:
+    async def record_run(self, command: RecordRun) -> Decision:
         """Record an adapter's statement about a run, whatever happened to the job and its lease meanwhile.
 
         Tries for as long as a lost answer would be looked for. Raises errors.Transient after that.

@@ -13,9 +13,9 @@ from datetime import timedelta
 
 import structlog
 
+from service.domain.enums import JobState
 from service.domain.job import Job
 from service.domain.observed import Found, Handle
-from service.domain.vocabulary import JobState
 from service.errors import Permanent, Transient
 from service.steps.context import StepContext
 from service.steps.leases import HeldJob
@@ -92,7 +92,8 @@ class Lookup:
         submission = attempt_of(job).submission
         limit = timedelta(seconds=self._context.options.submit_unknown_seconds)
         return (
-            submission is not None and await self._context.store.now() - submission.opened_at >= limit
+            submission is not None
+            and await self._context.store.now() - submission.opened_at >= limit
         )
 
     async def _judge(self, held: HeldJob, client: NetClient) -> Found:

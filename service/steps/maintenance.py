@@ -6,7 +6,7 @@ round that was full is followed by the next at once.
 
 from __future__ import annotations
 
-from service.domain.commands import Review, TellWaiting
+from service.domain.commands import ReportWaiting, Review
 from service.steps.context import StepContext
 
 _LIMIT = 500
@@ -45,7 +45,9 @@ class Maintenance:
     async def report_waiting(self) -> float | None:
         """Report why the heads of the queue can't start."""
         heads = await self._context.store.waiting_heads(_HEADS)
-        reports = [TellWaiting(job_id, code, position) for job_id, code, position in heads if code]
+        reports = [
+            ReportWaiting(job_id, code, position) for job_id, code, position in heads if code
+        ]
         if reports:
             await self._context.store.apply(reports)
         return None

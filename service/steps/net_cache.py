@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from service.domain.enums import RUN_OVER
 from service.domain.observed import Client, Health, Run
-from service.domain.vocabulary import RUN_OVER
 from service.errors import ServiceError
 from service.steps.leases import clock
 from service.steps.ports import NetClient

@@ -62,8 +62,12 @@ class NetStatusStep:
         await store.save_net(
             net.name,
             answering=snapshot.answering,
-            online=frozenset(trust for trust, slot in net.members.items() if slot in snapshot.online),
-            extensions=self._extensions(snapshot, now.extensions if now is not None else frozenset()),
+            online=frozenset(
+                trust for trust, slot in net.members.items() if slot in snapshot.online
+            ),
+            extensions=self._extensions(
+                snapshot, now.extensions if now is not None else frozenset()
+            ),
             strays=self._context.net_cache.strays(net.name),
             body=net_status.body(status).encode(),
         )

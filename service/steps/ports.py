@@ -15,6 +15,7 @@ from uuid import UUID
 
 from service.domain.commands import Command
 from service.domain.decision import Decision
+from service.domain.enums import FLJobStatus, JobState
 from service.domain.job import Job
 from service.domain.observed import (
     About,
@@ -22,13 +23,12 @@ from service.domain.observed import (
     Found,
     Handle,
     Health,
+    Reservation,
     RunList,
-    SlotRow,
     Staged,
 )
 from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Request, Results
-from service.domain.vocabulary import FLJobStatus, JobState
 
 # --- nets ----------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class NetClients(Protocol):
 
 
 class BundleStore(Protocol):
-    """Raises errors.Permanent with the staging codes of `Reason`, errors.Transient when S3 is unavailable."""
+    """Raises errors.Permanent with the staging codes of `ReasonCode`, errors.Transient when S3 is unavailable."""
 
     async def stage(
         self,
@@ -166,7 +166,7 @@ class JobStore(Protocol):
     async def now(self) -> datetime: ...
     async def registry(self) -> Registry: ...
     async def net_now(self) -> Mapping[str, NetNow]: ...
-    async def slots(self, net: str) -> list[SlotRow]: ...
+    async def slots(self, net: str) -> list[Reservation]: ...
     async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
         """Which of these run ids belonged to any attempt of ours, ever."""
         ...

@@ -15,15 +15,15 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from service.domain.enums import ReasonCode
 from service.domain.job import Job
 from service.domain.observed import Handle, Staged
 from service.domain.values import Attempt
-from service.domain.vocabulary import Reason
 from service.errors import Transient, faultpoint
 from service.steps.context import StepContext
 from service.steps.leases import HeldJob
-from service.steps.ports import NetClient
 from service.steps.net_cache import NetSnapshot
+from service.steps.ports import NetClient
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def handle_of(job: Job) -> Handle:
         raise TypeError(f"job {job.job_id} has no submission")
     return Handle(
         job_id=job.job_id,
-        model_id=job.asked.model_id,
+        model_id=job.accepted_request.model_id,
         attempt=attempt.number,
         path_id=attempt.submission.path_id,
         key=attempt.submission.key,
@@ -79,7 +79,11 @@ def handle_of(job: Job) -> Handle:
 async def net_snapshot(context: StepContext, client: NetClient) -> NetSnapshot:
     """The net as its poller saw it a moment ago, else as it answers now."""
     snapshot = context.net_cache.last(client.net.name, context.options.idle_poll_seconds * 2)
-    return snapshot if snapshot is not None and snapshot.answering else await context.net_cache.refresh(client)
+    return (
+        snapshot
+        if snapshot is not None and snapshot.answering
+        else await context.net_cache.refresh(client)
+    )
 
 
 class PrepareStep:
@@ -99,7 +103,7 @@ class PrepareStep:
         (snapshot, known), staged = await all_of(
             self._net_ready(held, client),
             self._context.bundles.stage(
-                job.asked,
+                job.accepted_request,
                 net=client.net,
                 attempt=attempt.number,
                 path_id=path_id,
@@ -111,7 +115,7 @@ class PrepareStep:
         before = attempt.submission
         handle = Handle(
             job_id=job.job_id,
-            model_id=job.asked.model_id,
+            model_id=job.accepted_request.model_id,
             attempt=attempt.number,
             path_id=path_id,
             key=key_of(job.job_id, attempt.number),
@@ -123,27 +127,33 @@ class PrepareStep:
         number = max(attempt.leases, before.number + 1 if before is not None else 1)
         return Ready(number, handle, staged, snapshot.extensions)
 
-    async def _net_ready(self, held: HeldJob, client: NetClient) -> tuple[NetSnapshot, tuple[str, ...]]:
+    async def _net_ready(
+        self, held: HeldJob, client: NetClient
+    ) -> tuple[NetSnapshot, tuple[str, ...]]:
         """A snapshot of the net in which all participants are online, and the runs that it lists now, where a
         lost answer would be looked for among them. An old snapshot never counts against a client."""
         slots = {p.slot for p in attempt_of(held.job).participants}
-        snapshot = self._context.net_cache.last(client.net.name, self._context.options.idle_poll_seconds * 2)
+        snapshot = self._context.net_cache.last(
+            client.net.name, self._context.options.idle_poll_seconds * 2
+        )
         if snapshot is None or not slots <= snapshot.online:
             snapshot = await self._context.net_cache.refresh(client)
         if not snapshot.answering:
-            raise Transient(snapshot.trouble or "no answer", code=Reason.ADAPTER_UNAVAILABLE)
+            raise Transient(snapshot.trouble or "no answer", code=ReasonCode.ADAPTER_UNAVAILABLE)
         gone = sorted(slots - snapshot.online)
         if gone:
             detail = f"clients not online on net {client.net.name}: {', '.join(gone[:20])}"
-            raise Transient(detail, code=Reason.CLIENTS_UNAVAILABLE)
+            raise Transient(detail, code=ReasonCode.CLIENTS_UNAVAILABLE)
         if IDEMPOTENCY in snapshot.extensions:
             return snapshot, ()
         return snapshot, tuple(run.run_id for run in (await client.runs(held.call_context)).runs)
 
-    async def _upload(self, held: HeldJob, client: NetClient, handle: Handle, staged: Staged) -> None:
+    async def _upload(
+        self, held: HeldJob, client: NetClient, handle: Handle, staged: Staged
+    ) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""
         options = self._context.options
-        pause, request = options.retry_seconds, held.job.asked
+        pause, request = options.retry_seconds, held.job.accepted_request
         for left in reversed(range(options.call_tries)):
             held.require()
             urls = await self._context.bundles.presign(staged)

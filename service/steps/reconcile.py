@@ -17,9 +17,9 @@ import structlog
 
 from service.domain import commands as c
 from service.domain.decision import Decision
-from service.domain.events import Published, SlotChanged
-from service.domain.observed import About, Run, RunList, SlotRow
-from service.domain.vocabulary import RUN_OVER
+from service.domain.enums import RUN_OVER
+from service.domain.events import Published, ReservationChanged
+from service.domain.observed import About, Reservation, Run, RunList
 from service.errors import Permanent, Transient
 from service.steps.context import StepContext
 from service.steps.leases import clock
@@ -62,7 +62,7 @@ class ReconcileStep:
         return context.list_pauses[self._net]
 
     async def _judge(
-        self, client: NetClient, rows: Sequence[SlotRow], listed: RunList, began: datetime
+        self, client: NetClient, rows: Sequence[Reservation], listed: RunList, began: datetime
     ) -> None:
         runs = {run.run_id: run for run in listed.runs}
         said: list[c.Command] = []
@@ -73,7 +73,7 @@ class ReconcileStep:
             if run is not None:
                 settled = self._context.net_cache.settled(client, run)
                 said.append(
-                    c.SeeRun(
+                    c.ObserveRun(
                         row.job_id,
                         row.attempt,
                         row.run_id,
@@ -84,7 +84,7 @@ class ReconcileStep:
                     )
                 )
             elif client.is_lost(listed, row.run_id):
-                said.append(c.MissRun(row.job_id, row.attempt, row.run_id, began))
+                said.append(c.ObserveRunMissing(row.job_id, row.attempt, row.run_id, began))
         self._context.net_cache.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
         if said:
             self._wake(await self._context.store.apply(said))
@@ -92,14 +92,14 @@ class ReconcileStep:
     def _wake(self, decisions: Iterable[Decision]) -> None:
         """A list with changes may have freed a reservation, or left results to fetch."""
         events = [event for decision in decisions for event in decision.events]
-        if any(isinstance(event, (Published, SlotChanged)) for event in events):
+        if any(isinstance(event, (Published, ReservationChanged)) for event in events):
             self._context.wakeups.wake_all()
             self._context.wakeups.refresh_status(self._net)
 
     # --- runs that should not be ------------------------------------------------------------------
 
     async def _end_orphans(
-        self, client: NetClient, rows: Sequence[SlotRow], listed: RunList
+        self, client: NetClient, rows: Sequence[Reservation], listed: RunList
     ) -> None:
         """Abort what lives although its attempt is over, second runs of one submission, and strays where
         the registry says so."""
@@ -123,7 +123,9 @@ class ReconcileStep:
     async def _abort(self, client: NetClient, runs: Mapping[str, About | None]) -> None:
         options = self._context.options
         for run_id, about in runs.items():
-            again = self._aborts.setdefault(run_id, _AbortRetry(clock(), options.orphan_abort_seconds))
+            again = self._aborts.setdefault(
+                run_id, _AbortRetry(clock(), options.orphan_abort_seconds)
+            )
             if clock() < again.at:
                 continue
             again.at = clock() + again.pause
@@ -147,7 +149,7 @@ class ReconcileStep:
         return strays
 
     async def _unowned(
-        self, rows: Sequence[SlotRow], listed: RunList
+        self, rows: Sequence[Reservation], listed: RunList
     ) -> tuple[set[str], set[str]] | None:
         """Live runs that hold no reservation: those of attempts of ours, and those of nobody. None while a
         submission has no answer yet: any of them may be its run."""

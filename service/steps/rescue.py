@@ -12,9 +12,9 @@ from datetime import timedelta
 import structlog
 
 from service.domain import commands as c
+from service.domain.enums import JobState, ReasonCode
 from service.domain.job import Job
-from service.domain.values import Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.values import Reason
 from service.steps.context import StepContext
 
 log = structlog.get_logger(__name__)
@@ -32,13 +32,15 @@ async def on_crash(context: StepContext, taken: Job, exc: Exception) -> None:
     if job.lease.token != taken.lease.token:
         return
     names = (job.job_id, job.attempt_number, taken.lease.token)
-    why = Why(Reason.INTERNAL_ERROR, f"the service met an error of its own: {type(exc).__name__}")
+    reason = Reason(
+        ReasonCode.INTERNAL_ERROR, f"the service met an error of its own: {type(exc).__name__}"
+    )
     if job.state is JobState.PREPARING:
-        await context.store.apply([c.FailAttempt(*names, why=why, run_over=True)])
+        await context.store.apply([c.FailAttempt(*names, reason=reason, run_over=True)])
     elif job.state is JobState.SUBMITTING and job.attempt.submission is not None:
         age = await context.store.now() - job.attempt.submission.opened_at
         if age >= timedelta(seconds=context.options.submit_unknown_seconds):
-            unknown = Why(Reason.SUBMIT_UNKNOWN, why.message)
-            await context.store.apply([c.FailAttempt(*names, why=unknown, run_over=False)])
+            unknown = Reason(ReasonCode.SUBMIT_UNKNOWN, reason.message)
+            await context.store.apply([c.FailAttempt(*names, reason=unknown, run_over=False)])
     elif job.state in (JobState.STOPPING, JobState.COLLECTING):
-        await context.store.apply([c.DelayTry(*names, why=why)])
+        await context.store.apply([c.DeferStep(*names, reason=reason)])

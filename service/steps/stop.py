@@ -13,11 +13,11 @@ from datetime import datetime
 import structlog
 
 from service.domain import commands as c
+from service.domain.enums import JobState, ReasonCode
 from service.domain.events import Stopped
 from service.domain.job import Job
 from service.domain.observed import RunList
-from service.domain.values import Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.values import Reason
 from service.errors import Permanent, Transient, faultpoint
 from service.steps.context import StepContext
 from service.steps.leases import HeldJob, clock
@@ -57,13 +57,13 @@ class StopStep:
     async def _look_for(self, held: HeldJob, client: NetClient) -> str | None:
         """The run of the submission in doubt. None: the stop is over without one."""
         if attempt_of(held.job).submission is None:
-            await self._context.apply(held, c.NothingRuns(*held.command_key))
+            await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
             return None
         verdict = await self._lookup.settle(held, client)
         if verdict.run_id is not None:
             handle = handle_of(held.job)
             await self._context.record_run(
-                c.KnowRun(
+                c.RecordRun(
                     held.job_id,
                     handle.attempt,
                     handle.path_id,
@@ -73,10 +73,12 @@ class StopStep:
             )
             return verdict.run_id
         if verdict.no_run:
-            await self._context.apply(held, c.NothingRuns(*held.command_key))
+            await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
         else:
-            why = Why(Reason.SUBMIT_UNKNOWN, verdict.detail)
-            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
+            reason = Reason(ReasonCode.SUBMIT_UNKNOWN, verdict.detail)
+            await self._context.apply(
+                held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
+            )
         return None
 
     async def _end(self, held: HeldJob, client: NetClient, run_id: str) -> None:
@@ -110,14 +112,14 @@ class StopStep:
         """Apply what the list shows. True: the job is stopped."""
         run = next((run for run in listed.runs if run.run_id == run_id), None)
         number = attempt_of(held.job).number
-        command: c.SeeRun | c.MissRun
+        command: c.ObserveRun | c.ObserveRunMissing
         if run is not None:
             settled = self._context.net_cache.settled(client, run)
-            command = c.SeeRun(
+            command = c.ObserveRun(
                 held.job_id, number, run_id, run.status, run.details, began, settled=settled
             )
         elif client.is_lost(listed, run_id):
-            command = c.MissRun(held.job_id, number, run_id, began)
+            command = c.ObserveRunMissing(held.job_id, number, run_id, began)
         else:
             return False
         decision = await self._context.apply(held, command)
@@ -128,6 +130,6 @@ class StopStep:
         return (await self._context.refresh(held)).state is not JobState.STOPPING
 
     async def _delay(self, held: HeldJob, detail: str) -> None:
-        why = Why(Reason.ADAPTER_UNAVAILABLE, detail)
-        await self._context.apply(held, c.DelayTry(*held.command_key, why=why))
+        reason = Reason(ReasonCode.ADAPTER_UNAVAILABLE, detail)
+        await self._context.apply(held, c.DeferStep(*held.command_key, reason=reason))
         log.info("stop_delayed", job_id=str(held.job_id), detail=detail)

@@ -14,17 +14,24 @@ from uuid import UUID
 import structlog
 
 from service.domain import commands as c
+from service.domain.enums import TRANSIENT_REASONS, JobState, ReasonCode
 from service.domain.events import SubmissionOpened, Submitted
 from service.domain.job import Job
 from service.domain.submit import NET_UNFIT
-from service.domain.values import Submission, Why
-from service.domain.vocabulary import TRANSIENT_REASONS, JobState, Reason
+from service.domain.values import Reason, Submission
 from service.errors import Ambiguous, Permanent, Transient, faultpoint
 from service.steps.context import StepContext, reason_from
 from service.steps.leases import HeldJob, clock
 from service.steps.lookup import Lookup
 from service.steps.ports import NetClient
-from service.steps.prepare import IDEMPOTENCY, PrepareStep, Ready, attempt_of, handle_of, net_snapshot
+from service.steps.prepare import (
+    IDEMPOTENCY,
+    PrepareStep,
+    Ready,
+    attempt_of,
+    handle_of,
+    net_snapshot,
+)
 from service.steps.stop import StopStep
 
 log = structlog.get_logger(__name__)
@@ -67,8 +74,10 @@ class SubmitStep:
     async def _net_gone(self, held: HeldJob, exc: Transient) -> None:
         """The registry dropped the net. What may run there keeps its reservation until more is known."""
         if held.job.state is JobState.SUBMITTING:
-            why = Why(Reason.SUBMIT_UNKNOWN, exc.message)
-            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
+            reason = Reason(ReasonCode.SUBMIT_UNKNOWN, exc.message)
+            await self._context.apply(
+                held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
+            )
             return
         await self._give_back(held, exc)
 
@@ -80,8 +89,10 @@ class SubmitStep:
             ready = await self._prepare.prepare(held, client, progress.reopened)
         except Permanent as exc:
             over = not (progress.open_end and progress.keyed)
-            why = reason_from(exc, Reason.INTERNAL_ERROR)
-            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=over))
+            reason = reason_from(exc, ReasonCode.INTERNAL_ERROR)
+            await self._context.apply(
+                held, c.FailAttempt(*held.command_key, reason=reason, run_over=over)
+            )
             return False
         except Transient as exc:
             return await self._later(held, progress, exc)
@@ -90,7 +101,9 @@ class SubmitStep:
             return False
         return await self._send(held, client, ready, progress)
 
-    async def _resolve(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> bool:
+    async def _resolve(
+        self, held: HeldJob, client: NetClient, progress: SubmissionProgress
+    ) -> bool:
         """Find out what became of the last submission. True: nothing, and the job wants another one."""
         verdict = await self._lookup.settle(held, client)
         job = held.job
@@ -102,7 +115,7 @@ class SubmitStep:
         sent = 1 + len(submission.earlier_paths) if submission is not None else 1
         progress.keyed = IDEMPOTENCY in (await net_snapshot(self._context, client)).extensions
         if verdict.no_run and job.state is JobState.STOPPING:
-            await self._context.apply(held, c.NothingRuns(*held.command_key))
+            await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
             return False
         if verdict.no_run and sent < self._context.options.most_submissions:
             progress.reopened += 1
@@ -112,10 +125,14 @@ class SubmitStep:
             return True
         if verdict.no_run and not progress.keyed:
             detail = f"{sent} submissions led to no run"
-            await self._give_back(held, Transient(detail, code=Reason.ADAPTER_UNAVAILABLE))
+            await self._give_back(held, Transient(detail, code=ReasonCode.ADAPTER_UNAVAILABLE))
             return False
-        why = Why(Reason.SUBMIT_UNKNOWN, verdict.detail or f"{sent} submissions, no trace of a run")
-        await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
+        reason = Reason(
+            ReasonCode.SUBMIT_UNKNOWN, verdict.detail or f"{sent} submissions, no trace of a run"
+        )
+        await self._context.apply(
+            held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
+        )
         return False
 
     async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> bool:
@@ -127,12 +144,12 @@ class SubmitStep:
         return True
 
     async def _give_back(self, held: HeldJob, exc: Transient) -> None:
-        why = reason_from(exc, Reason.ADAPTER_UNAVAILABLE)
-        if why.code not in TRANSIENT_REASONS:
-            why = Why(Reason.ADAPTER_UNAVAILABLE, exc.message)
-        command = c.GiveBack(*held.command_key, why=why, retry_after=exc.retry_after)
+        reason = reason_from(exc, ReasonCode.ADAPTER_UNAVAILABLE)
+        if reason.code not in TRANSIENT_REASONS:
+            reason = Reason(ReasonCode.ADAPTER_UNAVAILABLE, exc.message)
+        command = c.ReleaseNet(*held.command_key, reason=reason, retry_after=exc.retry_after)
         await self._context.apply(held, command)
-        log.info("net_given_back", job_id=str(held.job_id), code=why.code, detail=why.message)
+        log.info("net_given_back", job_id=str(held.job_id), code=reason.code, detail=reason.message)
 
     async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> bool:
         """Commit the submission before it is sent. False: there is nothing to send any more."""
@@ -152,8 +169,8 @@ class SubmitStep:
             pause = min(pause * 2, 1.0)
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
             return True
-        if decision.why is not None and decision.why.code == NET_UNFIT:
-            await self._unfit(held, progress, decision.why.message)
+        if decision.reason is not None and decision.reason.code == NET_UNFIT:
+            await self._unfit(held, progress, decision.reason.message)
             return False
         job = await self._context.refresh(held)
         if job.state is JobState.STOPPING:
@@ -163,10 +180,12 @@ class SubmitStep:
     async def _unfit(self, held: HeldJob, progress: SubmissionProgress, detail: str) -> None:
         """The net lost a member since the claim. Under a key, a submission that was sent may still arrive."""
         if progress.open_end and progress.keyed:
-            why = Why(Reason.SUBMIT_UNKNOWN, detail)
-            await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=False))
+            reason = Reason(ReasonCode.SUBMIT_UNKNOWN, detail)
+            await self._context.apply(
+                held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
+            )
             return
-        await self._give_back(held, Transient(detail, code=Reason.CLIENTS_UNAVAILABLE))
+        await self._give_back(held, Transient(detail, code=ReasonCode.CLIENTS_UNAVAILABLE))
 
     async def _submission(self, ready: Ready) -> Submission:
         return Submission(
@@ -181,7 +200,9 @@ class SubmitStep:
             earlier_paths=ready.handle.earlier_paths,
         )
 
-    async def _send(self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress) -> bool:
+    async def _send(
+        self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress
+    ) -> bool:
         """Call the adapter. True: the call may have been applied, and no answer came."""
         options = self._context.options
         pause, left = options.retry_seconds, options.call_tries
@@ -195,8 +216,10 @@ class SubmitStep:
                 return True
             except Permanent as exc:
                 over = not (progress.open_end and progress.keyed)
-                why = reason_from(exc, Reason.ADAPTER_REJECTED)
-                await self._context.apply(held, c.FailAttempt(*held.command_key, why=why, run_over=over))
+                reason = reason_from(exc, ReasonCode.ADAPTER_REJECTED)
+                await self._context.apply(
+                    held, c.FailAttempt(*held.command_key, reason=reason, run_over=over)
+                )
                 return False
             except Transient as exc:
                 left -= 1
@@ -220,19 +243,19 @@ class SubmitStep:
         job = await self._context.refresh(held)
         if job.state is not JobState.STOPPING:
             return False
-        await self._context.apply(held, c.NothingRuns(*held.command_key))
+        await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
         return True
 
     async def _found(self, held: HeldJob, path_id: UUID, run_id: str, provisional: bool) -> None:
         """Keep the run's id, and continue with whatever the job needs by now."""
         attempt = attempt_of(held.job)
-        command = c.KnowRun(held.job_id, attempt.number, path_id, run_id, provisional)
+        command = c.RecordRun(held.job_id, attempt.number, path_id, run_id, provisional)
         decision = await self._context.record_run(command)
         faultpoint("submit.known")
         self._context.wakeups.poll_now(attempt.net)
         if any(isinstance(event, Submitted) for event in decision.events):
             return
-        if decision.why is not None and decision.why.code == "other_run":
+        if decision.reason is not None and decision.reason.code == "other_run":
             log.warning("second_run_found", job_id=str(held.job_id), run=run_id)
             self._context.net_cache.unwanted(attempt.net).add(run_id)
         job = await self._context.refresh(held)

@@ -15,24 +15,24 @@ from typing import Any
 
 import structlog
 
+from service.domain.enums import JobState
 from service.domain.job import Job
-from service.domain.vocabulary import JobState
 from service.errors import Transient
 from service.steps import rescue
 from service.steps.claim import ClaimStep
-from service.steps.retention import apply_retention
 from service.steps.collect import CollectStep
-from service.steps.unresolved import UnresolvedSubmissions
-from service.steps.context import Wakeups, StepContext, poll_lease
+from service.steps.context import StepContext, Wakeups, poll_lease
+from service.steps.maintenance import Maintenance
 from service.steps.net_status import NetStatusStep
 from service.steps.options import StepOptions
-from service.steps.ports import BundleStore, NetClients, ReportProgress, JobStore
+from service.steps.ports import BundleStore, JobStore, NetClients, ReportProgress
 from service.steps.reconcile import ReconcileStep
+from service.steps.retention import apply_retention
 from service.steps.runner import Loop, OnStep, Tasks, no_metrics
 from service.steps.stop import StopStep
 from service.steps.submit import SubmitStep
-from service.steps.maintenance import Maintenance
 from service.steps.takeover import LeasePuller
+from service.steps.unresolved import UnresolvedSubmissions
 
 log = structlog.get_logger(__name__)
 
@@ -136,10 +136,17 @@ class StepSupervisor:
         made = len(self._loops)
         stopper = StopStep(self.context)
         submit = SubmitStep(self.context, stopper)
-        driving = self._puller(rescue.DRIVEN, submit.drive, self._driving, self.context.wakeups.claim)
+        driving = self._puller(
+            rescue.DRIVEN, submit.drive, self._driving, self.context.wakeups.claim
+        )
         if self._schedule:
             claim = ClaimStep(self.context, driving, self._driving)
-            self._loop("claim", claim.step, self.context.options.claim_poll_seconds, self.context.wakeups.claim)
+            self._loop(
+                "claim",
+                claim.step,
+                self.context.options.claim_poll_seconds,
+                self.context.wakeups.claim,
+            )
         if self._reconcile:
             self._upkeep(driving, stopper)
         return self._loops[made:]
@@ -168,7 +175,9 @@ class StepSupervisor:
         tasks: Tasks,
         wake: asyncio.Event,
     ) -> LeasePuller:
-        return LeasePuller(self.context, states, work, partial(rescue.on_crash, self.context), tasks, wake)
+        return LeasePuller(
+            self.context, states, work, partial(rescue.on_crash, self.context), tasks, wake
+        )
 
     # --- the nets ---------------------------------------------------------------------------------
 
@@ -192,14 +201,30 @@ class StepSupervisor:
         status_wake, runs_wake = asyncio.Event(), asyncio.Event()
         context.wakeups.status_polls[name], context.wakeups.run_polls[name] = status_wake, runs_wake
         on_step = context.on_step
-        idle, slow = options.idle_poll_seconds, max(options.settle_seconds, options.fence_wait_seconds)
+        idle, slow = (
+            options.idle_poll_seconds,
+            max(options.settle_seconds, options.fence_wait_seconds),
+        )
         loops = [
-            Loop("net_status", NetStatusStep(context, name).step, pause=idle, wake=status_wake, on_step=on_step),
-            Loop("reconcile", ReconcileStep(context, name).step, pause=idle, wake=runs_wake, on_step=on_step),
+            Loop(
+                "net_status",
+                NetStatusStep(context, name).step,
+                pause=idle,
+                wake=status_wake,
+                on_step=on_step,
+            ),
+            Loop(
+                "reconcile",
+                ReconcileStep(context, name).step,
+                pause=idle,
+                wake=runs_wake,
+                on_step=on_step,
+            ),
             Loop("doubts", UnresolvedSubmissions(context, name).step, pause=slow, on_step=on_step),
         ]
         tasks = [
-            asyncio.create_task(loop.run(context.closing), name=f"{loop.name} {name}") for loop in loops
+            asyncio.create_task(loop.run(context.closing), name=f"{loop.name} {name}")
+            for loop in loops
         ]
         self._per_net[name] = (loops, tasks)
 

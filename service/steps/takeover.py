@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
+from service.domain.enums import JobState
 from service.domain.job import Job
-from service.domain.vocabulary import JobState
 from service.steps.context import StepContext
 from service.steps.runner import Tasks
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import structlog
 
 from service.domain import commands as c
-from service.domain.observed import Handle, SlotRow
+from service.domain.observed import Handle, Reservation
 from service.errors import Permanent, Transient
 from service.steps.context import StepContext
 from service.steps.lookup import Lookup
@@ -47,7 +47,7 @@ class UnresolvedSubmissions:
                 log.info("doubt_stays", net=self._net, job_id=str(row.job_id), detail=exc.message)
         return None
 
-    async def _settle(self, client: NetClient, row: SlotRow) -> None:
+    async def _settle(self, client: NetClient, row: Reservation) -> None:
         snapshot = await net_snapshot(self._context, client)
         if row.handle is None or not snapshot.answering:
             return
@@ -57,9 +57,9 @@ class UnresolvedSubmissions:
             self._context.wakeups.poll_now(self._net)
         elif found.doubt is None:
             log.info("doubt_ended", net=self._net, job_id=str(row.job_id))
-            await self._context.store.apply([c.ReleaseSlot(row.job_id, row.attempt)])
+            await self._context.store.apply([c.ReleaseReservation(row.job_id, row.attempt)])
             self._context.wakeups.wake_all()
 
 
-def _known(handle: Handle, run_id: str, provisional: bool) -> c.KnowRun:
-    return c.KnowRun(handle.job_id, handle.attempt, handle.path_id, run_id, provisional)
+def _known(handle: Handle, run_id: str, provisional: bool) -> c.RecordRun:
+    return c.RecordRun(handle.job_id, handle.attempt, handle.path_id, run_id, provisional)

@@ -18,9 +18,9 @@ import asyncpg
 
 from service.domain import commands as c
 from service.domain.decision import Decision, Outcome, refused
+from service.domain.enums import JobState, ReasonCode
 from service.domain.job import Job
-from service.domain.values import Why
-from service.domain.vocabulary import JobState, Reason
+from service.domain.values import Reason
 from service.errors import faultpoint
 from service.store import inbound, jobs
 from service.store.batch import (
@@ -196,11 +196,11 @@ class Applier:
         ]
         projects = {c_.request.project_id for c_ in firsts if isinstance(c_, c.RequestTraining)}
         projects |= {
-            before[command.job_id].asked.project_id
+            before[command.job_id].accepted_request.project_id
             for command in wanted
             if isinstance(command, c.Claim) and command.job_id in before
         }
-        tells = any(isinstance(command, c.TellWaiting) for command in wanted)
+        tells = any(isinstance(command, c.ReportWaiting) for command in wanted)
         claimed = [command.net for command in wanted if isinstance(command, c.Claim)]
         facts = await self._facts.read(
             connection,
@@ -239,9 +239,13 @@ class Applier:
         if isinstance(command, c.StopModel):
             return await _stop_model(connection, fold, command)
         if isinstance(command, c.RefuseStop):
-            why = Why(Reason.INVALID_REQUEST, "the stop breaks its contract", command.errors)
-            fold.log.refuse(command.job_id, command.model_id, command.origin, why, fold.facts.now)
-            return refused(why)
+            reason = Reason(
+                ReasonCode.INVALID_REQUEST, "the stop breaks its contract", command.errors
+            )
+            fold.log.refuse(
+                command.job_id, command.model_id, command.origin, reason, fold.facts.now
+            )
+            return refused(reason)
         assert isinstance(command, c.Command)
         return fold.apply(command, index)
 
@@ -250,7 +254,7 @@ class Applier:
             is_stop = isinstance(item.command, c.RequestStop)
             work.park.append((item, item.command.job_id, is_stop))
         if item.event_key is not None and decision.outcome is not Outcome.APPLIED:
-            code = decision.why.code if decision.why is not None else ""
+            code = decision.reason.code if decision.reason is not None else ""
             work.outcomes[item.event_key] = f"{decision.outcome}:{code}".rstrip(":")
 
     async def _parked_stops(self, connection: Connection, fold: Fold, work: _Work) -> None:
@@ -307,9 +311,9 @@ async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) 
         job.request.model_id == command.model_id and not job.terminal for job in fold.jobs.values()
     )
     if not here and not await connection.fetchval(Q["model_has_jobs"], command.model_id):
-        why = Why(Reason.UNKNOWN_JOB, "this model has no unfinished job")
-        fold.log.refuse(None, command.model_id, command.origin, why, fold.facts.now)
-        return refused(why)
+        reason = Reason(ReasonCode.UNKNOWN_JOB, "this model has no unfinished job")
+        fold.log.refuse(None, command.model_id, command.origin, reason, fold.facts.now)
+        return refused(reason)
     origin = command.origin
     await connection.execute(
         Q["model_stop_put"],
@@ -345,8 +349,8 @@ def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> No
             work.fed.append(record["id"])
             command = work.items[index].command
             if isinstance(command, c.RequestStop) and command.origin is not None:
-                why = Why(Reason.UNKNOWN_JOB, "no request with this job_id came in time")
-                fold.log.refuse(command.job_id, None, command.origin, why, fold.facts.now)
+                reason = Reason(ReasonCode.UNKNOWN_JOB, "no request with this job_id came in time")
+                fold.log.refuse(command.job_id, None, command.origin, reason, fold.facts.now)
             else:
                 text = "its job, or its job's run, did not become known in time"
                 work.dead.append((work.items[index].source_record, DeadLetter("UnknownJob", text)))

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from service.contracts.problems import storable
 from service.domain.commands import Command, RefuseStop, StopModel
-from service.domain.frozen import dataclass
+from service.domain.frozen import value
 from service.errors import ServiceError
 
 #: Kinds of dead letters: no event that we take; a report that breaks its contract.
@@ -16,7 +16,7 @@ INVALID_REPORT: Final = "InvalidReport"
 _MESSAGE_CHARACTERS: Final = 4_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RecordRef:
     """An inbound record as it came, for parking it and for its dead letter."""
 
@@ -29,7 +29,7 @@ class RecordRef:
     headers: Sequence[tuple[str, bytes | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DeadLetter:
     """Why a record can't be used: a kind (the name of the error) and a text without input values."""
 
@@ -42,7 +42,7 @@ def dead_letter(kind: str, message: str) -> DeadLetter:
     return DeadLetter(kind[:200], storable(message)[:_MESSAGE_CHARACTERS])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Item:
     """One record's command, or its dead letter. `event_key` (16 bytes of source and id) and `content`
     (16 bytes of type and data) are given for reports and stops, whose event id rules."""
@@ -54,7 +54,7 @@ class Item:
     dead: DeadLetter | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fence:
     """Offsets that must stand where the reader thinks they stand: (topic, partition, old, new)."""
 

@@ -18,7 +18,7 @@ from service.contracts.cut import fitting
 from service.contracts.placement import partition_for
 from service.domain.events import Event
 from service.domain.job import Job
-from service.domain.values import Origin, Why
+from service.domain.values import Origin, Reason
 from service.errors import Transient
 from service.store.database import Connection
 from service.store.statements import Q
@@ -81,7 +81,12 @@ class EventLog:
         )
 
     def refuse(
-        self, job_id: UUID | None, model_id: UUID | None, origin: Origin, why: Why, at: datetime
+        self,
+        job_id: UUID | None,
+        model_id: UUID | None,
+        origin: Origin,
+        reason: Reason,
+        at: datetime,
     ) -> None:
         """An answer about a request that changed nothing."""
         about = job_id or model_id
@@ -98,7 +103,7 @@ class EventLog:
                     lifecycle.REFUSED,
                     subject,
                     at,
-                    fitting(lifecycle.refusal(job_id, model_id, origin.event_id, why)),
+                    fitting(lifecycle.refusal(job_id, model_id, origin.event_id, reason)),
                     origin.event_id,
                     origin.event_id,
                     origin.traceparent,

@@ -8,9 +8,9 @@ from datetime import datetime
 from uuid import UUID
 
 from service.contracts import registry_file
-from service.domain.facts import Facts, JobTypes, Limits
+from service.domain.enums import FLBackend
+from service.domain.facts import Facts, JobLimits, JobTypes
 from service.domain.registry import NetNow, Registry
-from service.domain.vocabulary import FLBackend
 from service.store.database import Connection
 from service.store.statements import Q
 
@@ -21,7 +21,7 @@ Manifests = Callable[[], Mapping[FLBackend, JobTypes]]
 class FactReader:
     """One process's view: the registry is parsed anew when its version moved, the nets with their text."""
 
-    def __init__(self, limits: Limits, manifests: Manifests) -> None:
+    def __init__(self, limits: JobLimits, manifests: Manifests) -> None:
         self.limits = limits
         self._manifests = manifests
         self._registry = Registry()

@@ -13,11 +13,11 @@ from uuid import UUID
 from service.domain.commands import Command
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
+from service.domain.enums import JobState
 from service.domain.facts import Facts
 from service.domain.group import by_number
 from service.domain.job import Job, evolve
 from service.domain.values import Origin, Request
-from service.domain.vocabulary import JobState
 from service.store.batch import BatchRefused, Row
 from service.store.event_log import EventLog
 from service.store.jobs import row
@@ -53,11 +53,11 @@ class Fold:
             raise BatchRefused(
                 f"{type(command).__name__} could not be judged: {exc!r}", index=index
             ) from exc
-        if decision.outcome is Outcome.REFUSED and decision.why is not None:
+        if decision.outcome is Outcome.REFUSED and decision.reason is not None:
             origin = origin_of(command)
             if origin is not None:
                 model = job.request.model_id if job is not None else None
-                self.log.refuse(command.job_id, model, origin, decision.why, self.facts.now)
+                self.log.refuse(command.job_id, model, origin, decision.reason, self.facts.now)
         return decision
 
     def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:

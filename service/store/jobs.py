@@ -13,9 +13,9 @@ from uuid import UUID
 import asyncpg
 
 from service.contracts import job_json
+from service.domain.enums import JobState, ModelStatus
 from service.domain.job import Job, Rejection
-from service.domain.values import Lease, Origin
-from service.domain.vocabulary import JobState, ModelStatus
+from service.domain.values import JobLease, Origin
 from service.store.database import Connection
 from service.store.statements import Q
 
@@ -129,7 +129,7 @@ def read(record: asyncpg.Record) -> Job:
     """The job of a row that `SELECT` gave."""
     lease = None
     if record["lease_holder"] is not None:
-        lease = Lease(record["lease_holder"], record["lease_token"], record["lease_until"])
+        lease = JobLease(record["lease_holder"], record["lease_token"], record["lease_until"])
     return Job(
         request=_request(record),
         state=JobState(record["state"]),

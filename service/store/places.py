@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from service.domain.eligibility import eligible_nets
+from service.domain.enums import ACTIVE, JobState, ReservationState
 from service.domain.facts import Facts
-from service.domain.fit import candidates
 from service.domain.group import group_id, group_of
 from service.domain.job import Job
 from service.domain.values import Request
-from service.domain.vocabulary import ACTIVE, JobState, SlotState
 from service.errors import Transient
 from service.store.database import Connection
 from service.store.statements import Q
@@ -37,7 +37,7 @@ def ready_key(job: Job | None, group: UUID | None) -> ReadyKey | None:
     """The job's entry in its group's queue; None while it has none."""
     if job is None or group is None or not job.eligible:
         return None
-    return (group, 9 - job.asked.priority, job.created_at, job.job_id)
+    return (group, 9 - job.accepted_request.priority, job.created_at, job.job_id)
 
 
 def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
@@ -47,12 +47,12 @@ def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
     return {
         (job.job_id, a.number): (
             a.net,
-            a.slot,
+            a.reservation,
             a.run_id,
             a.submission is not None and a.run_id is None,
         )
         for a in job.attempts
-        if a.slot is not SlotState.FREE
+        if a.reservation is not ReservationState.RELEASED
     }
 
 
@@ -99,7 +99,7 @@ class Places:
         if job.state is JobState.QUEUED and group is not None:
             self.groups[group] += by
         elif job.state in ACTIVE:
-            self.projects[job.asked.project_id] += by
+            self.projects[job.accepted_request.project_id] += by
 
     async def write(self, connection: Connection) -> None:
         """Queue entries and slots, then the counters in their order."""
@@ -164,7 +164,7 @@ class Groups:
                 g.resources.num_gpus,
                 g.resources.mem_per_gpu_gib,
             )
-            for net in candidates(requests[key], facts):
+            for net in eligible_nets(requests[key], facts):
                 await connection.execute(Q["net_group_make"], net.name, key)
         return set(unknown)
 

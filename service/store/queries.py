@@ -8,8 +8,8 @@ from typing import Any
 from uuid import UUID
 
 from service.contracts import state
-from service.domain.fit import candidates, says_of, why_waiting
-from service.domain.vocabulary import JobState
+from service.domain.eligibility import describe_waiting_for, eligible_nets, why_waiting
+from service.domain.enums import JobState
 from service.store import jobs
 from service.store.database import Pool, reading
 from service.store.facts import FactReader
@@ -62,9 +62,13 @@ class Queries:
             found = await jobs.peek(connection, job_id)
             if found is None or found.state is not JobState.QUEUED:
                 return None
-            known = await facts.read(connection, projects=[found.asked.project_id], claimed=None)
-        code = why_waiting(found.asked, candidates(found.asked, known), known)
-        return {"code": code, "message": says_of(code, found.asked, known)}
+            known = await facts.read(
+                connection, projects=[found.accepted_request.project_id], claimed=None
+            )
+        code = why_waiting(
+            found.accepted_request, eligible_nets(found.accepted_request, known), known
+        )
+        return {"code": code, "message": describe_waiting_for(code, found.accepted_request, known)}
 
     async def events(
         self, job_id: UUID, after: int = 0, limit: int = 10_000

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from service.contracts import registry_file
 from service.contracts.registry_file import RegistryFile
-from service.domain.fit import misfit
+from service.domain.eligibility import ineligibility
+from service.domain.enums import FLBackend
 from service.domain.group import Group
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Resources
-from service.domain.vocabulary import FLBackend
 from service.errors import Invalid
 from service.settings import DatabaseSettings
 from service.store.database import Connection, Pool, close_pool, open_pool, reading, transaction
@@ -70,7 +70,7 @@ async def _net_groups(
             Resources(row["num_gpus"], row["mem_per_gpu_gib"]),
         )
         for name in names:
-            if misfit(registry.nets[name], group, now.get(name)) is None:
+            if ineligibility(registry.nets[name], group, now.get(name)) is None:
                 pairs.append((name, row["group_id"]))
     if pairs:
         await connection.execute(Q["net_groups_put"], [p[0] for p in pairs], [p[1] for p in pairs])

@@ -12,13 +12,13 @@ import structlog
 
 from service.domain import commands as c
 from service.domain.decision import Decision
+from service.domain.eligibility import eligible_nets, why_waiting
+from service.domain.enums import ACTIVE, JobState, ReservationState
 from service.domain.events import LeaseTaken, Started
-from service.domain.fit import candidates, why_waiting
 from service.domain.job import Job
-from service.domain.observed import Handle, SlotRow
+from service.domain.observed import Handle, Reservation
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Origin
-from service.domain.vocabulary import ACTIVE, JobState, SlotState
 from service.settings import RetentionSettings
 from service.store import clean, inbound, jobs, registry
 from service.store.apply import Applier, Committed
@@ -219,7 +219,7 @@ class Store:
             row = await connection.fetchrow(Q["facts"])
         return read_nets(row["nets"] if row is not None else None)
 
-    async def slots(self, net: str) -> list[SlotRow]:
+    async def slots(self, net: str) -> list[Reservation]:
         async with reading(self.pool) as connection:
             rows = await connection.fetch(Q["slots_of_net"], net)
             found = await jobs.peek_all(connection, [row["job_id"] for row in rows])
@@ -241,10 +241,12 @@ class Store:
                 return []
             first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
             heads = await jobs.peek_all(connection, list(first.values()))
-            projects = {job.asked.project_id for job in heads.values()}
+            projects = {job.accepted_request.project_id for job in heads.values()}
             facts = await self._facts.read(connection, projects=sorted(projects), claimed=None)
         codes: dict[UUID, str | None] = {
-            group: why_waiting(job.asked, candidates(job.asked, facts), facts)
+            group: why_waiting(
+                job.accepted_request, eligible_nets(job.accepted_request, facts), facts
+            )
             for group, job_id in first.items()
             if (job := heads.get(job_id)) is not None
         }
@@ -260,7 +262,7 @@ class Store:
         return committed.decisions
 
 
-def slot_row(row: asyncpg.Record, job: Job) -> SlotRow:
+def slot_row(row: asyncpg.Record, job: Job) -> Reservation:
     """A place on a net together with what its job says of it."""
     attempt = next(a for a in job.attempts if a.number == row["attempt"])
     handed = attempt.submission
@@ -268,18 +270,18 @@ def slot_row(row: asyncpg.Record, job: Job) -> SlotRow:
     if handed is not None:
         handle = Handle(
             job_id=job.job_id,
-            model_id=job.asked.model_id,
+            model_id=job.accepted_request.model_id,
             attempt=attempt.number,
             path_id=handed.path_id,
             key=handed.key,
             known_runs=handed.known_runs,
             earlier_paths=handed.earlier_paths,
         )
-    return SlotRow(
+    return Reservation(
         job_id=job.job_id,
         attempt=attempt.number,
         net=row["net"],
-        state=SlotState(row["state"]),
+        state=ReservationState(row["state"]),
         job_state=job.state,
         current=attempt is job.attempt and not job.terminal and job.state in ACTIVE,
         run_id=attempt.run_id,

@@ -61,7 +61,10 @@ INGEST: Final = (
     Followed("fl_ingest_paused", "gauge", "1 while the store is behind.", _attribute("paused")),
     Followed("fl_ingest_joined", "gauge", "1 when partitions are held.", _attribute("joined")),
     Followed(
-        "fl_ingest_beat_age_seconds", "gauge", "Since the poll loop's last turn.", _since("heartbeat")
+        "fl_ingest_beat_age_seconds",
+        "gauge",
+        "Since the poll loop's last turn.",
+        _since("heartbeat"),
     ),
 )
 #: What is read from `relay.status.RelayStatus`.
@@ -79,7 +82,9 @@ RELAY: Final = (
     Followed(
         "fl_relay_leading", "gauge", "1 in the process that publishes.", _attribute("leading")
     ),
-    Followed("fl_relay_beat_age_seconds", "gauge", "Since the loop's last turn.", _since("heartbeat")),
+    Followed(
+        "fl_relay_beat_age_seconds", "gauge", "Since the loop's last turn.", _since("heartbeat")
+    ),
     Followed(
         "fl_relay_hanging_transactions",
         "gauge",

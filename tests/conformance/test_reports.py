@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from service.contracts import envelope, reports
-from service.domain.vocabulary import ModelStatus, RoundEvent
+from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.embedded.net import embedded_net
-from service.fl_server.report_outbox import ReportOutbox, ReportEvent
-from service.fl_server.reporter import TOPIC, Reporter
+from service.fl_server.report_outbox import ReportEvent, ReportOutbox
 from service.fl_server.report_writer import ReportWriter
+from service.fl_server.reporter import TOPIC, Reporter
 from service.fl_server.serving import serving
 from service.kafka.clients import reader
 from service.kafka.topics import ensure_topics

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from service.domain.vocabulary import FLJobStatus
+from service.domain.enums import FLJobStatus
 from service.fl_server.scripted.net import ScriptedNet, scripted_net
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from service.domain.facts import Limits
-from service.domain.vocabulary import FLBackend
+from service.domain.enums import FLBackend
+from service.domain.facts import JobLimits
 from service.ingest.consumer import Consumer
 from service.kafka.topics import Topics
 from service.relay.relay import Relay
@@ -28,7 +28,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         Topics(settings.kafka.topic_prefix).lifecycle, settings.kafka.partitions
     )
     store = Store(
-        pool, FactReader(Limits(), lambda: MANIFESTS), partitions=settings.kafka.partitions
+        pool, FactReader(JobLimits(), lambda: MANIFESTS), partitions=settings.kafka.partitions
     )
     wake = asyncio.Event()
     store.listeners.append(lambda committed: wake.set())

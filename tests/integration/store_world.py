@@ -18,9 +18,9 @@ import asyncpg
 
 from service.contracts import catalogue, inbound, registry_file, training
 from service.domain.decision import Decision
-from service.domain.facts import Limits
+from service.domain.enums import FLBackend
+from service.domain.facts import JobLimits
 from service.domain.values import Submission
-from service.domain.vocabulary import FLBackend
 from service.store.batch import Fence, Item, RecordRef
 from service.store.facts import FactReader
 from service.store.outbox import Outbox
@@ -153,7 +153,7 @@ class World:
 def make_store(
     pool: asyncpg.Pool, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0
 ) -> Store:
-    facts = FactReader(Limits(), lambda: {b: {"standard": ()} for b in FLBackend})
+    facts = FactReader(JobLimits(), lambda: {b: {"standard": ()} for b in FLBackend})
     return Store(
         pool,
         facts,

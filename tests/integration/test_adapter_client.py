@@ -13,14 +13,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from service.adapters import AdapterClient, AdapterClients
+from service.domain.enums import FLBackend, FLJobStatus
 from service.domain.observed import Found, Handle
 from service.domain.registry import Net, Registry
-from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.errors import Ambiguous, Permanent, Transient
 from service.fl_server.embedded.net import embedded_net
 from service.fl_server.scripted.net import ScriptedNet, scripted_net
 from service.fl_server.serving import serving
-from service.adapters import AdapterClient, AdapterClients
 from tests.conformance.at_hand import app_files, bundle_host
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")

@@ -19,10 +19,10 @@ import pytest
 from service.bundles import Bundles, StagingLimits, ensure_buckets
 from service.bundles.s3 import ObjectStore
 from service.contracts.fl import ASSETS_DIR
+from service.domain.enums import FLBackend, ReasonCode
 from service.domain.observed import Staged
 from service.domain.registry import Net
 from service.domain.values import Origin, Request
-from service.domain.vocabulary import FLBackend, Reason
 from service.errors import Permanent, Transient
 from tests.stack import RunningStack
 
@@ -155,21 +155,21 @@ async def test_path_id_model_puts_the_model_s_id_before_the_relative_path(world:
 
 async def test_refusals_name_what_is_wrong_and_write_nothing(world: World) -> None:
     missing = await world.refused(replace(await world.model(), model_id=uuid4()))
-    assert missing.code == Reason.MODEL_FILES_MISSING
+    assert missing.code == ReasonCode.MODEL_FILES_MISSING
     incomplete = await world.refused(await world.model({"readme.md": b"x"}))
-    assert incomplete.code == Reason.REQUIRED_FILE_MISSING
+    assert incomplete.code == ReasonCode.REQUIRED_FILE_MISSING
     assert "config.json, trainer.py" in incomplete.message
     bad = await world.refused(await world.model({**FILES, "config.json": b"[]"}))
-    assert bad.code == Reason.BAD_MODEL_CONFIG
+    assert bad.code == ReasonCode.BAD_MODEL_CONFIG
     twice = await world.refused(await world.model({"config.json": b'{"GLOBAL_ROUNDS": 0}'}))
-    assert twice.code == Reason.REQUIRED_FILE_MISSING
+    assert twice.code == ReasonCode.REQUIRED_FILE_MISSING
     assert all(word in twice.message for word in ("trainer.py", "GLOBAL_ROUNDS"))
     unknown = await world.refused(replace(await world.model(), job_type="no-such"))
-    assert unknown.code == Reason.UNKNOWN_JOB_TYPE
+    assert unknown.code == ReasonCode.UNKNOWN_JOB_TYPE
     elsewhere = replace(await world.model(), model_files_uri=f"s3://{world.name}-results/x/")
-    assert (await world.refused(elsewhere)).code == Reason.UNSAFE_PATH
+    assert (await world.refused(elsewhere)).code == ReasonCode.UNSAFE_PATH
     climbing = await world.refused(await world.model({**FILES, "a\x7fb.py": b"x"}))
-    assert climbing.code == Reason.UNSAFE_PATH
+    assert climbing.code == ReasonCode.UNSAFE_PATH
 
 
 async def test_digests_of_the_request_are_checked(world: World) -> None:
@@ -182,20 +182,20 @@ async def test_digests_of_the_request_are_checked(world: World) -> None:
             request, job_id=uuid4(), model_files_sha256={"trainer.py": "0" * 64, "gone.py": right}
         )
     )
-    assert wrong.code == Reason.DIGEST_MISMATCH
+    assert wrong.code == ReasonCode.DIGEST_MISMATCH
     assert "trainer.py, gone.py (not there)" in wrong.message
 
 
 async def test_limits_of_count_and_size(world: World) -> None:
     many = await world.model({**FILES, "a": b"x", "b": b"x"})
     few = world.make(limits=StagingLimits(files=3))
-    assert (await world.refused(many, bundles=few)).code == Reason.BUNDLE_TOO_LARGE
+    assert (await world.refused(many, bundles=few)).code == ReasonCode.BUNDLE_TOO_LARGE
     small = world.make(limits=StagingLimits(file_bytes=20))
     large = await world.refused(many, bundles=small)
-    assert large.code == Reason.BUNDLE_TOO_LARGE
+    assert large.code == ReasonCode.BUNDLE_TOO_LARGE
     assert "config.json" in large.message
     total = world.make(limits=StagingLimits(total_bytes=40))
-    assert (await world.refused(many, bundles=total)).code == Reason.BUNDLE_TOO_LARGE
+    assert (await world.refused(many, bundles=total)).code == ReasonCode.BUNDLE_TOO_LARGE
     for bundles in (few, small, total):
         await bundles.close()
 
@@ -213,7 +213,7 @@ async def test_large_files_are_copied_by_the_store_and_hashed(world: World) -> N
     changed = replace(request, job_id=uuid4(), model_files_sha256={"weights.bin": "1" * 64})
     with pytest.raises(Permanent) as refused:
         await world.stage(changed, bundles=bundles)
-    assert refused.value.code == Reason.DIGEST_MISMATCH
+    assert refused.value.code == ReasonCode.DIGEST_MISMATCH
     await bundles.close()
 
 
@@ -282,7 +282,7 @@ async def test_a_stream_that_breaks_off_leaves_no_results(world: World) -> None:
     tight = world.make(max_results_bytes=10)
     with pytest.raises(Permanent) as refused:
         await tight.store_results(job_id, 1, broken())
-    assert refused.value.code == Reason.RESULTS_UPLOAD_FAILED
+    assert refused.value.code == ReasonCode.RESULTS_UPLOAD_FAILED
     await tight.close()
 
 

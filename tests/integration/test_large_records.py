@@ -15,7 +15,7 @@ from service.contracts.lifecycle import CompletedData, MetricsData
 from service.contracts.state import StateData
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.vocabulary import JobState
+from service.domain.enums import JobState
 from service.relay.relay import Relay
 from service.settings import DatabaseSettings
 from service.store.database import open_pool
@@ -47,7 +47,7 @@ async def completed(w: store_world.World) -> UUID:
     assert job.lease is not None
     opened = replace(store_world.submission(await w.store.now()), config=CONFIG)
     await w.store.apply([c.OpenSubmission(job_id, 1, job.lease.token, opened)])
-    await w.store.apply([c.KnowRun(job_id, 1, opened.path_id, "run-1")])
+    await w.store.apply([c.RecordRun(job_id, 1, opened.path_id, "run-1")])
     about = {"job_id": str(job_id), "attempt": 1}
     told = await w.tell(reports.METRICS_REPORTED, about | {"metrics": METRICS})
     assert told.outcome is Outcome.APPLIED

@@ -17,10 +17,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from service.contracts.placement import partition_for
 from service.kafka.clients import admin
+from service.relay.halted import RelayHalted
 from service.relay.options import RelayOptions
 from service.relay.records import StateRecord
 from service.relay.relay import Relay
-from service.relay.halted import RelayHalted
 from tests.integration.relay_world import World, kill, some_states, until, world
 
 

@@ -10,14 +10,14 @@ import pytest
 from service.contracts import stop
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.vocabulary import Waiting
+from service.domain.enums import WaitingCode
 from service.ingest.poison import PoisonRecordIsolator
 from service.ingest.status import IngestStatus
 from service.store.batch import BatchRefused, DeadLetter, Fence, Fenced, Item
 from tests.integration.store_world import GROUP, PARTITIONS, TOPIC, asked, item, opened
 
 STOP = stop.STOP_REQUESTED
-WAITS = (Waiting.CAPACITY, Waiting.TRUSTS, Waiting.GPUS)
+WAITS = (WaitingCode.CAPACITY, WaitingCode.TRUSTS, WaitingCode.GPUS)
 QUEUED_AND_STOPPED = ["job.queued", "job.stop_requested", "job.stopped"]
 
 
@@ -42,11 +42,11 @@ async def test_a_job_id_names_one_request_for_ever(migrated_env: dict[str, str])
         )
         assert first.outcome is Outcome.APPLIED
         assert again.outcome is Outcome.IGNORED
-        assert again.why is not None
-        assert again.why.code == "same_request"
+        assert again.reason is not None
+        assert again.reason.code == "same_request"
         assert other.outcome is Outcome.REFUSED
-        assert other.why is not None
-        assert other.why.code == "duplicate_conflict"
+        assert other.reason is not None
+        assert other.reason.code == "duplicate_conflict"
         assert (await w.take(item(data, 3)))[0].outcome is Outcome.IGNORED
         kinds = await w.kinds(UUID(data["job_id"]))
         assert kinds == ["job.queued", "training.request_refused"]
@@ -102,7 +102,7 @@ async def test_positions_and_sequences_have_no_hole(migrated_env: dict[str, str]
             for turn in range(12):
                 fresh = [item(asked(), 0) for _ in range(5)]
                 told: list[c.Command] = [
-                    c.TellWaiting(job, WAITS[(turn + number) % 3], turn) for job in order
+                    c.ReportWaiting(job, WAITS[(turn + number) % 3], turn) for job in order
                 ]
                 await stores[number].apply_batch(fresh, None)
                 await stores[number].apply(told)
@@ -162,7 +162,7 @@ async def test_a_dead_letter_moves_the_offset(migrated_env: dict[str, str]) -> N
 async def test_a_stop_for_nobody_is_answered(migrated_env: dict[str, str]) -> None:
     async with opened(migrated_env) as w:
         decision = await w.tell(STOP, {"model_id": str(uuid4())})
-        assert decision.why is not None
-        assert decision.why.code == "unknown_job"
+        assert decision.reason is not None
+        assert decision.reason.code == "unknown_job"
         assert await w.count("model_stop") == 0
         assert await w.pool.fetchval("SELECT type FROM event") == "fl.training.request_refused.v1"

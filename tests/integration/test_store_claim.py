@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.values import Why
-from service.domain.vocabulary import FLJobStatus, JobState, Reason
+from service.domain.enums import FLJobStatus, JobState, ReasonCode
+from service.domain.values import Reason
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
 from service.store.store import Store
 from tests.integration.store_world import TRUSTS, World, net, opened, registry, submission
 
-OVER = Why(Reason.MODEL_FILES_MISSING, "nothing to train")
+OVER = Reason(ReasonCode.MODEL_FILES_MISSING, "nothing to train")
 
 
 async def claimed(w: World, holder: str = "me") -> UUID | None:
@@ -90,7 +90,7 @@ async def test_a_lost_lease_writes_nothing(migrated_env: dict[str, str]) -> None
         assert lease.token > first.lease.token
         events = await w.count("event")
         old = c.FailAttempt(job_id, 1, first.lease.token, OVER, run_over=True)
-        assert (await w.store.apply([old]))[0].outcome is Outcome.FENCED
+        assert (await w.store.apply([old]))[0].outcome is Outcome.LEASE_LOST
         assert await w.store.renew({job_id: first.lease.token}) == set()
         assert await w.count("event") == events
         assert await w.store.renew({job_id: lease.token}) == {job_id}
@@ -174,10 +174,10 @@ async def test_a_net_that_goes_by_the_model_takes_none_of_it_until_its_results_a
         assert await claimed(w) == other, "jobs of the model hinder no other"
         assert await claimed(w) is None
         direct = await w.store.apply([c.Claim(second, "net-1", "me")])
-        assert direct[0].why is not None
-        assert direct[0].why.code == "model_taken"
+        assert direct[0].reason is not None
+        assert direct[0].reason.code == "model_taken"
         [(_, code, position)] = await w.store.waiting_heads(5)
-        await w.store.apply([c.TellWaiting(second, code, position)])
+        await w.store.apply([c.ReportWaiting(second, code, position)])
         told = (await Queries(w.pool).events(second))[-1]["data"]["reason"]
         assert told["code"] == "waiting_for_capacity"
         assert told["message"].startswith(f"net net-1 still holds model {model}'s earlier run")
@@ -187,9 +187,9 @@ async def test_a_net_that_goes_by_the_model_takes_none_of_it_until_its_results_a
         now = await w.store.now()
         handed = submission(now)
         await w.store.apply([c.OpenSubmission(first, 1, job.lease.token, handed)])
-        await w.store.apply([c.KnowRun(first, 1, handed.path_id, "run-1")])
+        await w.store.apply([c.RecordRun(first, 1, handed.path_id, "run-1")])
         began = await w.store.now()
-        done = c.SeeRun(first, 1, "run-1", FLJobStatus.FINISHED, None, began)
+        done = c.ObserveRun(first, 1, "run-1", FLJobStatus.FINISHED, None, began)
         assert (await w.store.apply([done]))[0].outcome is Outcome.APPLIED
         held = "SELECT count(*) FROM slot WHERE job_id = $1"
         assert await w.pool.fetchval(held, first) == 0, (

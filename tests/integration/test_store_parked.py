@@ -11,9 +11,9 @@ from service.contracts import reports, stop
 from service.domain import commands as c
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
+from service.domain.enums import JobState
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.domain.vocabulary import JobState
 from service.store import fold
 from service.store.batch import Fence
 from tests.integration.store_world import (
@@ -49,7 +49,7 @@ async def test_a_report_waits_until_its_run_is_known(migrated_env: dict[str, str
         report = {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"}
         assert (await w.tell(STATUS, report)).outcome is Outcome.PARKED
         assert await w.store.feed_parked(10) == 0
-        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
         fed = await asyncio.gather(*(w.rival().feed_parked(10) for _ in range(3)))
         assert sum(fed) == 1
         assert await w.count("parked") == 0
@@ -143,7 +143,7 @@ async def test_what_must_wait_longer_holds_up_nobody(migrated_env: dict[str, str
             assert (await w.tell(STATUS, report)).outcome is Outcome.PARKED
         job_id, path_id = await submitting(w)
         await w.tell(STATUS, {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"})
-        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
         assert await w.store.feed_parked(3) == 1
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 3
@@ -161,8 +161,8 @@ async def test_what_cannot_be_judged_is_buried_alone(
         poisoned = {str(bad), data["job_id"]}
         for job_id in (*poisoned, str(good)):
             await w.tell(STATUS, {"job_id": job_id, "attempt": 1, "status": "RUNNING"})
-        await w.store.apply([c.KnowRun(bad, 1, bad_path, "run-1")])
-        await w.store.apply([c.KnowRun(good, 1, good_path, "run-2")])
+        await w.store.apply([c.RecordRun(bad, 1, bad_path, "run-1")])
+        await w.store.apply([c.RecordRun(good, 1, good_path, "run-2")])
 
         def spoiled(job: Job | None, command: c.Command, facts: Facts) -> Decision:
             if isinstance(command, c.ReportStatus) and str(command.job_id) in poisoned:
@@ -199,7 +199,7 @@ async def test_what_can_no_longer_be_decoded_is_buried_alone(
         await w.tell(STOP, halt)
         assert (await w.take(item(data, w.next_offset)))[0].outcome is Outcome.APPLIED
         assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
-        await w.store.apply([c.KnowRun(job_id, 1, path_id, "run-1")])
+        await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
         assert await w.store.feed_parked(10) == 2
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 0

@@ -13,9 +13,9 @@ from service.cli.migrate import _migrate
 from service.contracts.stop import STOP_REQUESTED as STOP
 from service.domain import commands as c
 from service.domain.decision import Outcome
+from service.domain.enums import JobState
 from service.domain.facts import Facts
 from service.domain.group import group_id, group_of
-from service.domain.vocabulary import JobState
 from service.errors import Invalid, Transient
 from service.settings import load
 from service.store.places import Groups
@@ -205,9 +205,9 @@ async def test_a_group_is_not_made_under_a_registry_that_has_gone(
     async with opened(migrated_env) as w:
         job = await w.store.get(await w.ask())
         assert job is not None
-        key = group_id(group_of(job.asked))
+        key = group_id(group_of(job.accepted_request))
         facts = Facts(BEGIN, await w.store.registry())
         await w.register(registry(nets=[net("net-1", 3)]))
         async with w.pool.acquire() as connection, connection.transaction():
             with pytest.raises(Transient, match="registry changed"):
-                await Groups().ensure(connection, {key: job.asked}, facts)
+                await Groups().ensure(connection, {key: job.accepted_request}, facts)

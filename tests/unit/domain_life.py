@@ -16,11 +16,11 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
-from service.domain.facts import Facts, Limits
+from service.domain.enums import TERMINAL, FLBackend, FLJobStatus, ModelStatus, ReasonCode
+from service.domain.facts import Facts, JobLimits
 from service.domain.job import TRANSITIONS, Job, evolve
 from service.domain.registry import Net, NetNow, Project, Registry, Trust
-from service.domain.values import Metric, Origin, Problem, Request, Results, Submission, Why
-from service.domain.vocabulary import TERMINAL, FLBackend, FLJobStatus, ModelStatus, Reason
+from service.domain.values import Metric, Origin, Problem, Reason, Request, Results, Submission
 
 SPACE: Final = UUID("00000000-0000-4000-8000-000000000000")
 TRUSTS: Final = tuple(uuid5(SPACE, f"trust {n}") for n in range(3))
@@ -39,7 +39,7 @@ REGISTRY: Final = Registry(
     {"p1": Project("p1", frozenset(TRUSTS))},
 )
 NOW_OF_NET: Final = NetNow(NET.name, answering=True, online=frozenset(TRUSTS), occupied=0)
-LIMITS: Final = Limits(missing_lists=2, missing_grace_seconds=1.0)
+LIMITS: Final = JobLimits(missing_lists=2, missing_grace_seconds=1.0)
 
 
 def request(**more: Any) -> Request:
@@ -63,7 +63,7 @@ class Life:
     asked: Request = field(default_factory=request)
     registry: Registry = REGISTRY
     net: NetNow = NOW_OF_NET
-    limits: Limits = LIMITS
+    limits: JobLimits = LIMITS
     hub_paused: bool = False
     models_taken: dict[str, frozenset[UUID]] = field(default_factory=dict)
     now: datetime = BEGIN
@@ -117,7 +117,7 @@ class Life:
         return self
 
     def told(self) -> list[str]:
-        return [str(e.word_of(event)) for event in self.events if event.published]
+        return [str(e.event_name_of(event)) for event in self.events if event.published]
 
     # --- parts of commands ------------------------------------------------------------------------
 
@@ -134,8 +134,8 @@ class Life:
         return Submission(1, PATH, key, (), self.now, "s3://apps/x/", "d", {"GLOBAL_ROUNDS": 3})
 
 
-def _why(code: Reason) -> Why:
-    return Why(code, "so it is")
+def _why(code: ReasonCode) -> Reason:
+    return Reason(code, "so it is")
 
 
 def _status(status: ModelStatus, results: Results | None = None, **more: Any) -> Make:
@@ -155,7 +155,7 @@ def _round(word: str, number: int | None, slot: str | None = None) -> Make:
 
 
 def _see(status: FLJobStatus | None, settled: bool = True) -> Make:
-    return lambda life: c.SeeRun(
+    return lambda life: c.ObserveRun(
         JOB, life.attempt, RUN, status, "listed", life.now + timedelta(seconds=1), settled
     )
 
@@ -188,24 +188,26 @@ COMMANDS: Final[dict[str, Make]] = {
     "claim": lambda life: c.Claim(JOB, NET.name, "a"),
     "take lease": lambda life: c.TakeLease(JOB, "b"),
     "open": lambda life: c.OpenSubmission(JOB, life.attempt, life.token, life.submission()),
-    "know run": lambda life: c.KnowRun(JOB, life.attempt, PATH, RUN),
-    "give back": lambda life: c.GiveBack(
-        JOB, life.attempt, life.token, _why(Reason.CLIENTS_UNAVAILABLE)
+    "know run": lambda life: c.RecordRun(JOB, life.attempt, PATH, RUN),
+    "give back": lambda life: c.ReleaseNet(
+        JOB, life.attempt, life.token, _why(ReasonCode.CLIENTS_UNAVAILABLE)
     ),
     "fail": lambda life: c.FailAttempt(
-        JOB, life.attempt, life.token, _why(Reason.ADAPTER_REJECTED), run_over=True
+        JOB, life.attempt, life.token, _why(ReasonCode.ADAPTER_REJECTED), run_over=True
     ),
     "fail unknown": lambda life: c.FailAttempt(
-        JOB, life.attempt, life.token, _why(Reason.SUBMIT_UNKNOWN), run_over=False
+        JOB, life.attempt, life.token, _why(ReasonCode.SUBMIT_UNKNOWN), run_over=False
     ),
     "fail passing": lambda life: c.FailAttempt(
-        JOB, life.attempt, life.token, _why(Reason.ADAPTER_UNAVAILABLE), run_over=True
+        JOB, life.attempt, life.token, _why(ReasonCode.ADAPTER_UNAVAILABLE), run_over=True
     ),
-    "nothing runs": lambda life: c.NothingRuns(JOB, life.attempt, life.token),
+    "nothing runs": lambda life: c.ConfirmNoRun(JOB, life.attempt, life.token),
     "stale": lambda life: c.StoreResults(JOB, life.attempt, life.token - 1, RESULTS),
     "store results": lambda life: c.StoreResults(JOB, life.attempt, life.token, RESULTS),
-    "delay": lambda life: c.DelayTry(JOB, life.attempt, life.token, _why(Reason.INTERNAL_ERROR)),
-    "release slot": lambda life: c.ReleaseSlot(JOB, life.attempt),
+    "delay": lambda life: c.DeferStep(
+        JOB, life.attempt, life.token, _why(ReasonCode.INTERNAL_ERROR)
+    ),
+    "release slot": lambda life: c.ReleaseReservation(JOB, life.attempt),
     "see pending": _see(FLJobStatus.PENDING),
     "see running": _see(FLJobStatus.RUNNING),
     "see finished": _see(FLJobStatus.FINISHED),
@@ -213,9 +215,11 @@ COMMANDS: Final[dict[str, Make]] = {
     "see stopped": _see(FLJobStatus.STOPPED),
     "see aborted unsettled": _see(FLJobStatus.STOPPED, settled=False),
     "see unknown": _see(None),
-    "miss": lambda life: c.MissRun(JOB, life.attempt, RUN, life.now + timedelta(seconds=1)),
+    "miss": lambda life: c.ObserveRunMissing(
+        JOB, life.attempt, RUN, life.now + timedelta(seconds=1)
+    ),
     "review": lambda life: c.Review(JOB),
-    "tell waiting": lambda life: c.TellWaiting(JOB, "waiting_for_trusts", 3),
+    "tell waiting": lambda life: c.ReportWaiting(JOB, "waiting_for_trusts", 3),
 }
 
 _TO_RUNNING: Final = ("request", "claim", "open", "know run")
@@ -261,5 +265,5 @@ def answer(decision: Decision) -> str:
     """A decision in few words."""
     if decision.events:
         return " ".join(type(event).__name__ for event in decision.events)
-    code = decision.why.code if decision.why and decision.outcome is Outcome.IGNORED else None
+    code = decision.reason.code if decision.reason and decision.outcome is Outcome.IGNORED else None
     return f"{decision.outcome}:{code}" if code else str(decision.outcome)

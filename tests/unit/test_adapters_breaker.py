@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import Transient
 from service.adapters.breaker import Breaker
+from service.errors import Transient
 
 
 class Clock:

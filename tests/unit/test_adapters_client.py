@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from service.domain.observed import Handle
-from service.domain.registry import Net, Registry
-from service.domain.vocabulary import FLBackend, FLJobStatus
-from service.errors import Ambiguous, Invalid, Permanent, Transient
 from service.adapters import AdapterClient, AdapterClients
 from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
 from service.adapters.options import read_options
+from service.domain.enums import FLBackend, FLJobStatus
+from service.domain.observed import Handle
+from service.domain.registry import Net, Registry
+from service.errors import Ambiguous, Invalid, Permanent, Transient
 
 KEY = base64.b64encode(bytes(32)).decode()
 TRUST = UUID(int=7)

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from service.adapters import AdapterClient, AdapterClients
+from service.domain.enums import FLBackend, FLJobStatus
 from service.domain.observed import Found, Handle
 from service.domain.registry import Net, Registry
-from service.domain.vocabulary import FLBackend, FLJobStatus
 from service.errors import Transient
-from service.adapters import AdapterClient, AdapterClients
 
 TRUST = UUID(int=7)
 Entry = tuple[str, str, str]  # id, status, name

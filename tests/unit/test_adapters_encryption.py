@@ -8,8 +8,8 @@ import json
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.errors import Invalid
 from service.adapters.encryption import COHORT_QUERY, PROJECT_ID, Encryptor
+from service.errors import Invalid
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 

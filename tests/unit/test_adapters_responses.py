@@ -8,8 +8,14 @@ from time import time
 
 import pytest
 
+from service.adapters.responses import (
+    AdapterResponse,
+    change_error,
+    detail_of,
+    read_error,
+    retry_after,
+)
 from service.errors import Ambiguous, Permanent, Transient
-from service.adapters.responses import AdapterResponse, change_error, detail_of, read_error, retry_after
 
 
 def answer(status: int, detail: object = None, **more: str) -> AdapterResponse:

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from service.domain.registry import Net
-from service.domain.vocabulary import FLBackend
-from service.errors import Ambiguous, Transient
 from service.adapters.breaker import Breaker
-from service.adapters.transport import AdapterRequest, AdapterTransport
 from service.adapters.options import NetOptions, TlsFiles
+from service.adapters.transport import AdapterRequest, AdapterTransport
+from service.domain.enums import FLBackend
+from service.domain.registry import Net
+from service.errors import Ambiguous, Transient
 
 POST = AdapterRequest("submit", "/submit_job/x", 3.0, method="POST")
 

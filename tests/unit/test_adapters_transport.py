@@ -10,12 +10,12 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from service.domain.registry import Net
-from service.domain.vocabulary import FLBackend
-from service.errors import Ambiguous, Transient
 from service.adapters.breaker import Breaker
-from service.adapters.transport import AdapterRequest, AdapterTransport, OnCall
 from service.adapters.options import NetOptions
+from service.adapters.transport import AdapterRequest, AdapterTransport, OnCall
+from service.domain.enums import FLBackend
+from service.domain.registry import Net
+from service.errors import Ambiguous, Transient
 
 NET = UUID(int=1)
 Handler = Callable[[int, bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
@@ -58,7 +58,9 @@ async def serving(handler: Handler) -> AsyncIterator[Raw]:
         await server.wait_closed()
 
 
-def link(endpoint: str, options: NetOptions | None = None, on_call: OnCall | None = None) -> AdapterTransport:
+def link(
+    endpoint: str, options: NetOptions | None = None, on_call: OnCall | None = None
+) -> AdapterTransport:
     net = Net("net-1", uuid5(NET, "n"), FLBackend.EMBEDDED, endpoint, {})
     return AdapterTransport(net, options or NetOptions(), breaker=Breaker("net-1"), on_call=on_call)
 

@@ -9,9 +9,9 @@ import pytest
 
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.fit import candidates, says_of, why_waiting
+from service.domain.eligibility import describe_waiting_for, eligible_nets, why_waiting
+from service.domain.enums import FLBackend, JobState, ReasonCode, ReservationState, WaitingCode
 from service.domain.registry import NetNow
-from service.domain.vocabulary import FLBackend, JobState, Reason, SlotState, Waiting
 from tests.unit.domain_life import (
     COMMANDS,
     JOB,
@@ -30,7 +30,7 @@ from tests.unit.domain_life import (
 
 def _claimed(life: Life) -> str:
     decision = life.do(COMMANDS["claim"](life))
-    return decision.why.code if decision.why else str(life.there.state)
+    return decision.reason.code if decision.reason else str(life.there.state)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,13 @@ def test_a_net_that_goes_by_the_model_takes_one_attempt_of_it(
 ) -> None:
     life = life_in("queued")
     life.registry = replace(REGISTRY, nets={NET.name: replace(NET, path_id=path_id)})
-    model = life.there.asked.model_id if taken else TRUSTS[0]
+    model = life.there.accepted_request.model_id if taken else TRUSTS[0]
     life.models_taken = {NET.name: frozenset({model})}
     facts = life.facts()
-    code = why_waiting(life.there.asked, candidates(life.there.asked, facts), facts)
-    assert code == (Waiting.CAPACITY if answer == "model_taken" else None)
+    code = why_waiting(
+        life.there.accepted_request, eligible_nets(life.there.accepted_request, facts), facts
+    )
+    assert code == (WaitingCode.CAPACITY if answer == "model_taken" else None)
     assert _claimed(life) == answer
 
 
@@ -92,17 +94,17 @@ def test_who_waits_for_an_earlier_run_of_its_model_hears_which_net_holds_it(
     others: tuple[str, ...], end: str
 ) -> None:
     life = life_in("queued")
-    asked = life.there.asked
+    asked = life.there.accepted_request
     nets = {name: replace(NET, name=name, path_id="attempt") for name in others}
     life.registry = replace(REGISTRY, nets={NET.name: replace(NET, path_id="model")} | nets)
     life.models_taken = {NET.name: frozenset({asked.model_id})}
     full = {name: replace(NOW_OF_NET, name=name, occupied=NET.capacity) for name in others}
     facts = replace(life.facts(), nets={NET.name: NOW_OF_NET} | full)
     told = f"net {NET.name} still holds model {asked.model_id}'s earlier run {end}"
-    assert says_of(Waiting.CAPACITY, asked, facts) == told
-    assert says_of(Waiting.GPUS, asked, facts) == "the GPUs it asks for are taken"
+    assert describe_waiting_for(WaitingCode.CAPACITY, asked, facts) == told
+    assert describe_waiting_for(WaitingCode.GPUS, asked, facts) == "the GPUs it asks for are taken"
     life.models_taken = {}
-    assert says_of(Waiting.CAPACITY, asked, life.facts()).startswith("every net")
+    assert describe_waiting_for(WaitingCode.CAPACITY, asked, life.facts()).startswith("every net")
 
 
 def test_participants_are_the_requested_trusts_online_now() -> None:
@@ -121,7 +123,7 @@ def test_a_revoked_approval_ends_a_queued_job_at_the_claim() -> None:
     life.registry = without(TRUSTS[0])
     assert _claimed(life) == "failed"
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.TRUST_NOT_APPROVED
+    assert life.there.reason.code == ReasonCode.TRUST_NOT_APPROVED
 
 
 def test_a_revoked_approval_ends_it_before_the_submit() -> None:
@@ -129,7 +131,7 @@ def test_a_revoked_approval_ends_it_before_the_submit() -> None:
     life.registry = without(TRUSTS[0])
     life.run("open")
     assert life.there.state is JobState.FAILED
-    assert life.there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.RELEASED
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_a_submission_is_not_repeated_after_a_revocation() -> None:
     life.run("open")
     assert life.there.state is JobState.STOPPING
     assert life.there.stop is not None
-    assert life.there.stop.code == Reason.APPROVAL_REVOKED
+    assert life.there.stop.code == ReasonCode.APPROVAL_REVOKED
 
 
 def test_the_net_may_have_lost_a_member() -> None:
@@ -176,7 +178,7 @@ def test_flower_without_selection_takes_all_members_or_none() -> None:
     life = Life(asked=part, registry=registry).run("request")
     assert life.there.state is JobState.REJECTED
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.NO_SUCH_NET
+    assert life.there.reason.code == ReasonCode.NO_SUCH_NET
     selects = replace(NOW_OF_NET, extensions=frozenset({"selection"}))
     assert Life(asked=part, registry=registry, net=selects).run("request").there.eligible
     assert Life(registry=registry).run("request", "claim").there.state is JobState.PREPARING
@@ -193,14 +195,14 @@ def test_a_stale_worker_writes_nothing() -> None:
     assert life.there.lease.token == lease.token + 1
     before = life.there
     for name, command in old.items():
-        assert life.do(command).outcome is Outcome.FENCED, name
+        assert life.do(command).outcome is Outcome.LEASE_LOST, name
     assert life.there == before
     life.run("open")
 
 
 def test_a_lease_that_holds_is_not_taken() -> None:
     life = life_in("preparing")
-    assert life.do(c.TakeLease(JOB, "b")).outcome is Outcome.FENCED
+    assert life.do(c.TakeLease(JOB, "b")).outcome is Outcome.LEASE_LOST
 
 
 def test_repeating_a_submission_opens_the_next_one() -> None:
@@ -213,13 +215,13 @@ def test_repeating_a_submission_opens_the_next_one() -> None:
 
 def test_a_run_of_another_submission_is_not_taken() -> None:
     life = life_in("submitting")
-    stranger = c.KnowRun(JOB, 1, TRUSTS[0], "run-9")
+    stranger = c.RecordRun(JOB, 1, TRUSTS[0], "run-9")
     assert life.do(stranger).outcome is Outcome.IGNORED
 
 
 def test_a_provisional_run_id_gives_way_to_a_report() -> None:
     life = life_in("submitting")
-    life.do(c.KnowRun(JOB, 1, PATH, "guess", provisional=True))
+    life.do(c.RecordRun(JOB, 1, PATH, "guess", provisional=True))
     assert life.there.attempts[0].provisional
     life.run("running")
     attempt = life.there.attempts[0]

@@ -19,7 +19,7 @@ from service.cli import COMMANDS, main
 from service.cli.demo import hospitals
 from service.cli.follow import one_line
 from service.cli.jobs import summary_line
-from service.domain.vocabulary import JobState
+from service.domain.enums import JobState
 from service.errors import Invalid
 from service.local import env_file
 from service.settings import load, read_env_file

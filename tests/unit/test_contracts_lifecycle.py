@@ -17,11 +17,11 @@ from service.contracts.examples import cast, story
 from service.contracts.fl import INetStatus
 from service.contracts.outbound import event_id, refusal_id, state_id
 from service.domain import events as e
+from service.domain.enums import FLBackend, JobState, Lifecycle, ReasonCode
 from service.domain.job import Job, evolve, job_status
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
-from service.domain.values import Why
-from service.domain.vocabulary import FLBackend, JobState, Lifecycle, Reason
+from service.domain.values import Reason
 
 LIVES = {
     "happy": story._happy(),
@@ -48,7 +48,7 @@ def test_bodies_keep_their_shapes(life: list[e.Event]) -> None:
         assert cast.QUERY not in state.body(job)
         if event.published:
             body = lifecycle.body(job, event)
-            shape = lifecycle.SHAPES[e.word_of(event)]
+            shape = lifecycle.SHAPES[e.event_name_of(event)]
             assert set(json.loads(body)) <= set(shape.model_fields)
             made = shape.model_validate_json(body)
             assert made.state is job.state
@@ -57,7 +57,7 @@ def test_bodies_keep_their_shapes(life: list[e.Event]) -> None:
 
 
 def test_lives_tell_every_word() -> None:
-    told = {e.word_of(event) for life in LIVES.values() for event in life if event.published}
+    told = {e.event_name_of(event) for life in LIVES.values() for event in life if event.published}
     assert told == set(Lifecycle)
     assert set(lifecycle.SHAPES) == set(Lifecycle)
 
@@ -140,7 +140,7 @@ def test_own_fields_of_the_ends() -> None:
 
 
 def test_refusals() -> None:
-    why = Why(Reason.UNKNOWN_JOB, "no such job")
+    why = Reason(ReasonCode.UNKNOWN_JOB, "no such job")
     body = json.loads(lifecycle.refusal(None, cast.MODEL, "e-1", why))
     assert body["job_id"] is None
     assert body["model_id"] == str(cast.MODEL)

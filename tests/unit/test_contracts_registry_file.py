@@ -9,7 +9,7 @@ import pytest
 
 from service.contracts import registry_file
 from service.contracts.problems import BadData
-from service.domain.vocabulary import FLBackend
+from service.domain.enums import FLBackend
 
 A = "8a6c0000-0000-4000-8000-000000000001"
 B = "8a6c0000-0000-4000-8000-000000000002"

@@ -12,8 +12,8 @@ from service.contracts.envelope import Envelope
 from service.contracts.inbound import command
 from service.contracts.problems import BadData
 from service.domain import commands
+from service.domain.enums import ModelStatus
 from service.domain.values import Metric, Results
-from service.domain.vocabulary import ModelStatus
 
 JOB = "0b9f4c1e-6a53-4d9b-9d0e-3c7a5f2e1d01"
 PATH = "7d2f6a90-1c3b-5e48-9f1d-6b0a4c8e2f13"

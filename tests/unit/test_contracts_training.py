@@ -14,8 +14,8 @@ from service.contracts.fl import IInitiateTrainingInputPayload, IRequiredTrainin
 from service.contracts.inbound import command
 from service.contracts.problems import MAX_PROBLEMS, BadData
 from service.domain import commands
-from service.domain.values import Readable, Resources
-from service.domain.vocabulary import FLBackend
+from service.domain.enums import FLBackend
+from service.domain.values import PartialRequest, Resources
 
 JOB = "0b9f4c1e-6a53-4d9b-9d0e-3c7a5f2e1d01"
 MODEL = "4e1d7c2a-90b3-4f6e-8f0d-1a2b3c4d5e6f"
@@ -297,10 +297,10 @@ def test_a_broken_request_with_a_job_id_is_a_rejection() -> None:
         command(_event(data | {"job_id": JOB.replace("-", "")}))
 
 
-def _readable(change: dict[str, Any]) -> Readable:
+def _readable(change: dict[str, Any]) -> PartialRequest:
     made = command(_event(DATA | change))
     assert isinstance(made, commands.RejectRequest)
-    return made.readable
+    return made.partial
 
 
 def test_a_rejection_carries_what_is_valid_by_itself() -> None:
@@ -337,12 +337,12 @@ def test_a_rejection_carries_no_more_than_that() -> None:
         }
     )
     first = UUID(TRUSTS[0])
-    assert part == Readable(
+    assert part == PartialRequest(
         trust_ids=(first, None, None, UUID(TRUSTS[1]), first),
         config={"AGGREGATION_WEIGHTS": {"Trust_1": 0.5}},
     )
     for odd in ({"trust_ids": "x", "config": [1]}, {"trust_ids": [], "config": {"X": 1}}):
-        assert _readable(odd) == Readable("p", priority=5)
+        assert _readable(odd) == PartialRequest("p", priority=5)
 
 
 def test_repeated_trusts_are_told_beside_one_that_is_no_uuid() -> None:

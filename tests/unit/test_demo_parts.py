@@ -15,7 +15,7 @@ import pytest
 from service.cli.demo import environment, hospitals, picture, rivals
 from service.cli.demo.journey import left_by_earlier
 from service.cli.demo.story import Story, Told, read
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 from service.errors import Permanent
 from service.kafka.read import Record
 from service.local import env_file

@@ -12,8 +12,8 @@ import pytest
 
 from service.domain import events as e
 from service.domain.decide import RULES
+from service.domain.enums import JobState
 from service.domain.job import TRANSITIONS, IllegalTransition, evolve
-from service.domain.vocabulary import JobState
 from tests.unit.domain_life import COMMANDS, STATES, Life, answer, life_in
 
 Row = tuple[dict[str, str], str]
@@ -43,7 +43,7 @@ def _report(events: str, *, pending: str, collecting: str, stopping: str) -> Row
         "parked": "nothing",
         "ignored:other_attempt": NO_ATTEMPT,
         f"Submitted {pending}": "submitting",
-        f"RunKnown {stopping}": "stopping unsubmitted",
+        f"RunIdentified {stopping}": "stopping unsubmitted",
     }
     for text, states in (
         (pending, "running pending"),
@@ -56,25 +56,27 @@ def _report(events: str, *, pending: str, collecting: str, stopping: str) -> Row
 
 
 _ENDING = _report("Failed", pending="Failed", collecting="Failed", stopping="Stopped")
-_LOG = _report("LogRecorded", pending="LogRecorded", collecting="LogRecorded", stopping="SignSeen")
+_LOG = _report(
+    "LogRecorded", pending="LogRecorded", collecting="LogRecorded", stopping="ActivitySeen"
+)
 _ROUND = _report(
     "RoundReported",
     pending="Running RoundReported",
     collecting="RoundReported",
-    stopping="SignSeen",
+    stopping="ActivitySeen",
 )
 _SEE_OVER: Row = (
     {
         "ignored:nothing_new": f"{FREED}, collecting freed",
         "Failed": RUNNING,
-        "SlotChanged": f"collecting, {QUARANTINED}",
+        "ReservationChanged": f"collecting, {QUARANTINED}",
         "Stopped": "stopping",
     },
     "ignored:other_run",
 )
 _ALIVE: Row = (
     {
-        "SlotChanged": FREED,
+        "ReservationChanged": FREED,
         "ignored:nothing_new": f"{RUNNING}, {COLLECTING}, stopping, {QUARANTINED}",
     },
     "ignored:other_run",
@@ -93,10 +95,14 @@ EXPECTED: Final[dict[str, Row]] = {
         },
         "ignored:stopping",
     ),
-    "prepared": _report("SignSeen", pending="Prepared", collecting="SignSeen", stopping="SignSeen"),
-    "running": _report("SignSeen", pending="Running", collecting="SignSeen", stopping="SignSeen"),
+    "prepared": _report(
+        "ActivitySeen", pending="Prepared", collecting="ActivitySeen", stopping="ActivitySeen"
+    ),
+    "running": _report(
+        "ActivitySeen", pending="Running", collecting="ActivitySeen", stopping="ActivitySeen"
+    ),
     "uploaded": _report(
-        "ResultsPending", pending="ResultsPending", collecting="SignSeen", stopping="Stopped"
+        "ResultsPending", pending="ResultsPending", collecting="ActivitySeen", stopping="Stopped"
     ),
     "uploaded with results": _report(
         "Completed", pending="Completed", collecting="Completed", stopping="Stopped"
@@ -105,14 +111,14 @@ EXPECTED: Final[dict[str, Row]] = {
     "error": _ENDING,
     "stopped outside": _ENDING,
     "initiated": _report(
-        "SignSeen", pending="SignSeen", collecting="SignSeen", stopping="SignSeen"
+        "ActivitySeen", pending="ActivitySeen", collecting="ActivitySeen", stopping="ActivitySeen"
     ),
     "no run id": (
         {
             "parked": "nothing, submitting",
             "ignored:other_attempt": NO_ATTEMPT,
             "Running": "running pending",
-            "SignSeen": f"running, {COLLECTING}, {STOPPING}",
+            "ActivitySeen": f"running, {COLLECTING}, {STOPPING}",
         },
         "ignored:not_running",
     ),
@@ -124,7 +130,7 @@ EXPECTED: Final[dict[str, Row]] = {
         "MetricsRecorded",
         pending="MetricsRecorded",
         collecting="MetricsRecorded",
-        stopping="SignSeen",
+        stopping="ActivitySeen",
     ),
     "log": _LOG,
     "claim": ({"Started": "queued"}, "ignored:not_queued"),
@@ -141,7 +147,7 @@ EXPECTED: Final[dict[str, Row]] = {
             "ignored:no_job": "nothing",
             "ignored:other_attempt": f"{NO_ATTEMPT}, queued after a give-back, preparing",
             "Submitted": "submitting",
-            "RunKnown": "stopping unsubmitted, failed unknown",
+            "RunIdentified": "stopping unsubmitted, failed unknown",
         },
         "ignored:known",
     ),
@@ -171,13 +177,16 @@ EXPECTED: Final[dict[str, Row]] = {
         },
         "fenced",
     ),
-    "delay": ({"TryDelayed": LEASED}, "fenced"),
-    "release slot": ({"SlotChanged": f"{QUARANTINED}, failed unknown"}, "ignored:not_quarantined"),
+    "delay": ({"StepDeferred": LEASED}, "fenced"),
+    "release slot": (
+        {"ReservationChanged": f"{QUARANTINED}, failed unknown"},
+        "ignored:not_quarantined",
+    ),
     "see pending": _ALIVE,
     "see running": (
         {
             "Running": "running pending",
-            "SlotChanged": FREED,
+            "ReservationChanged": FREED,
             "ignored:nothing_new": f"running, {COLLECTING}, stopping, {QUARANTINED}",
         },
         "ignored:other_run",
@@ -186,7 +195,7 @@ EXPECTED: Final[dict[str, Row]] = {
         {
             "ignored:nothing_new": f"{FREED}, collecting freed",
             "ResultsPending": RUNNING,
-            "SlotChanged": f"collecting, {QUARANTINED}",
+            "ReservationChanged": f"collecting, {QUARANTINED}",
             "Stopped": "stopping",
         },
         "ignored:other_run",
@@ -210,7 +219,7 @@ EXPECTED: Final[dict[str, Row]] = {
         "ignored:other_run",
     ),
     "review": ({"ignored:over": f"nothing, {OVER}"}, "Reviewed"),
-    "tell waiting": ({"WaitingTold": WAITING}, "ignored:not_queued"),
+    "tell waiting": ({"WaitingChanged": WAITING}, "ignored:not_queued"),
 }
 
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from service.domain import commands as c
 from service.domain.changes import MAX_METRICS, newest_metrics
+from service.domain.enums import JobState, ReservationState
 from service.domain.job import Job
 from service.domain.values import Metric
-from service.domain.vocabulary import JobState, SlotState
 from tests.unit.domain_life import COMMANDS, JOB, ORIGIN, RUN, Life, Make, life_in
 
 SLOTS: Final = ("Trust_1", "Trust_2", "Trust_3")
@@ -107,7 +107,7 @@ def test_any_order_of_both_words_of_the_end_comes_to_it(
         state is not JobState.COLLECTING
     )
     life.do(outside(life))
-    assert life.there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.RELEASED
 
 
 labels = st.integers(0, MAX_METRICS + 20).map(lambda n: f"m{n:04}")
@@ -138,11 +138,11 @@ def test_a_run_that_becomes_known_after_its_net_was_given_back_is_not_forgotten(
     life = life_in("submitting").run("give back", "know run")
     life.pass_seconds(1_000)
     life.run("review", "claim")
-    found = [(a.number, a.run_id, a.slot) for a in life.there.attempts]
-    assert found == [(1, RUN, SlotState.QUARANTINED), (2, None, SlotState.HELD)]
+    found = [(a.number, a.run_id, a.reservation) for a in life.there.attempts]
+    assert found == [(1, RUN, ReservationState.QUARANTINED), (2, None, ReservationState.HELD)]
     late = c.ReportMetrics(JOB, 1, ORIGIN, RUN, SLOTS[0], (Metric("loss", 0.5, 1),))
     life.run("open")
     assert life.do(late).events == ()
-    seen = c.SeeRun(JOB, 1, RUN, None, None, life.now)
-    assert life.do(seen).why is not None
+    seen = c.ObserveRun(JOB, 1, RUN, None, None, life.now)
+    assert life.do(seen).reason is not None
     assert life.there.state is JobState.SUBMITTING

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.domain.vocabulary import FLAggregators
+from service.domain.enums import FLAggregators
 from service.fl_server.embedded.aggregation import (
     Collect,
     InTime,
     NothingToAverage,
-    make_aggregator,
     average_metrics,
+    make_aggregator,
 )
 from service.fl_server.embedded.parameters import Parameters, from_trainer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.vocabulary import FLAggregators
+from service.domain.enums import FLAggregators
 from service.fl_server.embedded.plan import Plan, read_plan
 from service.fl_server.http_errors import BadApp
 from tests.conformance.at_hand import SLOTS, app_files

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from service.contracts import reports
-from service.domain.vocabulary import ClientStatus, FLJobStatus
+from service.domain.enums import ClientStatus, FLJobStatus
 from service.errors import Invalid
 from service.fl_server.embedded.runtime import MAX_STARTS, EmbeddedRuntime
-from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.http_errors import BadApp
+from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.runtime import RunView, StagedApp, SubmissionRef
 from tests.conformance.at_hand import ADDING, SLOTS, app_files, changed
 

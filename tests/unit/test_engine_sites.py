@@ -14,11 +14,11 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.domain.vocabulary import FLAggregators, FLJobStatus
+from service.domain.enums import FLAggregators, FLJobStatus
 from service.fl_server.database import Database
 from service.fl_server.embedded.run_store import RunStore
-from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.http_errors import RuntimeFailed
+from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.runtime import StagedApp, SubmissionRef
 from tests.conformance.at_hand import changed
 from tests.unit.test_engine_runs import OVER, Bench, bench, site_processes
@@ -59,7 +59,9 @@ async def test_a_name_that_can_not_be_stored_is_that_trainers_fault(bench: Bench
 
 def test_what_was_not_written_is_not_shown(tmp_path: Path) -> None:
     run_store = RunStore(tmp_path / "runs.db")
-    run = run_store.new(StagedApp(uuid4(), tmp_path, ("Trust_1",)), SubmissionRef(uuid4(), None, None, None))
+    run = run_store.new(
+        StagedApp(uuid4(), tmp_path, ("Trust_1",)), SubmissionRef(uuid4(), None, None, None)
+    )
     run_store.write(run)
     run_store.runs[run.run_id] = run
     run_store.begin(run)

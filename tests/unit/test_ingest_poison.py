@@ -70,8 +70,14 @@ async def test_only_the_poisonous_are_buried(
     assert len(done) == len(items)
     assert store.at == new
     places = [(i.source_record.partition, i.source_record.offset) for i in store.applied]
-    assert sorted(places) == sorted((i.source_record.partition, i.source_record.offset) for i in items)
-    buried = {(i.source_record.partition, i.source_record.offset) for i in store.applied if i.dead is not None}
+    assert sorted(places) == sorted(
+        (i.source_record.partition, i.source_record.offset) for i in items
+    )
+    buried = {
+        (i.source_record.partition, i.source_record.offset)
+        for i in store.applied
+        if i.dead is not None
+    }
     assert buried == poison & set(places)
     assert status.isolated == len(buried)
 

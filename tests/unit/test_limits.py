@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.domain.enums import JobState, ReasonCode
 from service.domain.registry import Project
-from service.domain.vocabulary import JobState, Reason
 from tests.unit.domain_life import (
     BEGIN,
     COMMANDS,
@@ -50,7 +50,7 @@ def test_a_passed_deadline(state: str, then: JobState) -> None:
     life.run("review")
     assert life.there.state is then
     if then is JobState.FAILED:
-        assert _code(life) == Reason.DEADLINE_EXCEEDED
+        assert _code(life) == ReasonCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("state", [s for s, then in AT_DEADLINE.items() if then == "failed"])
@@ -84,8 +84,8 @@ def test_a_run_ends_at_its_due_time_and_not_before(
         assert life.there.due_at == due
     life.now = due - timedelta(seconds=1)  # `do` adds the second
     assert life.run("review").there.state is JobState.FAILED
-    known = {Reason.RUNTIME_EXCEEDED, Reason.DEADLINE_EXCEEDED}
-    known.add(Reason.NO_PROGRESS if heard else Reason.PENDING_EXCEEDED)
+    known = {ReasonCode.RUNTIME_EXCEEDED, ReasonCode.DEADLINE_EXCEEDED}
+    known.add(ReasonCode.NO_PROGRESS if heard else ReasonCode.PENDING_EXCEEDED)
     assert _code(life) in known
 
 
@@ -93,7 +93,7 @@ def test_of_several_passed_limits_the_first_one_is_told() -> None:
     more = {"max_runtime_seconds": 300, "max_stall_seconds": 50, "deadline": IN_HUNDRED}
     life = life_in("running", asked=request(**more))
     life.pass_seconds(1_000)
-    assert _code(life.run("review")) == Reason.NO_PROGRESS
+    assert _code(life.run("review")) == ReasonCode.NO_PROGRESS
 
 
 @pytest.mark.parametrize("state", ["preparing", "submitting", "running", "collecting"])
@@ -111,7 +111,7 @@ def test_a_revocation_ends_a_job_that_waits_for_its_retry(state: str) -> None:
     life = life_in(state)
     life.registry = without(TRUSTS[0])
     assert life.run("review").there.state is JobState.FAILED
-    assert _code(life) == Reason.TRUST_NOT_APPROVED
+    assert _code(life) == ReasonCode.TRUST_NOT_APPROVED
 
 
 def test_a_project_taken_off_the_list_stops_its_runs() -> None:
@@ -119,14 +119,14 @@ def test_a_project_taken_off_the_list_stops_its_runs() -> None:
     life.registry = replace(REGISTRY, version=2, projects={})
     assert life.run("review").there.state is JobState.STOPPING
     assert life.run("see stopped").there.state is JobState.STOPPED
-    assert _code(life) == Reason.APPROVAL_REVOKED
+    assert _code(life) == ReasonCode.APPROVAL_REVOKED
 
 
 def test_a_revocation_does_not_replace_the_reason_of_an_accepted_stop() -> None:
     life = life_in("stopping")
     life.registry = without(TRUSTS[0])
     life.run("review", "see stopped")
-    assert _code(life) == Reason.STOPPED_BY_REQUEST
+    assert _code(life) == ReasonCode.STOPPED_BY_REQUEST
 
 
 @pytest.mark.parametrize("state", [s for s in STATES if s.split()[0] in OVER])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from service.domain import commands as c
 from service.domain import events as e
+from service.domain.enums import FLJobStatus, JobState, ModelStatus, ReasonCode, ReservationState
 from service.domain.values import Metric, Results
-from service.domain.vocabulary import FLJobStatus, JobState, ModelStatus, Reason, SlotState
 from tests.unit.domain_life import (
     COMMANDS,
     JOB,
@@ -112,8 +112,8 @@ def test_any_order_around_the_end_comes_to_the_same_end(
     assert life.told()[-1] == end
     assert life.told().count(end) == 1
     assert life.there.sequence == len(life.told())
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
-    assert life.run("see finished").there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
+    assert life.run("see finished").there.attempts[0].reservation is ReservationState.RELEASED
 
 
 _ANYTHING = st.lists(st.sampled_from(sorted(COMMANDS)), max_size=40)
@@ -201,7 +201,7 @@ def test_a_run_not_known_for_certain_is_told_by_its_path_id(state: str, what: st
         if state != "running provisional":
             return life_in(state)
         life = life_in("submitting")
-        life.do(c.KnowRun(JOB, 1, PATH, "guess", provisional=True))
+        life.do(c.RecordRun(JOB, 1, PATH, "guess", provisional=True))
         return life
 
     life = start()
@@ -209,7 +209,7 @@ def test_a_run_not_known_for_certain_is_told_by_its_path_id(state: str, what: st
     assert answer(life.do(_report(what, "run-9", TRUSTS[0]))) == "ignored:other_run"
     assert answer(life.do(_report(what, None, TRUSTS[0]))) == "ignored:other_run"
     assert life.there == before
-    for path_id in (PATH, None, life.there.asked.model_id):
+    for path_id in (PATH, None, life.there.accepted_request.model_id):
         life = start()
         life.do(_report(what, "run-9", path_id))
         attempt = life.there.attempts[0]
@@ -239,7 +239,7 @@ def test_a_site_that_fails_before_the_first_round_is_told_with_its_cause() -> No
     assert answer(life.do(failed)) == "RoundReported"
     event = life.events[-1]
     assert isinstance(event, e.RoundReported)
-    assert event.word == "client_failed"
+    assert event.event_name == "client_failed"
     assert (event.global_round, event.trust_id, event.slot) == (0, TRUSTS[1], SLOTS[1])
     assert (event.details, event.site_detail) == ({"cause": "no data"}, "no data")
     site = life.there.progress.sites[0]
@@ -302,7 +302,10 @@ def test_an_old_list_judges_nothing(state: str, status: FLJobStatus) -> None:
     life = life_in(state)
     began = life.there.attempts[0].changed_at - timedelta(seconds=1)
     before = life.there
-    for old in (c.SeeRun(JOB, 1, RUN, status, None, began), c.MissRun(JOB, 1, RUN, began)):
+    for old in (
+        c.ObserveRun(JOB, 1, RUN, status, None, began),
+        c.ObserveRunMissing(JOB, 1, RUN, began),
+    ):
         assert answer(life.do(old)) == "ignored:old_list"
         assert life.there == before
 
@@ -312,9 +315,9 @@ def test_an_absent_run_frees_the_place_of_a_job_that_needs_it_no_more(state: str
     life = life_in(state)
     told, before = life.told(), life.there.state
     life.run("miss")
-    assert life.there.attempts[0].slot is not SlotState.FREE
+    assert life.there.attempts[0].reservation is not ReservationState.RELEASED
     life.run("miss")
-    assert life.there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.RELEASED
     assert (life.there.state, life.told()) == (before, told)
 
 
@@ -322,7 +325,7 @@ def test_a_run_is_lost_after_several_lists_and_a_grace_from_the_first_miss() -> 
     life = life_in("running").run("miss")
     assert life.there.state is JobState.RUNNING
     life.run("see running")
-    assert life.there.attempts[0].missed == 0
+    assert life.there.attempts[0].missing_polls == 0
     life.run("miss", "miss")
     assert life.told()[-1] == "retry_scheduled"
 
@@ -338,22 +341,22 @@ def test_results_that_cannot_be_had_end_the_job_after_their_tries() -> None:
         life.run("delay")
     assert life.there.state is JobState.FAILED
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.RESULTS_UPLOAD_FAILED
+    assert life.there.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
     assert life.there.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
 
 
 @pytest.mark.parametrize(
     ("state", "more", "seconds", "code"),
     [
-        ("running pending", {}, 3_600, Reason.PENDING_EXCEEDED),
-        ("running", {"max_runtime_seconds": 60}, 70, Reason.RUNTIME_EXCEEDED),
-        ("running", {"max_stall_seconds": 60}, 70, Reason.NO_PROGRESS),
-        ("running", {}, 7_300, Reason.NO_PROGRESS),
+        ("running pending", {}, 3_600, ReasonCode.PENDING_EXCEEDED),
+        ("running", {"max_runtime_seconds": 60}, 70, ReasonCode.RUNTIME_EXCEEDED),
+        ("running", {"max_stall_seconds": 60}, 70, ReasonCode.NO_PROGRESS),
+        ("running", {}, 7_300, ReasonCode.NO_PROGRESS),
         ("running", {}, 0, None),
     ],
 )
 def test_limits_end_a_run_and_keep_its_place(
-    state: str, more: dict[str, int], seconds: int, code: Reason | None
+    state: str, more: dict[str, int], seconds: int, code: ReasonCode | None
 ) -> None:
     life = life_in(state, asked=request(**more))
     due = life.there.due_at
@@ -367,7 +370,7 @@ def test_limits_end_a_run_and_keep_its_place(
     assert life.there.state is JobState.FAILED
     assert life.there.reason is not None
     assert life.there.reason.code == code
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
 
 
 @pytest.mark.parametrize("sign", ["round", "metrics", "log", "running"])

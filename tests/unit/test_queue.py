@@ -14,10 +14,10 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
+from service.domain.enums import FLBackend, JobState, ReasonCode, WaitingCode
 from service.domain.facts import Facts
 from service.domain.registry import Project
-from service.domain.values import Problem, Readable, Resources
-from service.domain.vocabulary import FLBackend, JobState, Reason, Waiting
+from service.domain.values import PartialRequest, Problem, Resources
 from tests.unit.domain_life import (
     BEGIN,
     COMMANDS,
@@ -60,25 +60,25 @@ STRANGER = uuid4()
 @pytest.mark.parametrize(
     ("wrong", "codes"),
     [
-        ({"project_id": "p9"}, [Reason.UNKNOWN_PROJECT]),
-        ({"trust_ids": (*TRUSTS, STRANGER)}, [Reason.UNKNOWN_TRUST]),
-        ({"fl_backend": FLBackend.NVFLARE}, [Reason.NO_SUCH_NET]),
-        ({"resources": Resources(2)}, [Reason.NO_SUCH_NET]),
-        ({"job_type": "odd"}, [Reason.UNKNOWN_JOB_TYPE]),
-        ({"deadline": BEGIN}, [Reason.DEADLINE_EXCEEDED]),
-        ({"config": {"AGGREGATION_WEIGHTS": {"Trust_9": 1}}}, [Reason.INVALID_REQUEST]),
+        ({"project_id": "p9"}, [ReasonCode.UNKNOWN_PROJECT]),
+        ({"trust_ids": (*TRUSTS, STRANGER)}, [ReasonCode.UNKNOWN_TRUST]),
+        ({"fl_backend": FLBackend.NVFLARE}, [ReasonCode.NO_SUCH_NET]),
+        ({"resources": Resources(2)}, [ReasonCode.NO_SUCH_NET]),
+        ({"job_type": "odd"}, [ReasonCode.UNKNOWN_JOB_TYPE]),
+        ({"deadline": BEGIN}, [ReasonCode.DEADLINE_EXCEEDED]),
+        ({"config": {"AGGREGATION_WEIGHTS": {"Trust_9": 1}}}, [ReasonCode.INVALID_REQUEST]),
         (
             {"config": {"AGGREGATION_WEIGHTS": {f"Trust_{n}": 0 for n in (1, 2, 3)}}},
-            [Reason.INVALID_REQUEST],
+            [ReasonCode.INVALID_REQUEST],
         ),
         (
             {"project_id": "p9", "trust_ids": (STRANGER,), "deadline": BEGIN},
-            [Reason.UNKNOWN_PROJECT, Reason.UNKNOWN_TRUST, Reason.DEADLINE_EXCEEDED],
+            [ReasonCode.UNKNOWN_PROJECT, ReasonCode.UNKNOWN_TRUST, ReasonCode.DEADLINE_EXCEEDED],
         ),
     ],
 )
 def test_what_can_never_run_is_rejected_with_every_reason(
-    wrong: dict[str, Any], codes: list[Reason]
+    wrong: dict[str, Any], codes: list[ReasonCode]
 ) -> None:
     assert _refusals(**wrong) == codes
 
@@ -86,7 +86,7 @@ def test_what_can_never_run_is_rejected_with_every_reason(
 def test_the_registry_says_which_trusts_and_priorities_a_project_has() -> None:
     small = Project("p1", frozenset(TRUSTS[:2]), max_priority=3)
     facts = replace(FACTS, registry=replace(REGISTRY, projects={"p1": small}))
-    assert _refusals(facts) == [Reason.TRUST_NOT_APPROVED, Reason.PRIORITY_NOT_ALLOWED]
+    assert _refusals(facts) == [ReasonCode.TRUST_NOT_APPROVED, ReasonCode.PRIORITY_NOT_ALLOWED]
 
 
 def test_unlisted_projects_may_be_allowed() -> None:
@@ -103,36 +103,36 @@ def test_weights_of_those_who_take_no_part_are_a_warning() -> None:
 
 def test_a_manifest_that_cannot_be_read_is_a_reason_to_wait() -> None:
     facts = replace(FACTS, job_types={FLBackend.EMBEDDED: None})
-    assert _queued(facts, job_type="odd").waiting_for == Waiting.MANIFEST_UNAVAILABLE
+    assert _queued(facts, job_type="odd").waiting_for == WaitingCode.MANIFEST_UNAVAILABLE
 
 
 _NET = {NET.name: NOW_OF_NET}
-WAITS: list[tuple[Waiting | None, Callable[[], e.Queued]]] = [
+WAITS: list[tuple[WaitingCode | None, Callable[[], e.Queued]]] = [
     (None, _queued),
-    (Waiting.NOT_BEFORE, lambda: _queued(not_before=BEGIN + timedelta(hours=1))),
-    (Waiting.HUB_PAUSED, lambda: _queued(replace(FACTS, hub_paused=True))),
-    (Waiting.TRUSTS, lambda: _queued(replace(FACTS, nets={}))),
+    (WaitingCode.NOT_BEFORE, lambda: _queued(not_before=BEGIN + timedelta(hours=1))),
+    (WaitingCode.HUB_PAUSED, lambda: _queued(replace(FACTS, hub_paused=True))),
+    (WaitingCode.TRUSTS, lambda: _queued(replace(FACTS, nets={}))),
     (
-        Waiting.CAPACITY,
+        WaitingCode.CAPACITY,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, occupied=1)})),
     ),
     (
-        Waiting.TRUSTS,
+        WaitingCode.TRUSTS,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, online=frozenset())})),
     ),
     (
-        Waiting.NET_PAUSED,
+        WaitingCode.NET_PAUSED,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, paused=True)})),
     ),
     (
-        Waiting.NET_QUARANTINED,
+        WaitingCode.NET_QUARANTINED,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, in_doubt=True)})),
     ),
 ]
 
 
 @pytest.mark.parametrize(("code", "asked"), WAITS)
-def test_it_says_what_it_waits_for(code: Waiting | None, asked: Callable[[], e.Queued]) -> None:
+def test_it_says_what_it_waits_for(code: WaitingCode | None, asked: Callable[[], e.Queued]) -> None:
     assert asked().waiting_for == code
 
 
@@ -141,7 +141,7 @@ def test_a_project_at_its_limit_waits() -> None:
     facts = replace(
         FACTS, registry=replace(REGISTRY, projects={"p1": limited}), project_running={"p1": 1}
     )
-    assert _queued(facts).waiting_for == Waiting.PROJECT_AT_LIMIT
+    assert _queued(facts).waiting_for == WaitingCode.PROJECT_AT_LIMIT
 
 
 def test_one_net_that_is_free_is_enough() -> None:
@@ -175,16 +175,16 @@ def test_the_same_content_again_is_nothing_other_content_a_conflict() -> None:
         assert life.do(COMMANDS["request"](life)).outcome is Outcome.IGNORED
         refused = life.do(COMMANDS["other request"](life))
         assert refused.outcome is Outcome.REFUSED
-        assert refused.why is not None
-        assert refused.why.code == Reason.DUPLICATE_CONFLICT
+        assert refused.reason is not None
+        assert refused.reason.code == ReasonCode.DUPLICATE_CONFLICT
         assert life.there == before
 
 
 def test_a_rejected_job_keeps_its_id_and_the_answer_says_so() -> None:
     life = life_in("rejected")
     refused = life.do(COMMANDS["request"](life))
-    assert refused.why is not None
-    assert "new one" in refused.why.message
+    assert refused.reason is not None
+    assert "new one" in refused.reason.message
     assert life.there.state is JobState.REJECTED
 
 
@@ -197,7 +197,7 @@ def test_a_cleaned_job_never_trains_again() -> None:
 def test_waiting_is_told_once_per_reason() -> None:
     life = life_in("queued").run("tell waiting")
     assert life.do(COMMANDS["tell waiting"](life)).events == ()
-    life.do(c.TellWaiting(JOB, Waiting.CAPACITY, 1))
+    life.do(c.ReportWaiting(JOB, WaitingCode.CAPACITY, 1))
     assert life.told() == ["queued", "waiting", "waiting"]
 
 
@@ -213,24 +213,24 @@ def test_waiting_is_told_once_per_reason() -> None:
                 "fl_backend": FLBackend.NVFLARE,
                 "config": {"AGGREGATION_WEIGHTS": {"Trust_9": 1, str(STRANGER): 1}},
             },
-            [Reason.UNKNOWN_TRUST, Reason.NO_SUCH_NET, Reason.INVALID_REQUEST],
+            [ReasonCode.UNKNOWN_TRUST, ReasonCode.NO_SUCH_NET, ReasonCode.INVALID_REQUEST],
         ),
         (
             {"trust_ids": (STRANGER,), "job_type": "odd"},
-            [Reason.UNKNOWN_TRUST, Reason.UNKNOWN_JOB_TYPE],
+            [ReasonCode.UNKNOWN_TRUST, ReasonCode.UNKNOWN_JOB_TYPE],
         ),
         (
             {"resources": Resources(2), "job_type": "odd"},
-            [Reason.NO_SUCH_NET, Reason.UNKNOWN_JOB_TYPE],
+            [ReasonCode.NO_SUCH_NET, ReasonCode.UNKNOWN_JOB_TYPE],
         ),
         (
             {"trust_ids": (*TRUSTS[:2], STRANGER), "min_trusts": 1},
-            [Reason.UNKNOWN_TRUST],
+            [ReasonCode.UNKNOWN_TRUST],
         ),
     ],
 )
 def test_trusts_and_nets_that_are_missing_hide_nothing(
-    wrong: dict[str, Any], codes: list[Reason]
+    wrong: dict[str, Any], codes: list[ReasonCode]
 ) -> None:
     facts = replace(FACTS, job_types={FLBackend.EMBEDDED: {"standard": ()}})
     assert _refusals(facts, **wrong) == codes
@@ -239,17 +239,17 @@ def test_trusts_and_nets_that_are_missing_hide_nothing(
 def test_a_weight_of_an_odd_key_does_not_hide_an_odd_job_type() -> None:
     config = {"AGGREGATION_WEIGHTS": {f"Trust_{n}": 0 for n in (1, 2, 3)}}
     assert _refusals(job_type="odd", config=config) == [
-        Reason.UNKNOWN_JOB_TYPE,
-        Reason.INVALID_REQUEST,
+        ReasonCode.UNKNOWN_JOB_TYPE,
+        ReasonCode.INVALID_REQUEST,
     ]
 
 
 _TYPO = Problem(("typo",), "Unknown field", "extra_forbidden")
 
 
-def _broken(readable: Readable, *errors: Problem, facts: Facts = FACTS) -> Decision:
+def _broken(partial: PartialRequest, *errors: Problem, facts: Facts = FACTS) -> Decision:
     asked = c.RejectRequest(
-        JOB, None, readable.project_id, b"y" * 32, errors or (_TYPO,), ORIGIN, None, readable
+        JOB, None, partial.project_id, b"y" * 32, errors or (_TYPO,), ORIGIN, None, partial
     )
     return decide(None, asked, facts)
 
@@ -257,37 +257,37 @@ def _broken(readable: Readable, *errors: Problem, facts: Facts = FACTS) -> Decis
 def _kinds(decision: Decision) -> list[tuple[tuple[str | int, ...], str]]:
     event = decision.events[0]
     assert isinstance(event, e.Rejected)
-    assert event.reason.code == Reason.INVALID_REQUEST
+    assert event.reason.code == ReasonCode.INVALID_REQUEST
     return [(p.loc, p.type) for p in event.reason.errors]
 
 
 def test_a_broken_contract_does_not_hide_what_the_registry_says() -> None:
-    readable = Readable(
+    partial = PartialRequest(
         "p9",
         (TRUSTS[0], None, STRANGER, STRANGER),
         FLBackend.NVFLARE,
         config={"AGGREGATION_WEIGHTS": {"Trust_9": 1.0, "Trust_1": 0.0}},
         deadline=BEGIN,
     )
-    assert _kinds(_broken(readable)) == [
+    assert _kinds(_broken(partial)) == [
         (("typo",), "extra_forbidden"),
-        (("project_id",), Reason.UNKNOWN_PROJECT),
-        (("trust_ids", 2), Reason.UNKNOWN_TRUST),
-        (("deadline",), Reason.DEADLINE_EXCEEDED),
-        (("trust_ids",), Reason.NO_SUCH_NET),
-        (("config", "AGGREGATION_WEIGHTS", "Trust_9"), Reason.INVALID_REQUEST),
+        (("project_id",), ReasonCode.UNKNOWN_PROJECT),
+        (("trust_ids", 2), ReasonCode.UNKNOWN_TRUST),
+        (("deadline",), ReasonCode.DEADLINE_EXCEEDED),
+        (("trust_ids",), ReasonCode.NO_SUCH_NET),
+        (("config", "AGGREGATION_WEIGHTS", "Trust_9"), ReasonCode.INVALID_REQUEST),
     ]
 
 
 def test_what_is_readable_is_judged_as_in_a_whole_request() -> None:
     small = Project("p1", frozenset(TRUSTS[:2]), max_priority=3)
     facts = replace(FACTS, registry=replace(REGISTRY, projects={"p1": small}))
-    readable = Readable("p1", TRUSTS, priority=4, job_type="odd")
-    assert _kinds(_broken(readable, facts=facts)) == [
+    partial = PartialRequest("p1", TRUSTS, priority=4, job_type="odd")
+    assert _kinds(_broken(partial, facts=facts)) == [
         (("typo",), "extra_forbidden"),
-        (("trust_ids", 2), Reason.TRUST_NOT_APPROVED),
-        (("priority",), Reason.PRIORITY_NOT_ALLOWED),
-        (("job_type",), Reason.UNKNOWN_JOB_TYPE),
+        (("trust_ids", 2), ReasonCode.TRUST_NOT_APPROVED),
+        (("priority",), ReasonCode.PRIORITY_NOT_ALLOWED),
+        (("job_type",), ReasonCode.UNKNOWN_JOB_TYPE),
     ]
 
 
@@ -296,32 +296,34 @@ def test_nothing_is_held_against_what_could_not_be_read() -> None:
     picky = replace(NET, backend=FLBackend.FLOWER, selects_clients=False)
     facts = replace(FACTS, registry=replace(REGISTRY, nets={picky.name: picky}), nets={})
     weights = {"AGGREGATION_WEIGHTS": {"Trust_1": 0.0}}
-    for readable in (Readable(), Readable("p1", (TRUSTS[0], None), config=weights)):
-        assert _kinds(_broken(readable, facts=facts)) == [(("typo",), "extra_forbidden")]
+    for partial in (PartialRequest(), PartialRequest("p1", (TRUSTS[0], None), config=weights)):
+        assert _kinds(_broken(partial, facts=facts)) == [(("typo",), "extra_forbidden")]
 
 
 def test_one_mistake_is_told_once() -> None:
     zero = {"AGGREGATION_WEIGHTS": {str(t): 0.0 for t in TRUSTS}}
     told = Problem(("config", "AGGREGATION_WEIGHTS"), "nobody has a weight", "value_error")
-    assert _kinds(_broken(Readable("p1", TRUSTS, config=zero), told)) == [(told.loc, told.type)]
+    assert _kinds(_broken(PartialRequest("p1", TRUSTS, config=zero), told)) == [
+        (told.loc, told.type)
+    ]
 
 
 def test_a_rejection_tells_a_hundred_errors_at_most() -> None:
     many = tuple(Problem((f"x{n}",), "Unknown field", "extra_forbidden") for n in range(100))
-    assert len(_kinds(_broken(Readable("p9"), *many))) == 100
+    assert len(_kinds(_broken(PartialRequest("p9"), *many))) == 100
 
 
 def test_a_broken_request_about_a_known_job_tells_that_too() -> None:
     life = life_in("queued")
     bad = COMMANDS["bad request"](life)
     assert isinstance(bad, c.RejectRequest)
-    refused = life.do(replace(bad, readable=Readable("p9")))
+    refused = life.do(replace(bad, partial=PartialRequest("p9")))
     assert refused.outcome is Outcome.REFUSED
-    assert refused.why is not None
-    assert [p.type for p in refused.why.errors] == [
+    assert refused.reason is not None
+    assert [p.type for p in refused.reason.errors] == [
         "t",
-        Reason.DUPLICATE_CONFLICT,
-        Reason.UNKNOWN_PROJECT,
+        ReasonCode.DUPLICATE_CONFLICT,
+        ReasonCode.UNKNOWN_PROJECT,
     ]
 
 
@@ -329,6 +331,6 @@ def test_the_same_broken_content_again_is_nothing_though_the_registry_moved() ->
     life = Life()
     bad = COMMANDS["bad request"](life)
     assert isinstance(bad, c.RejectRequest)
-    assert life.do(replace(bad, readable=Readable("p9"))).events
+    assert life.do(replace(bad, partial=PartialRequest("p9"))).events
     life.registry = replace(REGISTRY, unlisted_projects="allow")
     assert life.do(bad).outcome is Outcome.IGNORED

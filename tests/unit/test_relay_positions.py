@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.relay.positions import PartitionLog
 from service.relay.halted import RelayHalted
+from service.relay.positions import PartitionLog
 from service.store.outbox import Position
 
 STREAM = uuid4()

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 
 from service.domain import commands as c
+from service.domain.enums import JobState, ReasonCode, ReservationState
 from service.domain.retry import delay_seconds
-from service.domain.values import Why
-from service.domain.vocabulary import JobState, Reason, SlotState
+from service.domain.values import Reason
 from tests.unit.domain_life import COMMANDS, JOB, Life, life_in, request
 
 
@@ -31,7 +31,7 @@ def test_giving_a_net_back_burns_no_attempt() -> None:
 def test_a_lost_run_costs_an_attempt() -> None:
     life = life_in("queued after a loss")
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.BACKEND_LOST
+    assert life.there.reason.code == ReasonCode.BACKEND_LOST
     _wait_and_claim(life)
     assert [a.number for a in life.there.attempts] == [1, 2]
     assert life.there.progress.round == 0
@@ -44,7 +44,7 @@ def test_attempts_end() -> None:
     life.run("fail passing")
     assert life.there.state is JobState.FAILED
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.ADAPTER_UNAVAILABLE
+    assert life.there.reason.code == ReasonCode.ADAPTER_UNAVAILABLE
 
 
 def test_a_permanent_reason_ends_the_job_at_its_first_attempt() -> None:
@@ -83,13 +83,13 @@ def test_a_deadline_during_a_delay_ends_the_job_in_time() -> None:
     life.pass_seconds(3)
     life.run("review")
     assert life.there.reason is not None
-    assert life.there.reason.code == Reason.DEADLINE_EXCEEDED
+    assert life.there.reason.code == ReasonCode.DEADLINE_EXCEEDED
 
 
 def test_the_adapter_may_name_a_longer_delay() -> None:
     life = life_in("preparing")
-    why = Why(Reason.ADAPTER_UNAVAILABLE, "busy")
-    life.do(c.GiveBack(JOB, life.attempt, life.token, why, retry_after=120.0))
+    why = Reason(ReasonCode.ADAPTER_UNAVAILABLE, "busy")
+    life.do(c.ReleaseNet(JOB, life.attempt, life.token, why, retry_after=120.0))
     assert life.there.next_try_at is not None
     assert life.there.next_try_at - life.now >= timedelta(seconds=120)
 
@@ -112,12 +112,12 @@ def test_a_late_report_of_the_first_attempt_does_not_touch_the_second() -> None:
     _wait_and_claim(life)
     life.run("open", "know run")
     before = life.there
-    assert life.do(late).why is not None
+    assert life.do(late).reason is not None
     assert life.there == before
 
 
 def test_the_first_attempts_run_shows_up_again_and_takes_its_place() -> None:
     life = life_in("queued after a loss").run("see running")
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
     assert life.there.state is JobState.QUEUED
-    assert life.run("see stopped").there.attempts[0].slot is SlotState.FREE
+    assert life.run("see stopped").there.attempts[0].reservation is ReservationState.RELEASED

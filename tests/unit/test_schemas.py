@@ -30,7 +30,7 @@ from service.contracts.problems import BadData
 from service.contracts.shipped import shipped
 from service.contracts.state import STATE
 from service.domain import commands
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 from service.relay.records import state_headers
 
 SCHEMAS = shipped("schemas")

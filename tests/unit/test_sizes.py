@@ -14,10 +14,10 @@ from service.contracts.cut import BODY_BYTES, fitting
 from service.contracts.strict_json import write
 from service.domain import events as e
 from service.domain.changes import newest_metrics
+from service.domain.enums import JobState
 from service.domain.job import Job
-from service.domain.sizes import METRICS_BYTES, SITES_BYTES, first_sites, portions
+from service.domain.sizes import METRICS_BYTES, SITES_BYTES, portions, truncate_sites
 from service.domain.values import Metric, Participant, Progress, SiteProgress
-from service.domain.vocabulary import JobState
 from tests.unit.domain_life import life_in
 
 
@@ -59,11 +59,11 @@ def test_a_plain_report_is_one_portion() -> None:
 
 def test_sites_lose_their_details_before_any_of_them_goes() -> None:
     sites = tuple(SiteProgress(f"Trust_{n:04}", 1, "failed", "x" * 500) for n in range(900))
-    kept = first_sites(sites)
+    kept = truncate_sites(sites)
     assert kept == tuple(replace(site, detail=None) for site in sites)
-    assert first_sites(sites[:3]) == sites[:3]
+    assert truncate_sites(sites[:3]) == sites[:3]
     endless = tuple(SiteProgress("é" * 250 + str(n), 1, "failed", "x") for n in range(10_000))
-    progress = json.loads(job_json.write_progress(Progress(sites=first_sites(endless))))
+    progress = json.loads(job_json.write_progress(Progress(sites=truncate_sites(endless))))
     assert 0 < size(progress["sites"]) <= SITES_BYTES
 
 

@@ -20,9 +20,9 @@ from service.bundles.layout import FileOrigin, Placed
 from service.bundles.names import Location
 from service.bundles.staging import check_collisions, check_required
 from service.bundles.templates import _template_folders
+from service.domain.enums import FLBackend, ReasonCode
 from service.domain.values import Origin as Cause
 from service.domain.values import Request
-from service.domain.vocabulary import FLBackend, Reason
 from service.errors import Invalid, Permanent, Transient
 
 A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -45,7 +45,7 @@ def test_names_that_could_leave_the_folder_or_not_be_stored(path: str) -> None:
     assert names.unsafe(path)
     with pytest.raises(Permanent) as refused:
         names.check_safe(["trainer.py", path])
-    assert refused.value.code == Reason.UNSAFE_PATH
+    assert refused.value.code == ReasonCode.UNSAFE_PATH
 
 
 @pytest.mark.parametrize("path", ["trainer.py", "a/b/c.txt", "..x", "a..b", "ä ö.py", ".hidden"])
@@ -101,7 +101,7 @@ def test_sources_below_an_allowed_place(uri: str) -> None:
 def test_sources_elsewhere_are_refused(uri: str) -> None:
     with pytest.raises(Permanent) as refused:
         names.source_from(uri, ALLOWED)
-    assert refused.value.code == Reason.UNSAFE_PATH
+    assert refused.value.code == ReasonCode.UNSAFE_PATH
 
 
 # --- config --------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_the_app_s_own_keys_pass_untouched() -> None:
 def test_what_a_runtime_would_drop_in_silence_is_an_error(own: dict[str, Any], word: str) -> None:
     with pytest.raises(Permanent, match=word) as refused:
         effective(own)
-    assert refused.value.code == Reason.BAD_MODEL_CONFIG
+    assert refused.value.code == ReasonCode.BAD_MODEL_CONFIG
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
@@ -204,7 +204,7 @@ def test_weights_speak_of_slots() -> None:
 def test_a_config_that_is_no_json_object(body: bytes) -> None:
     with pytest.raises(Permanent) as refused:
         model_config.read(body)
-    assert refused.value.code == Reason.BAD_MODEL_CONFIG
+    assert refused.value.code == ReasonCode.BAD_MODEL_CONFIG
 
 
 def test_the_job_type_comes_from_the_request_the_file_or_is_standard() -> None:
@@ -224,14 +224,14 @@ def test_the_job_type_comes_from_the_request_the_file_or_is_standard() -> None:
 def test_every_missing_file_is_named_at_once() -> None:
     with pytest.raises(Permanent, match=r"config\.json, trainer\.py") as refused:
         check_required(FLBackend.EMBEDDED, "standard", {"sub/trainer.py": 1})
-    assert refused.value.code == Reason.REQUIRED_FILE_MISSING
+    assert refused.value.code == ReasonCode.REQUIRED_FILE_MISSING
     check_required(FLBackend.EMBEDDED, "standard", {"trainer.py": 1, "config.json": 1})
 
 
 def test_an_unknown_job_type_names_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Permanent, match="standard") as refused:
         check_required(FLBackend.EMBEDDED, "no-such", {})
-    assert refused.value.code == Reason.UNKNOWN_JOB_TYPE
+    assert refused.value.code == ReasonCode.UNKNOWN_JOB_TYPE
     monkeypatch.setattr("service.contracts.fl._load_job_types_config", lambda _: {})
     with pytest.raises(Transient) as waiting:
         check_required(FLBackend.EMBEDDED, "standard", {})
@@ -262,10 +262,13 @@ def test_the_embedded_layout() -> None:
     ("one", "other"), [("app/a.py", "app/a.py"), ("app/a", "app/a/b.py"), ("app", "app/x/y/z")]
 )
 def test_collisions_name_both(one: str, other: str) -> None:
-    plan = [Placed(one, FileOrigin.TEMPLATE, "mine.py"), Placed(other, FileOrigin.MODEL, "theirs.py")]
+    plan = [
+        Placed(one, FileOrigin.TEMPLATE, "mine.py"),
+        Placed(other, FileOrigin.MODEL, "theirs.py"),
+    ]
     with pytest.raises(Permanent) as refused:
         check_collisions(plan)
-    assert refused.value.code == Reason.FILE_COLLISION
+    assert refused.value.code == ReasonCode.FILE_COLLISION
     assert "mine.py of the base template" in refused.value.message
     assert "theirs.py of the model files" in refused.value.message
 
@@ -306,4 +309,4 @@ def test_settings_that_no_event_could_tell_are_refused() -> None:
     assert effective({"words": "y" * 250_000})
     with pytest.raises(Permanent, match="put large values into a file") as refused:
         effective({"words": "y" * 250_000}, app_config={"more": "z" * 20_000})
-    assert refused.value.code == Reason.BAD_MODEL_CONFIG
+    assert refused.value.code == ReasonCode.BAD_MODEL_CONFIG

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from service.domain.facts import Limits
-from service.domain.vocabulary import JobState, ModelStatus
+from service.domain.enums import JobState, ModelStatus
+from service.domain.facts import JobLimits
 from service.steps.options import StepOptions
 from tests.unit.sim.invariants import Watch, check
 from tests.unit.sim.virtual_time import run
@@ -33,7 +33,7 @@ class Campaign:
     def __init__(self, seed: int) -> None:
         kind = KINDS[seed % 3]
         options = StepOptions(submit_unknown_seconds=120, workers=4)
-        limits = Limits(missing_grace_seconds=10, submit_unknown_seconds=120, collect_tries=100)
+        limits = JobLimits(missing_grace_seconds=10, submit_unknown_seconds=120, collect_tries=100)
         self.world = World(kind, 2, 2, options=options, limits=limits, seed=seed)
         self.rng = self.world.rng
         self.watch = Watch(self.world)

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from service.domain import commands as c
-from service.domain.facts import Limits
-from service.domain.vocabulary import JobState, Reason
+from service.domain.enums import JobState, ReasonCode
+from service.domain.facts import JobLimits
 from service.errors import Permanent, Transient
 from service.steps.options import StepOptions
 from tests.unit.sim.fake_net import FakeNet
@@ -39,7 +39,7 @@ def test_results_that_could_not_be_had_are_asked_for_again() -> None:
         world.start()
         job_id = world.ask()
         await world.until_state(job_id, JobState.COMPLETED)
-        assert world.words(job_id).count("TryDelayed") == 2
+        assert world.words(job_id).count("StepDeferred") == 2
         assert world.bundles.stored[job_id, 1] == b"zip"
         assert len(world.net.real) == 1
         await world.end()
@@ -49,12 +49,12 @@ def test_results_that_could_not_be_had_are_asked_for_again() -> None:
 
 def test_results_that_never_come_end_the_job() -> None:
     async def story() -> None:
-        world = World(limits=Limits(collect_tries=3))
+        world = World(limits=JobLimits(collect_tries=3))
         world.net.script["results"] = ["away"] * 50
         world.start()
         job_id = world.ask()
         await world.until_state(job_id, JobState.FAILED, 300)
-        assert world.code(job_id) == Reason.RESULTS_UPLOAD_FAILED
+        assert world.code(job_id) == ReasonCode.RESULTS_UPLOAD_FAILED
         await world.end()
 
     run(story())
@@ -68,7 +68,7 @@ def test_results_that_can_not_be_stored_end_the_job_at_once() -> None:
         await world.until_state(job_id, JobState.RUNNING)
         world.bundles.errors = [Permanent("too large", code="results_upload_failed")]
         await world.until_state(job_id, JobState.FAILED, 60)
-        assert world.code(job_id) == Reason.RESULTS_UPLOAD_FAILED
+        assert world.code(job_id) == ReasonCode.RESULTS_UPLOAD_FAILED
         assert world.net.count("results") == 1
         await world.end()
 

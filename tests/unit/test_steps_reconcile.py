@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from service.domain.vocabulary import JobState, Reason, SlotState
+from service.domain.enums import JobState, ReasonCode, ReservationState
 from service.steps.reconcile import ReconcileStep
 from tests.unit.sim.fake_net import RealRun
 from tests.unit.sim.virtual_time import run
@@ -93,8 +93,8 @@ def test_a_run_that_failed_or_was_stopped_elsewhere_ends_its_job() -> None:
             assert real is not None
             real.ended, real.how = 0.0, type(real.how)(word)
         await world.until(world.all_over, 10)
-        assert world.code(failed) == Reason.BACKEND_FAILED
-        assert world.code(ended) == Reason.STOPPED_OUTSIDE
+        assert world.code(failed) == ReasonCode.BACKEND_FAILED
+        assert world.code(ended) == ReasonCode.STOPPED_OUTSIDE
         await world.end()
 
     run(story())
@@ -108,8 +108,10 @@ def test_a_run_whose_job_passed_its_limit_is_aborted_until_it_ends() -> None:
         world.start()
         job_id = world.ask(max_runtime_seconds=30)
         await world.until_state(job_id, JobState.FAILED, 60)
-        assert world.job(job_id).attempts[-1].slot is SlotState.QUARANTINED
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 60)
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.QUARANTINED
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED, 60
+        )
         assert world.net.alive() == []
         assert world.net.count("abort") == 3
         await world.end()
@@ -160,7 +162,9 @@ def test_a_freed_run_of_ours_that_lives_again_is_aborted() -> None:
         world.start()
         job_id = world.ask()
         await world.until_state(job_id, JobState.COMPLETED)
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE)
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED
+        )
         real = world.net.real[0]
         real.began, real.runs_for = world.net.now(), 10_000
         await world.until(lambda: not real.alive(world.net.now()), 30)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.domain.vocabulary import JobState, Reason, SlotState
+from service.domain.enums import JobState, ReasonCode, ReservationState
 from service.steps.options import StepOptions
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import LIMITS, World
@@ -21,7 +21,7 @@ def test_a_running_job_is_stopped_within_two_seconds_on_a_quick_net() -> None:
         await asyncio.sleep(3)
         world.stop_job(job_id)
         assert await world.until_state(job_id, JobState.STOPPED) < 2.0
-        assert world.job(job_id).attempts[-1].slot is SlotState.FREE
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED
         assert world.net.alive() == []
         await world.end()
 
@@ -96,7 +96,7 @@ def test_a_stop_while_the_outcome_is_unknown_leaves_no_run(kind: str, lost: str)
         assert world.net.count("submit") == 1
         await asyncio.sleep(60)
         assert world.net.alive() == []
-        assert world.job(job_id).attempts[-1].slot is SlotState.FREE
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED
         await world.end()
 
     run(story())
@@ -165,10 +165,12 @@ def test_a_stop_that_can_not_be_resolved_ends_as_unknown_and_keeps_the_place() -
         world.stop_job(job_id)
         await world.until_state(job_id, JobState.FAILED, 120)
         job = world.job(job_id)
-        assert world.code(job_id) == Reason.SUBMIT_UNKNOWN
-        assert job.attempts[-1].slot is SlotState.QUARANTINED
+        assert world.code(job_id) == ReasonCode.SUBMIT_UNKNOWN
+        assert job.attempts[-1].reservation is ReservationState.QUARANTINED
         world.net.down = False
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 200)
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED, 200
+        )
         assert world.net.alive() == []
         await world.end()
 
@@ -186,10 +188,12 @@ def test_a_run_that_starts_after_it_was_shown_as_aborted_is_aborted_again() -> N
         world.net.real[0].waits = 3.0
         world.stop_job(job_id)
         await world.until_state(job_id, JobState.STOPPED, 20)
-        assert world.job(job_id).attempts[-1].slot is SlotState.QUARANTINED
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.QUARANTINED
         await world.until(lambda: bool(world.net.alive()), 20)
         await world.until(lambda: not world.net.alive(), 20)
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 120)
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED, 120
+        )
         assert world.state(job_id) is JobState.STOPPED
         await world.end()
 
@@ -209,8 +213,8 @@ def test_a_stop_whose_net_left_the_registry_ends_and_keeps_the_place() -> None:
         await asyncio.sleep(LIMITS.net_gone_seconds - 10)
         assert world.state(job_id) is JobState.STOPPING
         await world.until_state(job_id, JobState.FAILED, 60)
-        assert world.code(job_id) == Reason.ADAPTER_UNAVAILABLE
-        assert world.job(job_id).attempts[-1].slot is SlotState.QUARANTINED
+        assert world.code(job_id) == ReasonCode.ADAPTER_UNAVAILABLE
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.QUARANTINED
         await world.end()
 
     run(story())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState, Waiting
+from service.domain.enums import JobState, ModelStatus, ReasonCode, ReservationState, WaitingCode
 from service.errors import Permanent, Transient
 from service.steps.options import StepOptions
 from tests.unit.sim.fake_net import FakeNet, RealRun
@@ -83,7 +83,7 @@ def test_submissions_of_an_attempt_are_bounded(kind: str) -> None:
         await world.until(lambda: any(w in world.words(job_id) for w in words), 300)
         assert world.net.count("submit") == 3
         keyed = kind == "keyed"
-        unknown, busy = Reason.SUBMIT_UNKNOWN, Reason.ADAPTER_UNAVAILABLE
+        unknown, busy = ReasonCode.SUBMIT_UNKNOWN, ReasonCode.ADAPTER_UNAVAILABLE
         assert world.code(job_id) == (unknown if keyed else busy)
         await world.end()
 
@@ -144,7 +144,7 @@ def test_an_adapter_that_stays_busy_gives_the_net_back_and_burns_no_attempt() ->
         world.start()
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
-        assert world.code(job_id) == Reason.ADAPTER_UNAVAILABLE
+        assert world.code(job_id) == ReasonCode.ADAPTER_UNAVAILABLE
         await world.until_state(job_id, JobState.COMPLETED, 300)
         assert world.job(job_id).attempt_number == 1
         assert len(world.net.real) == 1
@@ -161,8 +161,8 @@ def test_a_refusal_ends_the_job_with_the_adapters_reason() -> None:
         job_id = world.ask()
         await world.until_state(job_id, JobState.FAILED, 10)
         job = world.job(job_id)
-        assert world.code(job_id) == Reason.ADAPTER_REJECTED
-        assert job.attempts[-1].slot is SlotState.FREE
+        assert world.code(job_id) == ReasonCode.ADAPTER_REJECTED
+        assert job.attempts[-1].reservation is ReservationState.RELEASED
         await world.end()
 
     run(story())
@@ -178,8 +178,8 @@ def test_an_outcome_that_nobody_can_tell_ends_as_submit_unknown_and_blocks_the_n
         world.net.down = True
         await world.until_state(job_id, JobState.FAILED, 100)
         job = world.job(job_id)
-        assert world.code(job_id) == Reason.SUBMIT_UNKNOWN
-        assert job.attempts[-1].slot is SlotState.QUARANTINED
+        assert world.code(job_id) == ReasonCode.SUBMIT_UNKNOWN
+        assert job.attempts[-1].reservation is ReservationState.QUARANTINED
         assert world.store.now_of_nets()["net-1"].in_doubt
         await world.end()
 
@@ -199,7 +199,9 @@ def test_a_blocked_net_is_freed_by_evidence(kind: str, lost: str) -> None:
         world.net.down = True
         await world.until_state(job_id, JobState.FAILED, 120)
         world.net.down = False
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 300)
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED, 300
+        )
         assert world.net.alive() == []
         await world.end()
 
@@ -365,7 +367,7 @@ def test_clients_that_went_away_give_the_net_back() -> None:
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
         job = world.job(job_id)
-        assert world.code(job_id) == Reason.CLIENTS_UNAVAILABLE
+        assert world.code(job_id) == ReasonCode.CLIENTS_UNAVAILABLE
         assert "net-1-slot-1" in str(job.reason)
         world.net.offline.clear()
         await world.until_state(job_id, JobState.COMPLETED, 300)
@@ -389,8 +391,8 @@ def test_a_member_that_left_the_net_gives_it_back() -> None:
         await world.until_state(job_id, JobState.PREPARING)
         _lose_a_member(world)
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
-        assert world.code(job_id) == Reason.CLIENTS_UNAVAILABLE
-        assert world.job(job_id).attempts[-1].slot is SlotState.FREE
+        assert world.code(job_id) == ReasonCode.CLIENTS_UNAVAILABLE
+        assert world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED
         await asyncio.sleep(60)
         assert world.net.count("submit") == 0
         await world.end()
@@ -412,7 +414,7 @@ def test_a_submission_is_not_repeated_on_a_net_that_lost_a_member(kind: str) -> 
         keyed = kind == "keyed"
         word = "Failed" if keyed else "RetryScheduled"
         await world.until(lambda: word in world.words(job_id), 300)
-        why = Reason.SUBMIT_UNKNOWN if keyed else Reason.CLIENTS_UNAVAILABLE
+        why = ReasonCode.SUBMIT_UNKNOWN if keyed else ReasonCode.CLIENTS_UNAVAILABLE
         assert world.code(job_id) == why
         assert world.net.count("submit") == 1
         await world.end()
@@ -452,7 +454,7 @@ def test_a_bundle_that_can_never_be_staged_ends_the_job(error: Permanent, code: 
         await world.until_state(job_id, JobState.FAILED, 30)
         job = world.job(job_id)
         assert world.code(job_id) == code
-        assert job.attempts[-1].slot is SlotState.FREE
+        assert job.attempts[-1].reservation is ReservationState.RELEASED
         assert world.net.count("submit") == 0
         await world.end()
 
@@ -467,7 +469,7 @@ def test_a_store_that_is_away_gives_the_net_back() -> None:
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
         job = world.job(job_id)
-        assert world.code(job_id) == Reason.ADAPTER_UNAVAILABLE
+        assert world.code(job_id) == ReasonCode.ADAPTER_UNAVAILABLE
         assert "S3" in str(job.reason)
         await world.until_state(job_id, JobState.COMPLETED, 300)
         await world.end()
@@ -478,11 +480,11 @@ def test_a_store_that_is_away_gives_the_net_back() -> None:
 def test_a_manifest_that_is_away_at_staging_is_named_as_the_reason() -> None:
     async def story() -> None:
         world = World()
-        world.bundles.errors = [Transient("no manifest", code=Waiting.MANIFEST_UNAVAILABLE)]
+        world.bundles.errors = [Transient("no manifest", code=WaitingCode.MANIFEST_UNAVAILABLE)]
         world.start()
         job_id = world.ask()
         await world.until(lambda: "RetryScheduled" in world.words(job_id), 30)
-        assert world.code(job_id) == Reason.MANIFEST_UNAVAILABLE
+        assert world.code(job_id) == ReasonCode.MANIFEST_UNAVAILABLE
         await world.until_state(job_id, JobState.COMPLETED, 300)
         assert world.job(job_id).attempt_number == 1
         await world.end()
@@ -518,7 +520,7 @@ def test_a_bug_in_a_driver_ends_its_job_and_no_other(monkeypatch: pytest.MonkeyP
         fine = world.ask(2)
         world.start()
         await world.until_state(broken, JobState.FAILED, 30)
-        assert world.code(broken) == Reason.INTERNAL_ERROR
+        assert world.code(broken) == ReasonCode.INTERNAL_ERROR
         await world.until_state(fine, JobState.COMPLETED)
         await world.end()
 

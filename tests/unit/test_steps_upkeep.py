@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.domain import commands as c
-from service.domain.vocabulary import JobState, Reason
+from service.domain.enums import JobState, ReasonCode
 from service.errors import Transient
-from service.steps.retention import apply_retention
 from service.steps.leases import LeaseLost
-from service.steps.ports import JobStore
-from service.steps.runner import Loop, Tasks
 from service.steps.maintenance import Maintenance
+from service.steps.ports import JobStore
+from service.steps.retention import apply_retention
+from service.steps.runner import Loop, Tasks
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World, request
 
@@ -49,7 +49,7 @@ def test_a_start_time_and_a_deadline_are_kept() -> None:
         took = await world.until_state(job_id, JobState.RUNNING, 40)
         assert 30 <= took < 33
         await world.until_state(job_id, JobState.FAILED, 40)
-        assert world.code(job_id) == Reason.DEADLINE_EXCEEDED
+        assert world.code(job_id) == ReasonCode.DEADLINE_EXCEEDED
         await world.until(lambda: not world.net.alive(), 10)
         await world.end()
 
@@ -63,7 +63,7 @@ def test_a_hung_run_ends_within_its_limit() -> None:
         world.start()
         job_id = world.ask(max_stall_seconds=60)
         await world.until_state(job_id, JobState.FAILED, 80)
-        assert world.code(job_id) == Reason.NO_PROGRESS
+        assert world.code(job_id) == ReasonCode.NO_PROGRESS
         await world.end()
 
     run(story())
@@ -78,7 +78,7 @@ def test_a_waiting_job_says_why_once() -> None:
         second = world.ask(2)
         await asyncio.sleep(15)
         assert world.job(second).waiting == "waiting_for_capacity"
-        assert world.words(second).count("WaitingTold") <= 1
+        assert world.words(second).count("WaitingChanged") <= 1
         await world.end()
 
     run(story())
@@ -128,7 +128,7 @@ def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
         first = await world.store.claim("a")
         assert first is not None
         await Maintenance(context).report_waiting()
-        told = [job_id for job_id in jobs if "WaitingTold" in world.words(job_id)]
+        told = [job_id for job_id in jobs if "WaitingChanged" in world.words(job_id)]
         assert told == [job_id for job_id in jobs if job_id != first.job_id][:100]
 
     run(story())
@@ -156,7 +156,7 @@ def test_a_lease_that_somebody_else_took_is_noticed() -> None:
             with pytest.raises(LeaseLost):
                 held.require()
             with pytest.raises(LeaseLost):
-                await context.apply(held, c.NothingRuns(*held.command_key))
+                await context.apply(held, c.ConfirmNoRun(*held.command_key))
         assert len(context.leases) == 0
 
     run(story())

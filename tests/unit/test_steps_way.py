@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.domain.vocabulary import JobState, ModelStatus, SlotState
+from service.domain.enums import JobState, ModelStatus, ReservationState
 from tests.unit.sim.virtual_time import run
 from tests.unit.sim.world import World
 
@@ -16,7 +16,7 @@ def test_a_job_goes_all_the_way_and_gives_its_place_back() -> None:
         job_id = world.ask()
         await world.until_state(job_id, JobState.COMPLETED)
         words = world.words(job_id)
-        assert [w for w in words if w != "SlotChanged"] == [
+        assert [w for w in words if w != "ReservationChanged"] == [
             "Queued",
             "Started",
             "SubmissionOpened",
@@ -30,7 +30,7 @@ def test_a_job_goes_all_the_way_and_gives_its_place_back() -> None:
         assert job.results is not None
         assert world.bundles.stored[job_id, 1] == b"zip"
         assert job.attempt is not None
-        assert job.attempt.slot is SlotState.FREE
+        assert job.attempt.reservation is ReservationState.RELEASED
         await world.end()
 
     run(story())
@@ -95,8 +95,10 @@ def test_results_named_in_a_report_complete_the_job_and_the_list_frees_its_place
         await asyncio.sleep(5)
         world.report(job_id, ModelStatus.RESULTS_UPLOADED)
         await world.until_state(job_id, JobState.COMPLETED, 10)
-        assert world.job(job_id).attempts[-1].slot is not SlotState.FREE
-        await world.until(lambda: world.job(job_id).attempts[-1].slot is SlotState.FREE, 60)
+        assert world.job(job_id).attempts[-1].reservation is not ReservationState.RELEASED
+        await world.until(
+            lambda: world.job(job_id).attempts[-1].reservation is ReservationState.RELEASED, 60
+        )
         await world.end()
 
     run(story())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from service.domain.decision import Outcome
-from service.domain.vocabulary import JobState, ModelStatus, Reason, SlotState
+from service.domain.enums import JobState, ModelStatus, ReasonCode, ReservationState
 from tests.unit.domain_life import COMMANDS, NET, REGISTRY, STATES, Life, life_in, without
 
 _NOT_ALIVE = {"nothing", "rejected", "completed", "failed", "stopped"}
@@ -36,7 +36,7 @@ def test_a_stop_ends_in_stopped_whatever_the_run_says(state: str) -> None:
         assert life.there.state is JobState.STOPPED, last
         assert life.there.model_status is ModelStatus.STOPPED
         assert life.there.reason is not None
-        assert life.there.reason.code == Reason.STOPPED_BY_REQUEST
+        assert life.there.reason.code == ReasonCode.STOPPED_BY_REQUEST
         assert life.told().count("stopped") == 1
 
 
@@ -56,63 +56,63 @@ def test_a_second_stop_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "slot"),
+    ("state", "reservation"),
     [
-        ("preparing", SlotState.FREE),
-        ("collecting", SlotState.QUARANTINED),
-        ("collecting freed", SlotState.FREE),
+        ("preparing", ReservationState.RELEASED),
+        ("collecting", ReservationState.QUARANTINED),
+        ("collecting freed", ReservationState.RELEASED),
     ],
 )
 def test_where_it_ends_at_once_the_place_is_kept_unless_no_run_can_live(
-    state: str, slot: SlotState
+    state: str, reservation: ReservationState
 ) -> None:
     attempt = life_in(state).run("stop").there.attempt
     assert attempt is not None
-    assert attempt.slot is slot
+    assert attempt.reservation is reservation
 
 
 def test_a_submission_that_made_no_run_frees_the_place() -> None:
     life = life_in("stopping unsubmitted").run("nothing runs")
     assert life.there.state is JobState.STOPPED
-    assert life.there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.RELEASED
 
 
 @pytest.mark.parametrize("word", ["nothing runs", "give back"])
 def test_a_run_that_a_report_named_keeps_its_place(word: str) -> None:
     life = life_in("stopping unsubmitted").run("running", word)
     assert life.there.state is JobState.STOPPED
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
-    assert life.run("see stopped").there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
+    assert life.run("see stopped").there.attempts[0].reservation is ReservationState.RELEASED
 
 
 def test_a_report_of_the_end_ends_the_job_and_the_list_frees_the_place() -> None:
     life = life_in("stopping").run("stopped outside")
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
-    assert life.run("see stopped").there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
+    assert life.run("see stopped").there.attempts[0].reservation is ReservationState.RELEASED
 
 
 def test_an_abort_that_nobody_can_confirm_fails_and_keeps_the_place() -> None:
     life = life_in("stopping unsubmitted").run("fail unknown")
     assert life.there.state is JobState.FAILED
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
 
 
 def test_a_run_gone_from_the_lists_is_stopped() -> None:
     life = life_in("stopping").run("miss", "miss")
     assert life.there.state is JobState.STOPPED
-    assert life.there.attempts[0].slot is SlotState.FREE
+    assert life.there.attempts[0].reservation is ReservationState.RELEASED
 
 
 @pytest.mark.parametrize(
     ("state", "then", "code"),
     [
-        ("queued", JobState.FAILED, Reason.TRUST_NOT_APPROVED),
-        ("preparing", JobState.STOPPED, Reason.APPROVAL_REVOKED),
-        ("submitting", JobState.STOPPING, Reason.APPROVAL_REVOKED),
-        ("running", JobState.STOPPING, Reason.APPROVAL_REVOKED),
+        ("queued", JobState.FAILED, ReasonCode.TRUST_NOT_APPROVED),
+        ("preparing", JobState.STOPPED, ReasonCode.APPROVAL_REVOKED),
+        ("submitting", JobState.STOPPING, ReasonCode.APPROVAL_REVOKED),
+        ("running", JobState.STOPPING, ReasonCode.APPROVAL_REVOKED),
     ],
 )
-def test_an_approval_taken_back(state: str, then: JobState, code: Reason) -> None:
+def test_an_approval_taken_back(state: str, then: JobState, code: ReasonCode) -> None:
     life = life_in(state)
     life.registry = without(next(iter(NET.members)))
     life.run("review")
@@ -128,11 +128,13 @@ def test_an_approval_taken_back(state: str, then: JobState, code: Reason) -> Non
 @pytest.mark.parametrize(
     ("state", "code"),
     [
-        ("stopping", Reason.ADAPTER_UNAVAILABLE),
-        ("stopping unsubmitted", Reason.SUBMIT_UNKNOWN),
+        ("stopping", ReasonCode.ADAPTER_UNAVAILABLE),
+        ("stopping unsubmitted", ReasonCode.SUBMIT_UNKNOWN),
     ],
 )
-def test_a_stop_whose_net_left_the_registry_ends_after_a_grace(state: str, code: Reason) -> None:
+def test_a_stop_whose_net_left_the_registry_ends_after_a_grace(
+    state: str, code: ReasonCode
+) -> None:
     life = life_in(state)
     life.registry = replace(REGISTRY, version=2, nets={})
     for _ in range(2):
@@ -145,7 +147,7 @@ def test_a_stop_whose_net_left_the_registry_ends_after_a_grace(state: str, code:
     assert life.there.reason is not None
     assert life.there.reason.code == code
     assert "left the registry" in life.there.reason.message
-    assert life.there.attempts[0].slot is SlotState.QUARANTINED
+    assert life.there.attempts[0].reservation is ReservationState.QUARANTINED
 
 
 @pytest.mark.parametrize("sign", ["delay", "see running"])

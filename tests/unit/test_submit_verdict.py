@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from service.cli import submit
 from service.domain.commands import RejectRequest
+from service.domain.enums import FLBackend, WaitingCode
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.domain.vocabulary import FLBackend, Waiting
 from service.errors import Transient
 from tests.unit.domain_life import BEGIN, JOB, NET, NOW_OF_NET, REGISTRY, TRUSTS, life_in
 
@@ -79,7 +79,7 @@ def test_what_was_rejected_before_is_not_valid_now() -> None:
 
 def test_a_valid_one_says_what_it_waits_for() -> None:
     assert _told() == ([], None)
-    assert _told(facts=replace(FACTS, nets={})) == ([], Waiting.TRUSTS)
+    assert _told(facts=replace(FACTS, nets={})) == ([], WaitingCode.TRUSTS)
 
 
 def test_without_a_database_the_contract_s_errors_are_told(

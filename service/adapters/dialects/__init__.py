@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from service.domain.vocabulary import FLBackend
-from service.adapters.fl_api import FlApi
 from service.adapters.dialects.dialect import Dialect, Sleep, real_sleep
 from service.adapters.dialects.flower import FlowerDialect
-from service.adapters.dialects.nvflare import NvflareDialect
 from service.adapters.dialects.native import NativeDialect
+from service.adapters.dialects.nvflare import NvflareDialect
+from service.adapters.fl_api import FlApi
+from service.domain.enums import FLBackend
 
-__all__ = ["Dialect", "FlowerDialect", "NvflareDialect", "NativeDialect", "choose"]
+__all__ = ["Dialect", "FlowerDialect", "NativeDialect", "NvflareDialect", "choose"]
 
 
 def choose(

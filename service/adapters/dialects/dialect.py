@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from service.contracts.fl_lists import ListedRun
+from service.domain.enums import FLJobStatus
 from service.domain.observed import About, Found, Handle, Run, RunList
-from service.domain.vocabulary import FLJobStatus
 
 Sleep = Callable[[float], Awaitable[None]]
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import Final
 from uuid import uuid5
 
-from service.domain.observed import About, Found, Handle, RunList
-from service.domain.vocabulary import FLJobStatus, Reason
-from service.errors import Transient
-from service.adapters.fl_api import FlApi
 from service.adapters.dialects.dialect import (
     LEASE_SECONDS,
     Sleep,
     absent,
     by_difference,
-    real_sleep,
     observed_run,
+    real_sleep,
 )
+from service.adapters.fl_api import FlApi
+from service.domain.enums import FLJobStatus, ReasonCode
+from service.domain.observed import About, Found, Handle, RunList
+from service.errors import Transient
 
 _PAGE: Final = 20  #: runs that the adapter lists at most
 _PROBE_SECONDS: Final = 2.0
@@ -58,7 +58,7 @@ class FlowerDialect:
         waited = 0.0
         while await self._in_flight(handle):
             if waited > self._fl_api.submit_seconds + LEASE_SECONDS:
-                raise Transient(_IN_FLIGHT, code=Reason.ADAPTER_UNAVAILABLE)
+                raise Transient(_IN_FLIGHT, code=ReasonCode.ADAPTER_UNAVAILABLE)
             await self._sleep(_PROBE_SECONDS)
             waited += _PROBE_SECONDS
 
@@ -69,10 +69,10 @@ class FlowerDialect:
         if response.ok:  # against all experience it ran an app without files
             raise Transient(
                 "the adapter took a submit of an empty app: its runs can't be told apart",
-                code=Reason.ADAPTER_UNAVAILABLE,
+                code=ReasonCode.ADAPTER_UNAVAILABLE,
             )
         if response.status in (408, 429, 502, 503, 504):
-            raise Transient(response.describe("submit"), code=Reason.ADAPTER_UNAVAILABLE)
+            raise Transient(response.describe("submit"), code=ReasonCode.ADAPTER_UNAVAILABLE)
         return response.status == 409
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:

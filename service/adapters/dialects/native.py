@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from service.domain.observed import About, Found, Handle, RunList
-from service.domain.vocabulary import FLBackend, FLJobStatus
-from service.adapters.fl_api import FlApi
 from service.adapters.dialects.dialect import (
     LEASE_SECONDS,
     Sleep,
     absent,
     by_difference,
-    real_sleep,
     observed_run,
+    real_sleep,
 )
+from service.adapters.fl_api import FlApi
+from service.domain.enums import FLBackend, FLJobStatus
+from service.domain.observed import About, Found, Handle, RunList
 
 IDEMPOTENCY: Final = "idempotency"
 _DOWN: Final = frozenset({"shutdown", "not started"})

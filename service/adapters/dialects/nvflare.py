@@ -7,11 +7,11 @@ not there. What it lists as aborted may start afterwards.
 
 from __future__ import annotations
 
-from service.domain.observed import About, Found, Handle, RunList
-from service.domain.vocabulary import FLJobStatus
-from service.errors import Transient
+from service.adapters.dialects.dialect import LEASE_SECONDS, Sleep, absent, observed_run, real_sleep
 from service.adapters.fl_api import FlApi
-from service.adapters.dialects.dialect import LEASE_SECONDS, Sleep, absent, real_sleep, observed_run
+from service.domain.enums import FLJobStatus
+from service.domain.observed import About, Found, Handle, RunList
+from service.errors import Transient
 
 
 class NvflareDialect:

@@ -73,6 +73,8 @@ def demo(
             outcome = journey.travel(dir, rounds, console, quiet=as_json, keep=keep, began=began)
             showing.show(outcome, as_json=as_json)
         except OSError as exc:
-            raise MissingDependency(f"{exc.strerror}: {exc.filename or dir}; choose a --dir") from exc
+            raise MissingDependency(
+                f"{exc.strerror}: {exc.filename or dir}; choose a --dir"
+            ) from exc
     if not outcome.completed:
         raise typer.Exit(1)

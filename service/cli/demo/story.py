@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 from service.errors import Permanent
 from service.kafka.connection import Connection
 from service.kafka.read import Record, tail

@@ -12,7 +12,7 @@ from service.cli.demo.hospitals import TEST
 from service.cli.demo.journey import NAMES, Outcome
 from service.cli.demo.rivals import FEDERATED, POOLED
 from service.cli.demo.story import METRICS, OF_A_ROUND, TOGETHER, Scores, Told
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 
 _MAX_ROWS: Final = 25
 _MIB: Final = 2**20

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 
 from service.cli.demo.story import OF_A_ROUND, TOGETHER, Scores, Story
-from service.domain.vocabulary import Lifecycle
+from service.domain.enums import Lifecycle
 
 
 class Watching:

@@ -20,6 +20,14 @@ from service.contracts.examples.record import Example, Expected, Outcome
 from service.contracts.outbound import event_id, refusal_id, state_id
 from service.contracts.registry_file import net_id
 from service.domain import events as e
+from service.domain.enums import (
+    FLBackend,
+    JobState,
+    Lifecycle,
+    ReasonCode,
+    ReservationState,
+    WaitingCode,
+)
 from service.domain.job import Job, Rejection, evolve
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
@@ -29,19 +37,11 @@ from service.domain.values import (
     Origin,
     Participant,
     Problem,
+    Reason,
     Request,
     Results,
     Stop,
     Submission,
-    Why,
-)
-from service.domain.vocabulary import (
-    FLBackend,
-    JobState,
-    Lifecycle,
-    Reason,
-    SlotState,
-    Waiting,
 )
 
 _START: Final = datetime.fromisoformat(cast.TIME)
@@ -108,19 +108,19 @@ def _round(seconds: int, word: Lifecycle, index: int | None = None, detail: str 
 
 def _happy() -> list[e.Event]:
     """A job that waits, loses its first net, and completes in its second attempt."""
-    away = Why(Reason.ADAPTER_UNAVAILABLE, "net-1 does not answer")
+    away = Reason(ReasonCode.ADAPTER_UNAVAILABLE, "net-1 does not answer")
     metrics = (Metric("ACCURACY", 0.94, 1, "Trust_1"), Metric("LOSS", None, 1, "Trust_2"))
     results = Results(f"s3://results/{cast.JOB}/2/results.zip", _DIGEST, 48_211)
     return [
         e.Queued(
             _at(1),
             _REQUEST,
-            Waiting.CAPACITY,
+            WaitingCode.CAPACITY,
             ("config.AGGREGATION_WEIGHTS: Trust_9 takes no part in this job",),
         ),
-        e.WaitingTold(_at(2), Waiting.TRUSTS, "too few of its trusts are online", 3),
+        e.WaitingChanged(_at(2), WaitingCode.TRUSTS, "too few of its trusts are online", 3),
         e.Started(_at(3), _attempt(1, 3), "worker-1"),
-        e.RetryScheduled(_at(4), 1, away, _at(9), 2, SlotState.FREE),
+        e.RetryScheduled(_at(4), 1, away, _at(9), 2, ReservationState.RELEASED),
         e.Started(_at(9), _attempt(2, 9), "worker-1"),
         _submission(10),
         e.Submitted(_at(11), 2, cast.RUN, total_rounds=1),
@@ -132,9 +132,16 @@ def _happy() -> list[e.Event]:
         _round(17, Lifecycle.ROUND_AGGREGATED),
         e.MetricsRecorded(_at(18), metrics),
         e.LogRecorded(_at(19), "round 1 of 1 aggregated over 2 of 3 sites", True),
-        e.ResultsPending(_at(20), 2, SlotState.FREE),
+        e.ResultsPending(_at(20), 2, ReservationState.RELEASED),
         e.Completed(
-            _at(21), results, SlotState.FREE, _PARTICIPANTS[:2], 1, metrics, _BUNDLE, _CONFIG
+            _at(21),
+            results,
+            ReservationState.RELEASED,
+            _PARTICIPANTS[:2],
+            1,
+            metrics,
+            _BUNDLE,
+            _CONFIG,
         ),
     ]
 
@@ -142,12 +149,12 @@ def _happy() -> list[e.Event]:
 def _stopped() -> list[e.Event]:
     """A job that is stopped while it waits."""
     other = replace(_REQUEST, job_id=cast.OTHER_JOB)
-    code = Reason.STOPPED_BY_REQUEST
+    code = ReasonCode.STOPPED_BY_REQUEST
     stop = Stop("wrong cohort", "dr.lee@north.example", _at(31), code)
     return [
         e.Queued(_at(30), other),
         e.StopRequested(_at(31), stop),
-        e.Stopped(_at(31), Why(code, "wrong cohort")),
+        e.Stopped(_at(31), Reason(code, "wrong cohort")),
     ]
 
 
@@ -158,15 +165,17 @@ def _rejected() -> list[e.Event]:
         Problem(("model_id",), "Input should be a valid UUID", "uuid_parsing"),
         Problem(("min_trusts",), "Should be at most the number of 'trust_ids'", "value_error"),
     )
-    why = Why(Reason.INVALID_REQUEST, "the request breaks its contract in 2 place(s)", errors)
-    return [e.Rejected(_at(40), rejection, why)]
+    reason = Reason(
+        ReasonCode.INVALID_REQUEST, "the request breaks its contract in 2 place(s)", errors
+    )
+    return [e.Rejected(_at(40), rejection, reason)]
 
 
 def _failed() -> list[e.Event]:
     """A job whose deadline passed in the queue."""
     other = replace(_REQUEST, job_id=cast.OTHER_JOB, deadline=_at(60))
-    why = Why(Reason.DEADLINE_EXCEEDED, "the deadline has passed")
-    return [e.Queued(_at(50), other), e.Failed(_at(61), why, SlotState.FREE)]
+    reason = Reason(ReasonCode.DEADLINE_EXCEEDED, "the deadline has passed")
+    return [e.Queued(_at(50), other), e.Failed(_at(61), reason, ReservationState.RELEASED)]
 
 
 def _records(life: Iterable[e.Event], cause: str) -> Iterator[tuple[Job, Example | None]]:
@@ -197,7 +206,7 @@ def _example(kind: str, name: str, head: list[tuple[str, bytes]], key: str, body
 
 
 def _refusal() -> Example:
-    why = Why(Reason.DUPLICATE_CONFLICT, "this job_id was used for another request")
+    reason = Reason(ReasonCode.DUPLICATE_CONFLICT, "this job_id was used for another request")
     head = headers(
         event_id=str(refusal_id(cast.JOB, "/hub", "request-again")),
         event_type=lifecycle.REFUSED,
@@ -206,7 +215,7 @@ def _refusal() -> Example:
         correlationid="request-again",
         causationid="request-again",
     )
-    body = lifecycle.refusal(cast.JOB, None, "request-again", why)
+    body = lifecycle.refusal(cast.JOB, None, "request-again", reason)
     return _example(lifecycle.REFUSED, "usual", head, str(cast.JOB), body)
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from service.domain.vocabulary import FLAggregators
+from service.domain.enums import FLAggregators
 from service.fl_server.embedded.parameters import Array, Parameters, whole_range, wide
 from service.fl_server.embedded.trainer import Metrics
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from service.errors import Invalid
 from service.fl_server.apps import Apps
-from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.downloads import Downloads
 from service.fl_server.embedded.runtime import EmbeddedRuntime
+from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.report_outbox import ReportOutbox
 from service.fl_server.reporter import Reporter
 from service.fl_server.server import Server

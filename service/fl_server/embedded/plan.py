@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from service.contracts import strict_json
 from service.contracts.fl import AggregationWeights, IOverridableConfig
-from service.domain.vocabulary import FLAggregators
+from service.domain.enums import FLAggregators
 from service.fl_server.http_errors import BadApp
 
 ENGINE_FILE: Final = "engine.json"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
-from service.domain.vocabulary import FLJobStatus
+from service.domain.enums import FLJobStatus
 from service.fl_server.database import Database
 from service.fl_server.report_writer import storable
 from service.fl_server.runtime import StagedApp, SubmissionRef

@@ -22,16 +22,16 @@ from typing import IO, Final
 import structlog
 
 from service.contracts.fl import IClientStatus, IServerStatus
-from service.domain.vocabulary import ClientStatus, FLBackend, FLJobStatus, ModelStatus
+from service.domain.enums import ClientStatus, FLBackend, FLJobStatus, ModelStatus
 from service.errors import Invalid
-from service.fl_server.embedded.run_store import RunStore, StoredRun
 from service.fl_server.embedded.plan import read_plan
-from service.fl_server.embedded.run_progress import RESULTS, RunProgress
 from service.fl_server.embedded.run_log import LogFile, tail
+from service.fl_server.embedded.run_progress import RESULTS, RunProgress
+from service.fl_server.embedded.run_store import RunStore, StoredRun
 from service.fl_server.embedded.training import NetFolders, Training, TrainingFailed
-from service.fl_server.http_errors import BadApp, RuntimeFailed, Busy, NoSuchRun
-from service.fl_server.reporter import Reporter
+from service.fl_server.http_errors import BadApp, Busy, NoSuchRun, RuntimeFailed
 from service.fl_server.report_writer import ReportWriter
+from service.fl_server.reporter import Reporter
 from service.fl_server.runtime import (
     IDEMPOTENCY,
     REPORTS,
@@ -328,7 +328,9 @@ class EmbeddedRuntime:
         except _UNWRITTEN as exc:
             if self._closing:
                 return  # it is reported at the next start
-            _log.error("end_not_reported", run_id=run.run_id, error=str(exc), retry_s=_RETRY_SECONDS)
+            _log.error(
+                "end_not_reported", run_id=run.run_id, error=str(exc), retry_s=_RETRY_SECONDS
+            )
             asyncio.get_running_loop().call_later(_RETRY_SECONDS, self._report_end, run)
 
     def _reports(self, run: StoredRun) -> ReportWriter:

@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from service.domain.vocabulary import ModelStatus, RoundEvent
+from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.embedded.aggregation import (
     Aggregator,
     NothingToAverage,
-    make_aggregator,
     average_metrics,
+    make_aggregator,
 )
 from service.fl_server.embedded.parameters import Parameters, in_order, problem_with, to_npz
 from service.fl_server.embedded.plan import Plan
-from service.fl_server.embedded.run_progress import RunProgress, RoundRecord
 from service.fl_server.embedded.run_log import LogFile
+from service.fl_server.embedded.run_progress import RoundRecord, RunProgress
 from service.fl_server.embedded.site_link import SMALL, Measured, SiteFailed, SiteLink, Update
 from service.fl_server.report_writer import ReportWriter
 
@@ -214,9 +214,13 @@ class Training:
                     number, site.slot, outcome, parameters, aggregator
                 )
         if not updates:
-            raise TrainingFailed(f"round {number}: no site gave a usable result: {self._failure_summary()}")
+            raise TrainingFailed(
+                f"round {number}: no site gave a usable result: {self._failure_summary()}"
+            )
         try:
-            averaged = await _maybe_in_thread(parameters.nbytes, lambda: aggregator.result(parameters))
+            averaged = await _maybe_in_thread(
+                parameters.nbytes, lambda: aggregator.result(parameters)
+            )
         except NothingToAverage as exc:
             raise TrainingFailed(f"round {number}: {exc}") from exc
         problem = await _maybe_in_thread(averaged.nbytes, lambda: problem_with(averaged, None))

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.domain.vocabulary import FLBackend, FLJobStatus
+from service.domain.enums import FLBackend, FLJobStatus
 from service.fl_server.apps import Apps
-from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.downloads import Downloads
+from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.scripted.faults import Call, Fault, FaultInjector, LostResponse
 from service.fl_server.scripted.runtime import ALL, ScriptedRun, ScriptedRuntime
 from service.fl_server.server import Server

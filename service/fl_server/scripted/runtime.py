@@ -16,7 +16,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from service.contracts.fl import IClientStatus, IServerStatus
-from service.domain.vocabulary import ClientStatus, FLBackend, FLJobStatus
+from service.domain.enums import ClientStatus, FLBackend, FLJobStatus
 from service.fl_server.http_errors import BadApp, Busy, NoSuchRun
 from service.fl_server.runtime import (
     IDEMPOTENCY,

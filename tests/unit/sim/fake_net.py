@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from service.domain.enums import RUN_OVER, FLJobStatus
 from service.domain.observed import About, Client, Found, Handle, Health, Run, RunList
 from service.domain.registry import Net
-from service.domain.vocabulary import RUN_OVER, FLJobStatus
 from service.errors import Ambiguous, Permanent, Transient
 
 S = FLJobStatus

@@ -17,14 +17,14 @@ from uuid import UUID
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decide import decide
-from service.domain.decision import FENCED, Decision
-from service.domain.facts import Facts, Limits
-from service.domain.fit import candidates, why_waiting
+from service.domain.decision import LEASE_LOST, Decision
+from service.domain.eligibility import eligible_nets, why_waiting
+from service.domain.enums import ACTIVE, JobState, ReservationState
+from service.domain.facts import Facts, JobLimits
 from service.domain.job import Job, evolve
-from service.domain.observed import Handle, SlotRow
+from service.domain.observed import Handle, Reservation
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Attempt
-from service.domain.vocabulary import ACTIVE, JobState, SlotState
 from service.errors import Transient
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,7 +41,7 @@ class Seen:
 @dataclass
 class FakeStore:
     known: Registry
-    limits: Limits = field(default_factory=Limits)
+    limits: JobLimits = field(default_factory=JobLimits)
     lease_seconds: float = 10.0
     shaky: float = 0.0
     rng: random.Random = field(default_factory=lambda: random.Random(0))
@@ -99,7 +99,7 @@ class FakeStore:
             self.jobs[command.job_id] = job
             self.log.append((self.time(), command.job_id, event))
             self.runs |= {(a.net, a.run_id) for a in job.attempts if a.run_id is not None}
-        if decision == FENCED:
+        if decision == LEASE_LOST:
             self.refused.append((command, decision))
         return decision
 
@@ -119,7 +119,7 @@ class FakeStore:
     async def claim(self, holder: str) -> Job | None:
         lost = await self._trip()
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.eligible]
-        waiting.sort(key=lambda j: (-j.asked.priority, j.created_at, j.job_id))
+        waiting.sort(key=lambda j: (-j.accepted_request.priority, j.created_at, j.job_id))
         for job in waiting:
             for net in sorted(self.known.nets):
                 decision = self.do(c.Claim(job.job_id, net, holder))
@@ -209,7 +209,7 @@ class FakeStore:
             (job, attempt)
             for job in self.jobs.values()
             for attempt in job.attempts
-            if attempt.slot is not SlotState.FREE
+            if attempt.reservation is not ReservationState.RELEASED
         ]
 
     def now_of_nets(self) -> dict[str, NetNow]:
@@ -221,7 +221,7 @@ class FakeStore:
                 seen.online,
                 sum(a.net == name for a in places) + len(seen.strays),
                 in_doubt=any(
-                    a.net == name and _in_doubt(a) and a.slot is SlotState.QUARANTINED
+                    a.net == name and _in_doubt(a) and a.reservation is ReservationState.QUARANTINED
                     for a in places
                 ),
                 extensions=seen.extensions,
@@ -233,14 +233,14 @@ class FakeStore:
         await self._trip()
         return self.now_of_nets()
 
-    async def slots(self, net: str) -> list[SlotRow]:
+    async def slots(self, net: str) -> list[Reservation]:
         await self._trip()
         return [
-            SlotRow(
+            Reservation(
                 job.job_id,
                 a.number,
                 net,
-                a.slot,
+                a.reservation,
                 job.state,
                 a is job.attempt and job.state in ACTIVE,
                 a.run_id,
@@ -266,7 +266,13 @@ class FakeStore:
         facts = self.facts()
         queued = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.eligible]
         return [
-            (job.job_id, why_waiting(job.asked, candidates(job.asked, facts), facts), place)
+            (
+                job.job_id,
+                why_waiting(
+                    job.accepted_request, eligible_nets(job.accepted_request, facts), facts
+                ),
+                place,
+            )
             for place, job in enumerate(queued[:limit], 1)
         ]
 
@@ -281,7 +287,7 @@ def _handle(job: Job, attempt: Attempt) -> Handle | None:
         return None
     return Handle(
         job.job_id,
-        job.asked.model_id,
+        job.accepted_request.model_id,
         attempt.number,
         s.path_id,
         s.key,

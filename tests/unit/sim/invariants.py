@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from service.domain import events as e
-from service.domain.vocabulary import RUN_OVER, SlotState
+from service.domain.enums import RUN_OVER, ReservationState
 from tests.unit.sim.fake_net import FakeNet, RealRun
 from tests.unit.sim.world import World
 
@@ -54,9 +54,9 @@ def check(world: World) -> list[str]:
         if any(isinstance(event, (e.Started, e.SubmissionOpened)) for event in after):
             broken.append(f"I6: {job_id} was submitted after its stop")
         broken += [
-            f"I9: {job_id} still holds a place on {a.net} ({a.slot})"
+            f"I9: {job_id} still holds a place on {a.net} ({a.reservation})"
             for a in job.attempts
-            if a.slot is not SlotState.FREE
+            if a.reservation is not ReservationState.RELEASED
         ]
     return broken + _runs(world)
 

@@ -12,17 +12,17 @@ from typing import Any, cast
 from uuid import UUID, uuid5
 
 from service.domain import commands as c
-from service.domain.facts import Limits
+from service.domain.enums import FLBackend, JobState, ModelStatus
+from service.domain.facts import JobLimits
 from service.domain.job import Job
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Origin, Request
-from service.domain.vocabulary import FLBackend, JobState, ModelStatus
 from service.errors import Transient
-from service.steps.supervisor import StepSupervisor
 from service.steps.context import StepContext
 from service.steps.net_status import NetStatusStep
 from service.steps.options import StepOptions
-from service.steps.ports import BundleStore, NetClient, ReportProgress, JobStore
+from service.steps.ports import BundleStore, JobStore, NetClient, ReportProgress
+from service.steps.supervisor import StepSupervisor
 from tests.unit.sim.fake_bundles import FakeBundles
 from tests.unit.sim.fake_net import FakeNet
 from tests.unit.sim.fake_reports import FakeReports
@@ -32,7 +32,7 @@ SPACE = UUID("00000000-0000-4000-8000-000000000000")
 TRUSTS = tuple(uuid5(SPACE, f"trust {n}") for n in range(3))
 PROJECT = "p1"
 ORIGIN = Origin("e1", "test")
-LIMITS = Limits(missing_grace_seconds=5.0)
+LIMITS = JobLimits(missing_grace_seconds=5.0)
 
 
 def net_named(name: str, **more: Any) -> Net:
@@ -130,7 +130,7 @@ class World:
     nets: int = 1
     capacity: int = 1
     options: StepOptions = field(default_factory=StepOptions)
-    limits: Limits = LIMITS
+    limits: JobLimits = LIMITS
     seed: int = 0
     net_options: dict[str, Any] = field(default_factory=dict)
 

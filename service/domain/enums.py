@@ -89,13 +89,13 @@ TERMINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.STOPPED, Job
 ACTIVE = frozenset(set(JobState) - TERMINAL - {JobState.QUEUED})
 
 
-class SlotState(StrEnum):
+class ReservationState(StrEnum):
     """An attempt's place on a net: HELD while its run may live, QUARANTINED when the job ended without
-    the backend's word, FREE when the run is known to be over (or never began)."""
+    the backend's word, RELEASED when the run is known to be over (or never began)."""
 
     HELD = "held"
     QUARANTINED = "quarantined"
-    FREE = "free"
+    RELEASED = "free"
 
 
 class Lifecycle(StrEnum):
@@ -132,7 +132,7 @@ class RoundEvent(StrEnum):
     JOB_WAITING_FOR_RESOURCES = "JOB_WAITING_FOR_RESOURCES"
 
 
-class Reason(StrEnum):
+class ReasonCode(StrEnum):
     """Why a job was refused, went back to the queue, or ended. Stable."""
 
     INVALID_REQUEST = "invalid_request"
@@ -155,7 +155,7 @@ class Reason(StrEnum):
     ADAPTER_REJECTED = "adapter_rejected"
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     CLIENTS_UNAVAILABLE = "clients_unavailable"
-    MANIFEST_UNAVAILABLE = "manifest_unavailable"  #: seen at staging; `Waiting`'s word too
+    MANIFEST_UNAVAILABLE = "manifest_unavailable"  #: seen at staging; `WaitingCode`'s word too
     SUBMIT_UNKNOWN = "submit_unknown"
     BACKEND_FAILED = "backend_failed"
     BACKEND_LOST = "backend_lost"
@@ -169,7 +169,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-class Waiting(StrEnum):
+class WaitingCode(StrEnum):
     """Why a queued job can't start now. Stable."""
 
     CAPACITY = "waiting_for_capacity"
@@ -186,10 +186,10 @@ class Waiting(StrEnum):
 #: Reasons after which the same job may be tried again on a net; every other reason ends the job.
 TRANSIENT_REASONS = frozenset(
     {
-        Reason.ADAPTER_UNAVAILABLE,
-        Reason.CLIENTS_UNAVAILABLE,
-        Reason.MANIFEST_UNAVAILABLE,
-        Reason.BACKEND_LOST,
+        ReasonCode.ADAPTER_UNAVAILABLE,
+        ReasonCode.CLIENTS_UNAVAILABLE,
+        ReasonCode.MANIFEST_UNAVAILABLE,
+        ReasonCode.BACKEND_LOST,
     }
 )
 

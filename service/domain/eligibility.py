@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from uuid import UUID
 
+from service.domain.enums import COUNTS_ONLY, WaitingCode
 from service.domain.facts import Facts
 from service.domain.group import Group
 from service.domain.registry import Net, NetNow, Registry
-from service.domain.values import Readable, Request
-from service.domain.vocabulary import COUNTS_ONLY, Waiting
+from service.domain.values import PartialRequest, Request
 
 #: From the obstacle that goes away soonest to the one that needs somebody's hand.
-_NEAREST = (Waiting.CAPACITY, Waiting.TRUSTS, Waiting.NET_QUARANTINED, Waiting.NET_PAUSED)
+_NEAREST = (
+    WaitingCode.CAPACITY,
+    WaitingCode.TRUSTS,
+    WaitingCode.NET_QUARANTINED,
+    WaitingCode.NET_PAUSED,
+)
 
 _SAYS = {
-    Waiting.CAPACITY: "every net that could serve it is busy",
-    Waiting.TRUSTS: "too few of its trusts are online, or their net does not answer",
-    Waiting.GPUS: "the GPUs it asks for are taken",
-    Waiting.PROJECT_AT_LIMIT: "its project runs as many jobs as it may",
-    Waiting.NOT_BEFORE: "its start time has not come",
-    Waiting.NET_PAUSED: "the net that could serve it is paused",
-    Waiting.HUB_PAUSED: "the service is paused",
-    Waiting.NET_QUARANTINED: "a submission without a known outcome blocks the net",
-    Waiting.MANIFEST_UNAVAILABLE: "the list of job types can't be read",
+    WaitingCode.CAPACITY: "every net that could serve it is busy",
+    WaitingCode.TRUSTS: "too few of its trusts are online, or their net does not answer",
+    WaitingCode.GPUS: "the GPUs it asks for are taken",
+    WaitingCode.PROJECT_AT_LIMIT: "its project runs as many jobs as it may",
+    WaitingCode.NOT_BEFORE: "its start time has not come",
+    WaitingCode.NET_PAUSED: "the net that could serve it is paused",
+    WaitingCode.HUB_PAUSED: "the service is paused",
+    WaitingCode.NET_QUARANTINED: "a submission without a known outcome blocks the net",
+    WaitingCode.MANIFEST_UNAVAILABLE: "the list of job types can't be read",
 }
 
 
-def says(code: str | None) -> str:
+def describe_waiting(code: str | None) -> str:
     """A waiting code in words; None means that only its turn is missing."""
-    return "it starts when its turn comes" if code is None else _SAYS[Waiting(code)]
+    return "it starts when its turn comes" if code is None else _SAYS[WaitingCode(code)]
 
 
 def selects(net: Net, now: NetNow | None) -> bool:
@@ -39,8 +44,8 @@ def selects(net: Net, now: NetNow | None) -> bool:
     return now is not None and "selection" in now.extensions
 
 
-def misfit(
-    net: Net, request: Request | Group | Readable, now: NetNow | None, whole: bool = True
+def ineligibility(
+    net: Net, request: Request | Group | PartialRequest, now: NetNow | None, whole: bool = True
 ) -> str | None:
     """Why this net can never serve the request, in words; None: it can.
 
@@ -62,7 +67,7 @@ def misfit(
     return None
 
 
-def candidates(request: Request, facts: Facts) -> list[Net]:
+def eligible_nets(request: Request, facts: Facts) -> list[Net]:
     """The nets of the registry that could serve the request, by name. Worked out once for equal wants."""
     wants = (request.fl_backend, request.trust_ids, request.resources)
     found = facts.fits.get(wants)
@@ -71,10 +76,10 @@ def candidates(request: Request, facts: Facts) -> list[Net]:
     return found
 
 
-def serving(part: Request | Readable, facts: Facts, whole: bool) -> list[Net]:
-    """The nets, by name, that nothing in a request or a part of it rules out; `whole` as for `misfit`."""
+def serving(part: Request | PartialRequest, facts: Facts, whole: bool) -> list[Net]:
+    """The nets, by name, that nothing in a request or a part of it rules out; `whole` as for `ineligibility`."""
     nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
-    return [n for n in nets if misfit(n, part, facts.nets.get(n.name), whole) is None]
+    return [n for n in nets if ineligibility(n, part, facts.nets.get(n.name), whole) is None]
 
 
 def holds_model(net: Net, request: Request, facts: Facts) -> bool:
@@ -82,49 +87,50 @@ def holds_model(net: Net, request: Request, facts: Facts) -> bool:
     return net.path_id == "model" and request.model_id in facts.models_taken.get(net.name, ())
 
 
-def _obstacle(net: Net, request: Request, facts: Facts) -> Waiting | None:
+def _obstacle(net: Net, request: Request, facts: Facts) -> WaitingCode | None:
     now = facts.nets.get(net.name)
     if now is None or not now.answering:
-        return Waiting.NET_PAUSED if now is not None and now.paused else Waiting.TRUSTS
+        return WaitingCode.NET_PAUSED if now is not None and now.paused else WaitingCode.TRUSTS
     if now.paused:
-        return Waiting.NET_PAUSED
+        return WaitingCode.NET_PAUSED
     if now.in_doubt:
-        return Waiting.NET_QUARANTINED
+        return WaitingCode.NET_QUARANTINED
     if len(now.online.intersection(request.trust_ids)) < request.min_trusts:
-        return Waiting.TRUSTS
+        return WaitingCode.TRUSTS
     busy = now.occupied >= net.capacity or holds_model(net, request, facts)
-    return Waiting.CAPACITY if busy else None
+    return WaitingCode.CAPACITY if busy else None
 
 
-def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> Waiting | None:
+def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> WaitingCode | None:
     """The code of what holds the request back now; None when only its turn is missing."""
     if request.not_before is not None and request.not_before > facts.now:
-        return Waiting.NOT_BEFORE
+        return WaitingCode.NOT_BEFORE
     if facts.hub_paused:
-        return Waiting.HUB_PAUSED
+        return WaitingCode.HUB_PAUSED
     nets = list(nets)
     if request.job_type is not None and all(facts.job_types.get(n.backend) is None for n in nets):
-        return Waiting.MANIFEST_UNAVAILABLE
+        return WaitingCode.MANIFEST_UNAVAILABLE
     project = facts.registry.projects.get(request.project_id)
     limit = None if project is None else project.max_running_jobs
     if limit is not None and facts.project_running.get(request.project_id, 0) >= limit:
-        return Waiting.PROJECT_AT_LIMIT
+        return WaitingCode.PROJECT_AT_LIMIT
     obstacles = {_obstacle(net, request, facts) for net in nets}
     if None in obstacles:
         return None
-    return next((code for code in _NEAREST if code in obstacles), Waiting.TRUSTS)
+    return next((code for code in _NEAREST if code in obstacles), WaitingCode.TRUSTS)
 
 
-def says_of(code: str | None, request: Request, facts: Facts) -> str:
-    """As `says`, naming the nets that are kept from it by an earlier run of its model."""
-    nets = candidates(request, facts)
+def describe_waiting_for(code: str | None, request: Request, facts: Facts) -> str:
+    """As `describe_waiting`, naming the nets that are kept from it by an earlier run of its model."""
+    nets = eligible_nets(request, facts)
     held = [
         net.name
         for net in nets
-        if holds_model(net, request, facts) and _obstacle(net, request, facts) is Waiting.CAPACITY
+        if holds_model(net, request, facts)
+        and _obstacle(net, request, facts) is WaitingCode.CAPACITY
     ]
-    if code != Waiting.CAPACITY or not held:
-        return says(code)
+    if code != WaitingCode.CAPACITY or not held:
+        return describe_waiting(code)
     named = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
     who = f"net {named} still holds" if len(held) == 1 else f"nets {named} still hold"
     text = f"{who} model {request.model_id}'s earlier run until its results are collected"
