@@ -46,11 +46,11 @@ from service.store import migrate
 from service.store.apply import Committed
 from service.store.database import Pool, close_pool, on_retry, open_pool
 from service.store.facts import FactReader
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
 from service.store.queries import Queries
 from service.store.registry import apply_registry_file
 from service.store.state_records import StateRecords
-from service.store.store import Store
+from service.store.store import PostgresStore
 from service.telemetry.metrics import INGEST, RELAY, Metrics
 from service.web import Probes, serve
 
@@ -96,7 +96,7 @@ class App:
     settings: Settings
     roles: frozenset[Role]
     pool: Pool
-    store: Store
+    store: PostgresStore
     metrics: Metrics
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     bundles: Bundles | None = None
@@ -136,9 +136,9 @@ def fact_reader(settings: Settings) -> FactReader:
     return FactReader(JobLimits(**settings.limits.model_dump()), ManifestReader())
 
 
-def make_store(settings: Settings, pool: Pool, partitions: int) -> Store:
+def make_store(settings: Settings, pool: Pool, partitions: int) -> PostgresStore:
     """The store of these settings; `partitions`: the lifecycle topic's."""
-    return Store(
+    return PostgresStore(
         pool,
         fact_reader(settings),
         partitions=partitions,
@@ -204,7 +204,7 @@ async def opened(settings: Settings, roles: Iterable[Role]) -> AsyncIterator[App
     pool = await open_pool(settings.database)
     try:
         lifecycle = Topics(settings.kafka.topic_prefix).lifecycle
-        await Outbox(pool).open_stream(lifecycle, partitions)
+        await EventOutbox(pool).open_stream(lifecycle, partitions)
         store = make_store(settings, pool, partitions)
         app = App(settings, frozenset(roles) or frozenset({Role.ALL}), pool, store, Metrics())
         _build(app)
@@ -227,7 +227,7 @@ async def opened(settings: Settings, roles: Iterable[Role]) -> AsyncIterator[App
 def _build(app: App) -> None:
     settings = app.settings
     events = asyncio.Event()
-    outbox = Outbox(app.pool)
+    outbox = EventOutbox(app.pool)
     if app.has(Role.RELAY):
         options, status = RelayOptions(accept_log=settings.relay_accept_log), RelayStatus()
         states = StateRecords(app.pool)
@@ -281,7 +281,7 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
         if app.supervisor is None:
             return
         wakeups = app.supervisor.context.wakeups
-        if committed.ready:
+        if committed.work_available:
             wakeups.claim.set()
         if JobState.STOPPING in committed.states:
             wakeups.stop.set()

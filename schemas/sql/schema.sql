@@ -110,8 +110,8 @@ CREATE TABLE ready (
     PRIMARY KEY (group_id, rank, created_at, job_id)
 );
 
--- Places taken on nets. The row goes when the run is known to be over.
-CREATE TABLE slot (
+-- Reservations on nets. The row goes when the run is known to be over.
+CREATE TABLE reservation (
     job_id     uuid NOT NULL,
     attempt    integer NOT NULL,
     net        text NOT NULL,
@@ -120,9 +120,9 @@ CREATE TABLE slot (
     in_doubt   boolean NOT NULL,           -- a submission went out, and its run is not known
     PRIMARY KEY (job_id, attempt)
 );
-CREATE INDEX slot_net ON slot (net);
+CREATE INDEX reservation_net ON reservation (net);
 -- The submit lease of a net: one submission without a known outcome at a time.
-CREATE UNIQUE INDEX slot_doubt ON slot (net) WHERE in_doubt;
+CREATE UNIQUE INDEX reservation_doubt ON reservation (net) WHERE in_doubt;
 
 -- Every run id an attempt of ours ever had: tells our runs from strays.
 CREATE TABLE run (
@@ -145,7 +145,7 @@ CREATE TABLE head (
     position  bigint NOT NULL DEFAULT 0
 );
 
-CREATE TABLE hint (
+CREATE TABLE checkpoint (
     partition  integer PRIMARY KEY,
     position   bigint NOT NULL DEFAULT 0,
     log_offset bigint NOT NULL DEFAULT 0

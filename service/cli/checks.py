@@ -238,7 +238,7 @@ async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
 
 async def _places(queries: Queries) -> AsyncIterator[Finding]:
     """Slots that nothing will free by itself."""
-    for slot in await queries.stuck_slots(_LONG_QUARANTINE_SECONDS):
+    for slot in await queries.stuck_reservations(_LONG_QUARANTINE_SECONDS):
         place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:

@@ -22,7 +22,7 @@ from service.domain.decision import Outcome
 from service.errors import Invalid
 from service.kafka.topics import Topics
 from service.settings import Settings
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
 
@@ -157,7 +157,7 @@ async def _release(settings: Settings, job_id: Any, attempt: int | None) -> int:
 
     async with pool_of(settings) as pool:
         name = Topics(settings.kafka.topic_prefix).lifecycle
-        async with Outbox(pool).session() as session:
+        async with EventOutbox(pool).session() as session:
             stream = await session.stream(name)
         if stream is None:
             raise Invalid("the service never ran on this database")

@@ -61,7 +61,7 @@ async def apply_file(settings: Settings, file: Path) -> dict[str, Any]:
     """
     version, changed = await stored.apply_registry_file(settings.database, file)
     async with pool_of(settings) as pool:
-        slots = await Queries(pool).stuck_slots(0.0)
+        slots = await Queries(pool).stuck_reservations(0.0)
     kept = ("net", "job_id", "attempt", "state", "run_id", "job_state")
     left = [{key: slot[key] for key in kept} for slot in slots if not slot["registered"]]
     return {"version": version, "changed": changed, "held_on_removed_nets": left}

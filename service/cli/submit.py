@@ -30,7 +30,7 @@ from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 from service.settings import Settings
 from service.store.database import reading
-from service.store.jobs import peek
+from service.store.jobs import get
 
 
 def submit(
@@ -128,7 +128,7 @@ async def _judge(
     async with pool_of(settings) as pool:
         reader = fact_reader(settings)
         async with reading(pool) as connection:
-            job = await peek(connection, command.job_id)
+            job = await get(connection, command.job_id)
             facts = await reader.read(
                 connection, projects=projects, new_jobs=[command.job_id], claimed=None
             )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from service.kafka import PartitionId
-from service.store.batch import Item
+from service.store.records import InboundItem
 
 
 @dataclass(slots=True)
@@ -15,7 +15,7 @@ class BatchBuilder:
 
     max_records: int
     max_bytes: int
-    items: list[Item] = field(default_factory=list)
+    items: list[InboundItem] = field(default_factory=list)
     bytes: int = 0
     old: dict[PartitionId, int] = field(default_factory=dict)
     new: dict[PartitionId, int] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class BatchBuilder:
         """Does a record of `size` bytes still go in? The first always does."""
         return not self.items or (self.room > 0 and self.bytes + size <= self.max_bytes)
 
-    def add(self, item: Item, size: int, at: Mapping[PartitionId, int]) -> None:
+    def add(self, item: InboundItem, size: int, at: Mapping[PartitionId, int]) -> None:
         """`at`: the next offset of every partition before this batch."""
         partition_id = (item.source_record.topic, item.source_record.partition)
         self.old.setdefault(partition_id, at[partition_id])
@@ -37,7 +37,7 @@ class BatchBuilder:
         self.items.append(item)
         self.bytes += size
 
-    def ordered(self) -> list[Item]:
+    def ordered(self) -> list[InboundItem]:
         """The items by partition, then offset."""
         return sorted(
             self.items,

@@ -38,7 +38,7 @@ from service.kafka import PartitionId
 from service.kafka.clients import being_cancelled, consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
 from service.kafka.topics import Topics
-from service.store.batch import INVALID_REPORT, Fenced, Item
+from service.store.records import INVALID_REPORT, InboundItem, OffsetMoved
 
 log = structlog.get_logger(__name__)
 
@@ -184,7 +184,7 @@ class _Session:
                 await self._begin_again()
             try:
                 await self._run_once()
-            except Fenced as exc:
+            except OffsetMoved as exc:
                 self._status.fenced += 1
                 log.info("offset_fenced", error=exc.message)
                 await self._begin_again()
@@ -257,7 +257,7 @@ class _Session:
             taken: dict[PartitionId, list[bool]] = {}
             for _ in range(min(_SLICE, len(self._waiting))):
                 record = self._waiting[0]
-                read = not isinstance(record, Item)
+                read = not isinstance(record, InboundItem)
                 size = _RECORD_BYTES
                 if read:
                     size += len(record.value or b"") + len(record.key or b"")
@@ -289,7 +289,7 @@ class _Session:
         self._launch(batch.ordered(), batch.old, batch.new)
 
     def _launch(
-        self, items: list[Item], old: dict[PartitionId, int], new: dict[PartitionId, int]
+        self, items: list[InboundItem], old: dict[PartitionId, int], new: dict[PartitionId, int]
     ) -> None:
         self._next.update(new)
         self._ends = new
@@ -353,7 +353,7 @@ class _Session:
             self._poll = None
         if self._under_way is not None:
             await asyncio.wait({self._under_way})
-            with contextlib.suppress(Transient, Fenced):
+            with contextlib.suppress(Transient, OffsetMoved):
                 self._finish()
 
     async def _idle(self) -> None:

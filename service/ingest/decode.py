@@ -13,7 +13,7 @@ from service.contracts import catalogue, inbound
 from service.contracts.envelope import Undecodable
 from service.contracts.problems import BadData
 from service.domain.commands import RejectRequest, RequestTraining
-from service.store.batch import INVALID_REPORT, UNDECODABLE, Item, RecordRef, dead_letter
+from service.store.records import INVALID_REPORT, UNDECODABLE, InboundItem, RecordRef, dead_letter
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class Decoder:
             f"{topic_prefix}{catalogue.JOB_STATUS.name}": inbound.REPORT_TYPES,
         }
 
-    def item(self, record: ConsumerRecord[bytes | None, bytes | None]) -> Item:
+    def item(self, record: ConsumerRecord[bytes | None, bytes | None]) -> InboundItem:
         """The item for a record of one of the topics."""
         source_record = RecordRef(
             record.topic,
@@ -52,17 +52,17 @@ class Decoder:
             log.exception("decoding_failed", topic=record.topic, offset=record.offset)
             return _dead(source_record, type(exc).__name__, "decoding failed inside the service")
         if isinstance(command, RequestTraining | RejectRequest):
-            return Item(command, source_record, None, None, None)
-        return Item(
+            return InboundItem(command, source_record, None, None, None)
+        return InboundItem(
             command, source_record, envelope.event_key(), envelope.content_hash()[:16], None
         )
 
     @staticmethod
-    def unreadable(topic: str, partition: int, offset: int) -> Item:
+    def unreadable(topic: str, partition: int, offset: int) -> InboundItem:
         """The item for a record that the client library could not read; see `unreadable`."""
         message = "a header name is not UTF-8; the record itself stays in its topic at this offset"
         return _dead(RecordRef(topic, partition, offset, 0, None, None, ()), UNDECODABLE, message)
 
 
-def _dead(source_record: RecordRef, kind: str, message: str) -> Item:
-    return Item(None, source_record, None, None, dead_letter(kind, message))
+def _dead(source_record: RecordRef, kind: str, message: str) -> InboundItem:
+    return InboundItem(None, source_record, None, None, dead_letter(kind, message))

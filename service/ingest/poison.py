@@ -17,13 +17,22 @@ from service.domain.decision import Decision
 from service.errors import Transient
 from service.ingest.status import IngestStatus
 from service.kafka import PartitionId
-from service.store.batch import RACES, BatchRefused, DeadLetter, Fence, Item, refused_letter
+from service.store.records import (
+    RACES,
+    BatchRefused,
+    DeadLetter,
+    InboundItem,
+    OffsetFence,
+    dead_letter_of,
+)
 
 log = structlog.get_logger(__name__)
 
 
 class Applies(Protocol):
-    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]: ...
+    async def apply_batch(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> list[Decision]: ...
 
 
 class ReadAgain(Transient):
@@ -41,7 +50,10 @@ class PoisonRecordIsolator:
         self._status = status
 
     async def apply(
-        self, items: Sequence[Item], old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]
+        self,
+        items: Sequence[InboundItem],
+        old: Mapping[PartitionId, int],
+        new: Mapping[PartitionId, int],
     ) -> list[Decision]:
         """Store the batch and move the offsets `old` to `new` (next offset by topic and partition).
 
@@ -61,7 +73,7 @@ class PoisonRecordIsolator:
 
     async def _divide(
         self,
-        items: Sequence[Item],
+        items: Sequence[InboundItem],
         at: dict[PartitionId, int],
         new: Mapping[PartitionId, int],
         cause: BatchRefused,
@@ -85,7 +97,7 @@ class PoisonRecordIsolator:
 
     async def _dead_letter(
         self,
-        items: Sequence[Item],
+        items: Sequence[InboundItem],
         at: dict[PartitionId, int],
         new: Mapping[PartitionId, int],
         cause: BatchRefused,
@@ -101,7 +113,10 @@ class PoisonRecordIsolator:
         return done
 
     def _ends(
-        self, half: Sequence[Item], rest: Sequence[Item], new: Mapping[PartitionId, int]
+        self,
+        half: Sequence[InboundItem],
+        rest: Sequence[InboundItem],
+        new: Mapping[PartitionId, int],
     ) -> dict[PartitionId, int]:
         """Where the offsets stand after `half`; a partition that `rest` continues ends earlier."""
         ends: dict[PartitionId, int] = {}
@@ -115,16 +130,16 @@ class PoisonRecordIsolator:
             for partition_id, end in ends.items()
         }
 
-    def _fence(self, old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]) -> Fence:
+    def _fence(self, old: Mapping[PartitionId, int], new: Mapping[PartitionId, int]) -> OffsetFence:
         entries = [
             (topic, partition, old[topic, partition], new[topic, partition])
             for topic, partition in sorted(new)
         ]
-        return Fence(entries, self._group)
+        return OffsetFence(entries, self._group)
 
 
-def _cause(item: Item, cause: BatchRefused) -> DeadLetter:
-    letter = refused_letter(cause)
+def _cause(item: InboundItem, cause: BatchRefused) -> DeadLetter:
+    letter = dead_letter_of(cause)
     log.warning(
         "record_isolated",
         topic=item.source_record.topic,

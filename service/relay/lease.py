@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 import structlog
 
 from service.errors import Transient
-from service.store.outbox import Outbox, Session
+from service.store.outbox import EventOutbox, Session
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ class LeaderLease:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: EventOutbox,
         name: str,
         *,
         seconds: float,

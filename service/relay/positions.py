@@ -14,7 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from service.relay.halted import RelayHalted
-from service.store.outbox import Position
+from service.store.outbox import RelayPosition
 
 POSITION_HEADER: Final = "fl_position"
 STREAM_HEADER: Final = "fl_stream"
@@ -44,7 +44,7 @@ class PartitionLog:
     """
 
     partition: int
-    position: Position
+    position: RelayPosition
     stream: UUID
     low: int
     high: int

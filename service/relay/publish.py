@@ -19,7 +19,7 @@ from service.errors import faultpoint
 from service.kafka.clients import Batch, BatchTooLarge, Producer
 from service.relay.halted import RelayHalted
 from service.relay.records import Header, StateRecord, States, event_headers, state_headers
-from service.store.outbox import EventRow, Stream
+from service.store.outbox import EventRow, LifecycleStream
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Publisher:
     def __init__(
         self,
         producer: Producer,
-        stream: Stream,
+        stream: LifecycleStream,
         state_topic: str,
         states: States,
         state_bytes: int = BODY_BYTES,

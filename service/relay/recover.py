@@ -21,7 +21,7 @@ from service.errors import Transient
 from service.kafka.clients import reader, with_deadline
 from service.kafka.connection import Connection
 from service.relay.positions import PartitionLog
-from service.store.outbox import Position, Session, Stream
+from service.store.outbox import LifecycleStream, RelayPosition, Session
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ class Recovered:
 async def recover(
     session: Session,
     connection: Connection,
-    stream: Stream,
+    stream: LifecycleStream,
     partitions: Sequence[int],
     *,
     accept: bool,
@@ -57,7 +57,7 @@ async def recover(
     progress()
     logs = {
         p: PartitionLog(
-            p, known.get(p, Position(0, 0, -1)), stream.id, lows[p], highs[p], accept=accept
+            p, known.get(p, RelayPosition(0, 0, -1)), stream.id, lows[p], highs[p], accept=accept
         )
         for p in partitions
     }

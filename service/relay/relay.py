@@ -31,7 +31,7 @@ from service.relay.publish import PreparedTransaction, Publisher
 from service.relay.records import States
 from service.relay.recover import recover
 from service.relay.status import RelayStatus
-from service.store.outbox import EventRow, Outbox, Session, Stream
+from service.store.outbox import EventOutbox, EventRow, LifecycleStream, Session
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Relay:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: EventOutbox,
         connection: Connection,
         states: States,
         wake: asyncio.Event,
@@ -169,7 +169,7 @@ class Relay:
             log.info("topic_sizes_unknown", error=exc.message)
         return sizes
 
-    async def _stream(self, producer: Producer) -> Stream:
+    async def _stream(self, producer: Producer) -> LifecycleStream:
         """The stream, after checking that both topics have the partitions fixed for it."""
         actual = await producer.partitions(self._topics.lifecycle)
         state = await producer.partitions(self._topics.job_state)
@@ -211,7 +211,9 @@ class Relay:
             ready = await cursor.publish(ready)
 
     @contextlib.asynccontextmanager
-    async def _watching(self, stream: Stream, partitions: Sequence[int]) -> AsyncIterator[None]:
+    async def _watching(
+        self, stream: LifecycleStream, partitions: Sequence[int]
+    ) -> AsyncIterator[None]:
         watch = HangingWatch(
             self._connection,
             stream.topic,

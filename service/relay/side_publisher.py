@@ -29,7 +29,7 @@ from service.relay.dead_letters import RESERVE, dead_record, record_bytes
 from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
 from service.relay.status import RelayStatus
-from service.store.outbox import DeadLetterRow, Outbox, Session
+from service.store.outbox import DeadLetterRow, EventOutbox, Session
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class SidePublisher:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: EventOutbox,
         connection: Connection,
         options: RelayOptions | None = None,
         status: RelayStatus | None = None,

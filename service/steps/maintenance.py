@@ -19,9 +19,9 @@ class Maintenance:
     def __init__(self, context: StepContext) -> None:
         self._context = context
 
-    async def feed_parked(self) -> float | None:
+    async def resolve_parked(self) -> float | None:
         """Join parked stops and reports with their jobs."""
-        fed = await self._context.store.feed_parked(_LIMIT)
+        fed = await self._context.store.resolve_parked(_LIMIT)
         if fed:
             self._context.wakeups.wake_all()
         return 0.0 if fed >= _LIMIT else None

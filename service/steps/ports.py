@@ -1,7 +1,7 @@
 """What the steps need of the world: four protocols, since a simulation replaces these four.
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
-`service.errors`. The real ones are `service.store.Store`, `service.adapters.AdapterClients`,
+`service.errors`. The real ones are `service.store.PostgresStore`, `service.adapters.AdapterClients`,
 `service.bundles.Bundles` and `service.ingest.progress.ReadProgress`.
 """
 
@@ -166,7 +166,7 @@ class JobStore(Protocol):
     async def now(self) -> datetime: ...
     async def registry(self) -> Registry: ...
     async def net_now(self) -> Mapping[str, NetNow]: ...
-    async def slots(self, net: str) -> list[Reservation]: ...
+    async def reservations(self, net: str) -> list[Reservation]: ...
     async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
         """Which of these run ids belonged to any attempt of ours, ever."""
         ...
@@ -179,7 +179,7 @@ class JobStore(Protocol):
         """The first queued jobs, the code that holds each back (None: its turn comes), and its position."""
         ...
 
-    async def feed_parked(self, limit: int) -> int:
+    async def resolve_parked(self, limit: int) -> int:
         """Apply parked records whose job exists now, end those whose time ran out. Returns how many."""
         ...
 
@@ -204,10 +204,10 @@ class JobStore(Protocol):
         """Take or prolong a named lease (a poller's, a sweep's)."""
         ...
 
-    async def buried(self, limit: int) -> list[UUID]:
+    async def purgeable(self, limit: int) -> list[UUID]:
         """Jobs whose rows may go: their tombstones are acknowledged."""
         ...
 
-    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
-        """Retention; of the jobs the rows of `buried` go. Returns how many rows went."""
+    async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
+        """Retention; of the jobs the rows of `purgeable` go. Returns how many rows went."""
         ...

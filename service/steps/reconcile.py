@@ -52,7 +52,7 @@ class ReconcileStep:
         if not await context.may_poll(self._net):
             return min(idle, options.poll_seconds)
         client = context.nets.client(self._net)
-        rows = await context.store.slots(self._net)
+        rows = await context.store.reservations(self._net)
         began = await context.store.now()
         listed = await client.runs()
         await self._judge(client, rows, listed, began)
@@ -159,7 +159,7 @@ class ReconcileStep:
         if not live:
             return set(), set()
         known = await context.store.known_runs(self._net, live)
-        now = await context.store.slots(self._net)
+        now = await context.store.reservations(self._net)
         if any(row.run_id is None and row.handle is not None for row in now):
             return None
         left = set(live) - {row.run_id for row in now}

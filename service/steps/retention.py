@@ -11,9 +11,9 @@ _BETWEEN_SECONDS = 0.2
 async def apply_retention(context: StepContext) -> float | None:
     """One portion; the next one soon while there is more. Raises errors.Transient when the database or
     the object store is unavailable."""
-    buried = await context.store.buried(_LIMIT)
-    for job_id in buried:
+    purgeable = await context.store.purgeable(_LIMIT)
+    for job_id in purgeable:
         # Before its row goes: a crash in between repeats this, and nothing is left behind for ever.
         await context.bundles.remove(job_id)
-    gone = await context.store.clean(buried, _LIMIT)
+    gone = await context.store.clean(purgeable, _LIMIT)
     return _BETWEEN_SECONDS if gone >= _LIMIT else None

@@ -162,7 +162,7 @@ class StepSupervisor:
         self._loop("rescue", driving.step, options.sweep_seconds, wakeups.rescue)
         self._loop("stop", stops.step, options.claim_poll_seconds, wakeups.stop)
         self._loop("collect", collects.step, options.claim_poll_seconds, wakeups.collect)
-        self._loop("feed_parked", maintenance.feed_parked, options.sweep_seconds)
+        self._loop("resolve_parked", maintenance.resolve_parked, options.sweep_seconds)
         self._loop("review_due", maintenance.review_due, options.sweep_seconds)
         self._loop("stop_models", maintenance.stop_models, options.sweep_seconds)
         self._loop("tell_waiting", maintenance.report_waiting, options.sweep_seconds * 5)

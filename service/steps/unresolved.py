@@ -32,7 +32,7 @@ class UnresolvedSubmissions:
         context = self._context
         open_ends = [
             row
-            for row in await context.store.slots(self._net)
+            for row in await context.store.reservations(self._net)
             if row.run_id is None and row.handle is not None and not row.current
         ]
         if not open_ends:

@@ -22,24 +22,32 @@ from service.domain.enums import JobState, ReasonCode
 from service.domain.job import Job
 from service.domain.values import Reason
 from service.errors import faultpoint
-from service.store import inbound, jobs
-from service.store.batch import (
-    BatchRefused,
-    DeadLetter,
-    Fence,
-    Fenced,
-    Item,
-    RecordRef,
-    refused_letter,
-)
+from service.store import inbox, jobs
 from service.store.database import Connection, Pool, transaction
 from service.store.event_log import EventLog
 from service.store.facts import FactReader
-from service.store.fold import Fold, job_ids
-from service.store.places import Groups, Places
-from service.store.statements import Q
+from service.store.occupancy import OccupancyDelta, SchedulingGroups
+from service.store.records import (
+    BatchRefused,
+    DeadLetter,
+    InboundItem,
+    OffsetFence,
+    OffsetMoved,
+    RecordRef,
+    dead_letter_of,
+)
+from service.store.statements import QUERIES
+from service.store.unit_of_work import UnitOfWork, job_ids
 
-__all__ = ["Applier", "BatchRefused", "DeadLetter", "Fence", "Fenced", "Item", "RecordRef"]
+__all__ = [
+    "Applier",
+    "BatchRefused",
+    "DeadLetter",
+    "InboundItem",
+    "OffsetFence",
+    "OffsetMoved",
+    "RecordRef",
+]
 
 _NO_RECORD: Final = RecordRef("", 0, 0, 0, None, None, ())
 #: Chooses commands inside the transaction, its rows locked; None or nothing: roll back, do nothing.
@@ -53,20 +61,20 @@ class Committed:
     decisions: list[Decision]
     states: frozenset[JobState] = frozenset()
     events: int = 0
-    ready: bool = False  #: a job became ready, or a place free
+    work_available: bool = False  #: a job became ready, or a place free
 
 
 @dataclass(slots=True)
 class _Work:
     """One transaction's items and what comes of them beside the jobs."""
 
-    items: Sequence[Item]
+    items: Sequence[InboundItem]
     group: str
     decisions: list[Decision] = field(default_factory=list)
     dead: list[tuple[RecordRef, DeadLetter]] = field(default_factory=list)
     outcomes: dict[bytes, str] = field(default_factory=dict)
-    park: list[tuple[Item, UUID, bool]] = field(default_factory=list)
-    fed: list[int] = field(default_factory=list)
+    park: list[tuple[InboundItem, UUID, bool]] = field(default_factory=list)
+    resolved: list[int] = field(default_factory=list)
     forget: list[bytes] = field(default_factory=list)
 
 
@@ -87,9 +95,11 @@ class Applier:
         self._partitions = partitions
         self._lease_seconds = lease_seconds
         self._parked_seconds = parked_seconds
-        self._groups = Groups()
+        self._groups = SchedulingGroups()
 
-    async def records(self, items: Sequence[Item], fence: Fence | None) -> Committed:
+    async def apply_records(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> Committed:
         """A batch of records. One decision each; a dead letter's is IGNORED.
 
         Raises Fenced, BatchRefused, errors.Transient; then nothing of it is stored, or (a Transient at
@@ -98,15 +108,15 @@ class Applier:
         work = _Work(items, fence.consumer_group if fence else "")
         async with transaction(self._pool) as connection:
             if fence is not None:
-                await inbound.move_offsets(connection, fence)
-            repeated = await inbound.claim_ids(connection, items)
+                await inbox.move_offsets(connection, fence)
+            repeated = await inbox.dedupe_event_ids(connection, items)
             committed, keys = await self._write(connection, work, repeated)
             faultpoint("apply.before_commit")
         faultpoint("apply.committed")
         self._groups.remember(keys)
         return committed
 
-    async def commands(self, commands: Sequence[c.Command]) -> Committed:
+    async def apply_commands(self, commands: Sequence[c.Command]) -> Committed:
         """Commands of our own steps: one decision each."""
         async with transaction(self._pool) as connection:
             committed, keys = await self._write(connection, _own(commands), {})
@@ -115,7 +125,7 @@ class Applier:
         self._groups.remember(keys)
         return committed
 
-    async def chosen(self, choose: Choose) -> tuple[Sequence[c.Command], Committed]:
+    async def apply_selected(self, choose: Choose) -> tuple[Sequence[c.Command], Committed]:
         """Commands that SQL chooses within the transaction (a claim, a lease)."""
         async with transaction(self._pool) as connection:
             commands = await choose(connection)
@@ -125,7 +135,7 @@ class Applier:
         self._groups.remember(keys)
         return commands, committed
 
-    async def parked(
+    async def apply_parked(
         self, limit: int, only: int | None = None, refused: BatchRefused | None = None
     ) -> tuple[int, Committed]:
         """Feed parked records whose job exists, end those whose time ran out; `only` the one with this id.
@@ -134,19 +144,21 @@ class Applier:
         Raises Fenced, BatchRefused, errors.Transient.
         """
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch(Q["parked_ripe"], limit, only)
+            rows = await connection.fetch(QUERIES["parked_due"], limit, only)
             if not rows:
                 return 0, Committed([])
-            work, expired = _unparked(rows)
+            work, expired = _restored(rows)
             if refused is not None:
-                letter = refused_letter(refused)
-                work.items = [Item(None, item.source_record, dead=letter) for item in work.items]
+                letter = dead_letter_of(refused)
+                work.items = [
+                    InboundItem(None, item.source_record, dead=letter) for item in work.items
+                ]
             committed, keys = await self._write(connection, work, {}, expired)
-            gone = await connection.fetch(Q["parked_drop"], work.fed)
-            if len(gone) != len(work.fed):
-                raise Fenced("another instance fed a parked record first")
+            gone = await connection.fetch(QUERIES["parked_delete"], work.resolved)
+            if len(gone) != len(work.resolved):
+                raise OffsetMoved("another instance fed a parked record first")
         self._groups.remember(keys)
-        return len(work.fed), committed
+        return len(work.resolved), committed
 
     # --- the transaction's middle -----------------------------------------------------------------
 
@@ -157,37 +169,37 @@ class Applier:
         repeated: dict[int, Outcome],
         expired: dict[int, asyncpg.Record] | None = None,
     ) -> tuple[Committed, set[UUID]]:
-        fold = await self._load(connection, work, repeated)
-        await self._judge(connection, fold, work, repeated)
+        unit = await self._load(connection, work, repeated)
+        await self._judge(connection, unit, work, repeated)
         if expired is not None:
-            _end_expired(fold, work, expired)
-        new = fold.new_rows()
+            _end_expired(unit, work, expired)
+        new = unit.new_rows()
         if new:
             await jobs.insert(connection, new)
-        changed = fold.changed()
+        changed = unit.changed()
         if changed:
             await jobs.update(connection, changed, self._lease_seconds)
         for item, job_id, is_stop in work.park:
-            await inbound.park(connection, work.group, item, job_id, is_stop, self._parked_seconds)
-        await inbound.bury(connection, work.group, work.dead)
-        await inbound.keep_outcomes(connection, work.outcomes)
+            await inbox.park(connection, work.group, item, job_id, is_stop, self._parked_seconds)
+        await inbox.insert_dead_letters(connection, work.group, work.dead)
+        await inbox.keep_outcomes(connection, work.outcomes)
         if work.forget:
-            await connection.execute(Q["ids_forget"], work.forget)
-        keys = await self._groups.ensure(connection, fold.new_groups(), fold.facts)
-        places = fold.places()
-        await places.write(connection)
-        await fold.log.write(connection)
-        return _committed(work, fold, places), keys
+            await connection.execute(QUERIES["ids_forget"], work.forget)
+        keys = await self._groups.ensure(connection, unit.new_groups(), unit.facts)
+        occupancy = unit.occupancy()
+        await occupancy.write(connection)
+        await unit.log.write(connection)
+        return _committed(work, unit, occupancy), keys
 
     async def _load(
         self, connection: Connection, work: _Work, repeated: dict[int, Outcome]
-    ) -> Fold:
+    ) -> UnitOfWork:
         wanted = [i.command for n, i in enumerate(work.items) if n not in repeated]
         ids = job_ids(wanted)
         before: dict[UUID, Job] = {}
-        places: dict[UUID, int] = {}
+        partitions: dict[UUID, int] = {}
         if ids:
-            before, places = await jobs.load(connection, ids)
+            before, partitions = await jobs.lock_many(connection, ids)
         firsts = [
             command
             for command in wanted
@@ -208,12 +220,12 @@ class Applier:
             new_jobs=job_ids(firsts),
             claimed=None if tells else claimed,
         )
-        return Fold(facts, EventLog(self._partitions), before, places)
+        return UnitOfWork(facts, EventLog(self._partitions), before, partitions)
 
     async def _judge(
-        self, connection: Connection, fold: Fold, work: _Work, repeated: dict[int, Outcome]
+        self, connection: Connection, unit: UnitOfWork, work: _Work, repeated: dict[int, Outcome]
     ) -> None:
-        await self._parked_stops(connection, fold, work)
+        await self._parked_stops(connection, unit, work)
         for index, item in enumerate(work.items):
             if item.dead is not None or item.command is None:
                 if item.dead is not None:
@@ -225,31 +237,31 @@ class Applier:
                     text = "this event id was used before with other content; choose a new one"
                     work.dead.append((item.source_record, DeadLetter("IdempotencyConflict", text)))
             else:
-                decision = await self._one(connection, fold, item, index)
+                decision = await self._one(connection, unit, item, index)
                 work.decisions.append(decision)
                 self._keep(work, item, decision)
-        new = list(fold.new())
+        new = list(unit.new())
         if new:
-            await self._waiting_records(connection, fold, work, new)
+            await self._waiting_records(connection, unit, work, new)
 
     async def _one(
-        self, connection: Connection, fold: Fold, item: Item, index: int | None = None
+        self, connection: Connection, unit: UnitOfWork, item: InboundItem, index: int | None = None
     ) -> Decision:
         command = item.command
         if isinstance(command, c.StopModel):
-            return await _stop_model(connection, fold, command)
+            return await _stop_model(connection, unit, command)
         if isinstance(command, c.RefuseStop):
             reason = Reason(
                 ReasonCode.INVALID_REQUEST, "the stop breaks its contract", command.errors
             )
-            fold.log.refuse(
-                command.job_id, command.model_id, command.origin, reason, fold.facts.now
+            unit.log.append_refusal(
+                command.job_id, command.model_id, command.origin, reason, unit.facts.now
             )
             return refused(reason)
         assert isinstance(command, c.Command)
-        return fold.apply(command, index)
+        return unit.apply(command, index)
 
-    def _keep(self, work: _Work, item: Item, decision: Decision) -> None:
+    def _keep(self, work: _Work, item: InboundItem, decision: Decision) -> None:
         if decision.outcome is Outcome.PARKED and isinstance(item.command, c.Command):
             is_stop = isinstance(item.command, c.RequestStop)
             work.park.append((item, item.command.job_id, is_stop))
@@ -257,66 +269,66 @@ class Applier:
             code = decision.reason.code if decision.reason is not None else ""
             work.outcomes[item.event_key] = f"{decision.outcome}:{code}".rstrip(":")
 
-    async def _parked_stops(self, connection: Connection, fold: Fold, work: _Work) -> None:
+    async def _parked_stops(self, connection: Connection, unit: UnitOfWork, work: _Work) -> None:
         """The transaction that enters `submitting` looks once more for stops that came first."""
         opening = [i.command.job_id for i in work.items if isinstance(i.command, c.OpenSubmission)]
         if opening:
-            rows = await connection.fetch(Q["parked_stops_of_jobs"], opening)
-            await self._feed(connection, fold, work, rows)
+            rows = await connection.fetch(QUERIES["parked_stops_of_jobs"], opening)
+            await self._resolve(connection, unit, work, rows)
 
     async def _waiting_records(
-        self, connection: Connection, fold: Fold, work: _Work, new: list[UUID]
+        self, connection: Connection, unit: UnitOfWork, work: _Work, new: list[UUID]
     ) -> None:
         """Stops and reports that came before their request, in this batch or an earlier one."""
-        rows = await connection.fetch(Q["parked_of_jobs"], new)
-        await self._feed(connection, fold, work, rows)
+        rows = await connection.fetch(QUERIES["parked_of_jobs"], new)
+        await self._resolve(connection, unit, work, rows)
         still = []
         for item, job_id, is_stop in work.park:
-            if job_id in fold.jobs and isinstance(item.command, c.Command):
-                decision = fold.apply(item.command)
+            if job_id in unit.jobs and isinstance(item.command, c.Command):
+                decision = unit.apply(item.command)
                 if decision.outcome is not Outcome.PARKED:
                     continue
             still.append((item, job_id, is_stop))
         work.park = still
 
-    async def _feed(
-        self, connection: Connection, fold: Fold, work: _Work, rows: list[asyncpg.Record]
+    async def _resolve(
+        self, connection: Connection, unit: UnitOfWork, work: _Work, rows: list[asyncpg.Record]
     ) -> None:
-        fed = []
+        resolved = []
         for record in rows:
-            item = inbound.unpark(record)
+            item = inbox.restore(record)
             dead = item.dead
             if dead is None:
                 try:
-                    if (await self._one(connection, fold, item)).outcome is Outcome.PARKED:
+                    if (await self._one(connection, unit, item)).outcome is Outcome.PARKED:
                         continue
                 except BatchRefused as exc:
-                    dead = refused_letter(exc)
+                    dead = dead_letter_of(exc)
             if dead is not None:
                 work.group = work.group or record["consumer_group"]
                 work.dead.append((item.source_record, dead))
                 _forget(work, record)
-            fed.append(record["id"])
-        if fed:
-            await connection.execute(Q["parked_drop"], fed)
+            resolved.append(record["id"])
+        if resolved:
+            await connection.execute(QUERIES["parked_delete"], resolved)
 
 
 def _own(commands: Sequence[c.Command]) -> _Work:
     """The work of commands that came from no record."""
-    return _Work([Item(command, _NO_RECORD) for command in commands], "")
+    return _Work([InboundItem(command, _NO_RECORD) for command in commands], "")
 
 
-async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) -> Decision:
+async def _stop_model(connection: Connection, unit: UnitOfWork, command: c.StopModel) -> Decision:
     here = any(
-        job.request.model_id == command.model_id and not job.terminal for job in fold.jobs.values()
+        job.request.model_id == command.model_id and not job.terminal for job in unit.jobs.values()
     )
-    if not here and not await connection.fetchval(Q["model_has_jobs"], command.model_id):
+    if not here and not await connection.fetchval(QUERIES["model_has_jobs"], command.model_id):
         reason = Reason(ReasonCode.UNKNOWN_JOB, "this model has no unfinished job")
-        fold.log.refuse(None, command.model_id, command.origin, reason, fold.facts.now)
+        unit.log.append_refusal(None, command.model_id, command.origin, reason, unit.facts.now)
         return refused(reason)
     origin = command.origin
     await connection.execute(
-        Q["model_stop_put"],
+        QUERIES["model_stop_insert"],
         uuid5(command.model_id, f"stop:{origin.source}:{origin.event_id}"),
         command.model_id,
         command.reason,
@@ -327,30 +339,32 @@ async def _stop_model(connection: Connection, fold: Fold, command: c.StopModel) 
     return Decision()
 
 
-def _unparked(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
+def _restored(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
     items, by_index = [], {}
     for index, record in enumerate(rows):
-        items.append(inbound.unpark(record))
+        items.append(inbox.restore(record))
         by_index[index] = record
     return _Work(items, rows[0]["consumer_group"]), by_index
 
 
-def _end_expired(fold: Fold, work: _Work, rows: dict[int, asyncpg.Record]) -> None:
+def _end_expired(unit: UnitOfWork, work: _Work, rows: dict[int, asyncpg.Record]) -> None:
     """What still waits stays parked until its time runs out: then a report is a dead letter, a stop is
     refused."""
     work.park.clear()
     for index, record in rows.items():
         if work.items[index].dead is not None:  # `_judge` buries it
-            work.fed.append(record["id"])
+            work.resolved.append(record["id"])
             _forget(work, record)
         elif work.decisions[index].outcome is not Outcome.PARKED:
-            work.fed.append(record["id"])
-        elif record["until"] <= fold.facts.now:
-            work.fed.append(record["id"])
+            work.resolved.append(record["id"])
+        elif record["until"] <= unit.facts.now:
+            work.resolved.append(record["id"])
             command = work.items[index].command
             if isinstance(command, c.RequestStop) and command.origin is not None:
                 reason = Reason(ReasonCode.UNKNOWN_JOB, "no request with this job_id came in time")
-                fold.log.refuse(command.job_id, None, command.origin, reason, fold.facts.now)
+                unit.log.append_refusal(
+                    command.job_id, None, command.origin, reason, unit.facts.now
+                )
             else:
                 text = "its job, or its job's run, did not become known in time"
                 work.dead.append((work.items[index].source_record, DeadLetter("UnknownJob", text)))
@@ -363,10 +377,10 @@ def _forget(work: _Work, record: asyncpg.Record) -> None:
         work.forget.append(record["event_id"])
 
 
-def _committed(work: _Work, fold: Fold, places: Places) -> Committed:
+def _committed(work: _Work, unit: UnitOfWork, occupancy: OccupancyDelta) -> Committed:
     return Committed(
         work.decisions,
-        frozenset(fold.states()),
-        len(fold.log.rows),
-        bool(places.ready_in or places.slots_out),
+        frozenset(unit.states()),
+        len(unit.log.rows),
+        bool(occupancy.ready_in or occupancy.reservations_out),
     )

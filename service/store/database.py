@@ -16,7 +16,7 @@ import structlog
 
 from service.errors import Invalid, Transient
 from service.settings import DatabaseSettings
-from service.store.batch import BatchRefused
+from service.store.records import BatchRefused
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ def translated() -> Iterator[None]:
     except asyncpg.DataError as exc:
         raise BatchRefused(f"not storable: {exc}", sqlstate=exc.sqlstate) from exc
     except asyncpg.IntegrityConstraintViolationError as exc:
-        if exc.constraint_name == "slot_doubt":
+        if exc.constraint_name == "reservation_doubt":
             raise Transient(
                 "another submission to this net has no known outcome yet", code="net_in_doubt"
             ) from exc

@@ -21,7 +21,7 @@ from service.domain.job import Job
 from service.domain.values import Origin, Reason
 from service.errors import Transient
 from service.store.database import Connection
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 _COLUMNS: Final = (
     "partition",
@@ -50,11 +50,11 @@ class EventLog:
     partitions: int
     rows: list[tuple[int, _Row]] = field(default_factory=list)
 
-    def place(self, subject: str) -> int:
+    def partition_of(self, subject: str) -> int:
         """The partition of the lifecycle topic on which everything about this subject goes."""
         return partition_for(subject.encode(), self.partitions)
 
-    def tell(
+    def append(
         self, job: Job, event: Event, subject: str, partition: int, cause: Origin | None
     ) -> None:
         """A published event; `job` is the job after it, `subject` its id as text."""
@@ -80,7 +80,7 @@ class EventLog:
             )
         )
 
-    def refuse(
+    def append_refusal(
         self,
         job_id: UUID | None,
         model_id: UUID | None,
@@ -95,7 +95,7 @@ class EventLog:
         subject = str(about)
         self.rows.append(
             (
-                self.place(subject),
+                self.partition_of(subject),
                 (
                     outbound.refusal_id(about, origin.source, origin.event_id),
                     job_id,
@@ -117,11 +117,11 @@ class EventLog:
             return
         counts = Counter(partition for partition, _ in self.rows)
         touched = sorted(counts)
-        records = await connection.fetch(Q["heads_lock"], touched)
+        records = await connection.fetch(QUERIES["heads_lock"], touched)
         last = {r["partition"]: r["position"] for r in records}
         if len(last) != len(touched):
             raise Transient("the event log has no heads yet: is the relay's stream open?")
-        await connection.execute(Q["heads_move"], touched, [counts[p] for p in touched])
+        await connection.execute(QUERIES["heads_move"], touched, [counts[p] for p in touched])
         numbered: list[Sequence[object]] = []
         for partition, row in self.rows:
             last[partition] += 1

@@ -12,7 +12,7 @@ from service.domain.enums import FLBackend
 from service.domain.facts import Facts, JobLimits, JobTypes
 from service.domain.registry import NetNow, Registry
 from service.store.database import Connection
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 #: Gives the manifests of all backends; None where one can't be read now.
 Manifests = Callable[[], Mapping[FLBackend, JobTypes]]
@@ -38,7 +38,7 @@ class FactReader:
     ) -> Facts:
         """The facts for judging; running jobs of `projects`, past lives of `new_jobs` and the models on the
         `claimed` nets (None: on all) where asked."""
-        row = await connection.fetchrow(Q["facts"])
+        row = await connection.fetchrow(QUERIES["facts"])
         assert row is not None, "the registry row is made by the first migration"
         if row["version"] != self._registry.version:
             await self._reload(connection)
@@ -48,11 +48,11 @@ class FactReader:
         running: dict[str, int] = {}
         limited = [p for p in projects if self._is_limited(p)]
         if limited:
-            records = await connection.fetch(Q["projects_running"], limited)
+            records = await connection.fetch(QUERIES["projects_running"], limited)
             running = {r["project_id"]: r["running"] for r in records}
         retired: dict[UUID, bytes] = {}
         if new_jobs:
-            records = await connection.fetch(Q["retired"], new_jobs)
+            records = await connection.fetch(QUERIES["retired"], new_jobs)
             retired = {r["job_id"]: r["content_hash"] for r in records}
         named = self._registry.nets if claimed is None else claimed
         by_model = [name for name in named if self._goes_by_model(name)]
@@ -83,7 +83,7 @@ class FactReader:
         return found is not None and found.path_id == "model"
 
     async def _reload(self, connection: Connection) -> None:
-        row = await connection.fetchrow(Q["registry_document"])
+        row = await connection.fetchrow(QUERIES["registry_document"])
         assert row is not None
         file = registry_file.parse(json.loads(row["document"]))
         self._registry = registry_file.to_registry(file, row["version"])
@@ -92,7 +92,7 @@ class FactReader:
 async def models_taken(connection: Connection, nets: Sequence[str]) -> dict[str, frozenset[UUID]]:
     """By net: the models that it works on, or whose results are still fetched from it."""
     found: dict[str, set[UUID]] = {}
-    for row in await connection.fetch(Q["models_taken"], nets):
+    for row in await connection.fetch(QUERIES["models_taken"], nets):
         found.setdefault(row["net"], set()).add(row["model_id"])
     return {name: frozenset(models) for name, models in found.items()}
 

@@ -17,7 +17,7 @@ from service.domain.enums import JobState, ModelStatus
 from service.domain.job import Job, Rejection
 from service.domain.values import JobLease, Origin
 from service.store.database import Connection
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 #: (column, SQL type, does it ever change), in the order of a row.
 COLUMNS: Final[tuple[tuple[str, str, bool], ...]] = (
@@ -59,7 +59,7 @@ _FIXED: Final = sum(1 for _, _, changes in COLUMNS if not changes)
 _CHANGING: Final = COLUMNS[_FIXED:]
 SELECT: Final = f"SELECT {', '.join(NAMES)}, lease_until FROM job"
 
-_LOAD: Final = f"{SELECT} WHERE job_id = ANY($1) ORDER BY job_id FOR NO KEY UPDATE"
+_LOCK: Final = f"{SELECT} WHERE job_id = ANY($1) ORDER BY job_id FOR NO KEY UPDATE"
 _READ: Final = f"{SELECT} WHERE job_id = ANY($1)"
 # A lease's end is the database's: it starts anew with each new token, and goes with the lease.
 _UPDATE: Final = (
@@ -173,21 +173,21 @@ def _request(record: asyncpg.Record) -> Any:
     )
 
 
-async def load(
+async def lock_many(
     connection: Connection, job_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, Job], dict[UUID, int]]:
     """Lock the jobs in the order of their ids, and their places on the lifecycle topic."""
-    records = await connection.fetch(_LOAD, job_ids)
+    records = await connection.fetch(_LOCK, job_ids)
     jobs = {record["job_id"]: read(record) for record in records}
     return jobs, {record["job_id"]: record["kafka_partition"] for record in records}
 
 
-async def peek(connection: Connection, job_id: UUID) -> Job | None:
+async def get(connection: Connection, job_id: UUID) -> Job | None:
     """The job as it is now, unlocked."""
-    return (await peek_all(connection, [job_id])).get(job_id)
+    return (await get_many(connection, [job_id])).get(job_id)
 
 
-async def peek_all(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+async def get_many(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
     """Those of the jobs that exist, as they are now, unlocked."""
     records = await connection.fetch(_READ, job_ids)
     return {record["job_id"]: read(record) for record in records}
@@ -206,8 +206,8 @@ async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: flo
 async def renew(connection: Connection, leases: dict[UUID, int], seconds: float) -> set[UUID]:
     """Prolong leases that still have their token; the others are lost."""
     ordered = sorted(leases)
-    await connection.execute(Q["lock_jobs"], ordered)
+    await connection.execute(QUERIES["lock_jobs"], ordered)
     records = await connection.fetch(
-        Q["renew_job_leases"], ordered, [leases[job_id] for job_id in ordered], seconds
+        QUERIES["renew_job_leases"], ordered, [leases[job_id] for job_id in ordered], seconds
     )
     return {record["job_id"] for record in records}

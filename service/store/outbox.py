@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from service.errors import Invalid, Transient
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 _ACQUIRE_SECONDS: Final = 5.0
 
@@ -52,7 +52,7 @@ class EventRow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class LifecycleStream:
     """The identity of this database's events on the lifecycle topic, and the partitions fixed for it."""
 
     topic: str
@@ -61,7 +61,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class RelayPosition:
     """`head`: the last position given. `checkpoint`: the last known published, with its offset in the log;
     both 0 and -1 when nothing is known."""
 
@@ -125,7 +125,7 @@ def _translated(what: str) -> Iterator[None]:
         raise Transient(f"{what}: {exc!r}", code="database_away") from exc
 
 
-class Outbox:
+class EventOutbox:
     """The relay's questions, asked on connections of a pool that belongs to somebody else.
 
     Every method raises errors.Transient (`database_away`) when the database can't be asked.
@@ -155,7 +155,7 @@ class Outbox:
             ):
                 await self._pool.release(connection, timeout=_ACQUIRE_SECONDS)
 
-    async def open_stream(self, topic: str, partitions: int) -> Stream:
+    async def open_stream(self, topic: str, partitions: int) -> LifecycleStream:
         """The topic's stream, made at its first use with this many partitions.
 
         Raises errors.Invalid (`partitions_changed`) when it was made with another number.
@@ -165,10 +165,12 @@ class Outbox:
                 self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection,
                 connection.transaction(),
             ):
-                await connection.execute(Q["outbox_stream_make"], topic, uuid4(), partitions)
-                row = await connection.fetchrow(Q["outbox_stream"], topic)
+                await connection.execute(
+                    QUERIES["outbox_stream_insert"], topic, uuid4(), partitions
+                )
+                row = await connection.fetchrow(QUERIES["outbox_stream"], topic)
                 if row is not None and row["partitions"] == partitions:
-                    await connection.execute(Q["outbox_heads_make"], partitions)
+                    await connection.execute(QUERIES["outbox_heads_insert"], partitions)
         if row is None or row["partitions"] != partitions:
             fixed = "another number" if row is None else row["partitions"]
             raise Invalid(
@@ -177,14 +179,14 @@ class Outbox:
                 f"Restore the topic's partitions, or use a new FL_KAFKA__TOPIC_PREFIX with a new database",
                 code="partitions_changed",
             )
-        return Stream(row["topic"], row["id"], row["partitions"])
+        return LifecycleStream(row["topic"], row["id"], row["partitions"])
 
     async def undecodable_since(self, topic: str, partition: int, since_offset: int) -> int:
         """How many records of a partition, from this offset on, could not be decoded."""
         with _translated("counting dead letters"):
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as connection:
                 count = await connection.fetchval(
-                    Q["outbox_undecodable"], topic, partition, since_offset
+                    QUERIES["outbox_undecodable"], topic, partition, since_offset
                 )
         return int(count)
 
@@ -195,19 +197,19 @@ class Session:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def stream(self, topic: str) -> Stream | None:
+    async def stream(self, topic: str) -> LifecycleStream | None:
         """The topic's stream, None when none was opened."""
         with _translated("reading the event stream"):
-            row = await self._connection.fetchrow(Q["outbox_stream"], topic)
-        return None if row is None else Stream(row["topic"], row["id"], row["partitions"])
+            row = await self._connection.fetchrow(QUERIES["outbox_stream"], topic)
+        return None if row is None else LifecycleStream(row["topic"], row["id"], row["partitions"])
 
-    async def positions(self, partitions: Sequence[int]) -> dict[int, Position]:
+    async def positions(self, partitions: Sequence[int]) -> dict[int, RelayPosition]:
         with _translated("reading positions"):
-            rows = await self._connection.fetch(Q["outbox_positions"], list(partitions))
+            rows = await self._connection.fetch(QUERIES["outbox_positions"], list(partitions))
         return {
-            row["partition"]: Position(
+            row["partition"]: RelayPosition(
                 row["head"],
-                row["hint"] or 0,
+                row["checkpoint"] or 0,
                 -1 if row["log_offset"] is None else row["log_offset"],
             )
             for row in rows
@@ -221,7 +223,7 @@ class Session:
         """
         with _translated("reading events"):
             rows = await self._connection.fetch(
-                Q["outbox_events"], list(after), list(after.values()), limit
+                QUERIES["outbox_events"], list(after), list(after.values()), limit
             )
         return [EventRow._make(row) for row in rows]
 
@@ -229,7 +231,7 @@ class Session:
         """Keep (position, log offset) by partition; a smaller position changes nothing."""
         with _translated("saving checkpoints"):
             await self._connection.execute(
-                Q["outbox_hint_save"],
+                QUERIES["outbox_checkpoint_upsert"],
                 list(checkpoints),
                 [position for position, _ in checkpoints.values()],
                 [offset for _, offset in checkpoints.values()],
@@ -239,9 +241,9 @@ class Session:
         """The operator's word: the log holds positions up to this one, and new ones start above."""
         with _translated("accepting the log"):
             async with self._connection.transaction():
-                await self._connection.execute(Q["outbox_accept_head"], partition, position)
+                await self._connection.execute(QUERIES["outbox_accept_head"], partition, position)
                 await self._connection.execute(
-                    Q["outbox_accept_hint"], partition, position, log_offset
+                    QUERIES["outbox_accept_checkpoint"], partition, position, log_offset
                 )
 
     # --- leases --------------------------------------------------------------------------------
@@ -249,43 +251,47 @@ class Session:
     async def take_lease(self, name: str, holder: str, seconds: float) -> int | None:
         """The lease's new token, None while somebody else holds it."""
         with _translated("taking a lease"):
-            token = await self._connection.fetchval(Q["outbox_lease_take"], name, holder, seconds)
+            token = await self._connection.fetchval(
+                QUERIES["outbox_lease_acquire"], name, holder, seconds
+            )
         return None if token is None else int(token)
 
     async def renew_lease(self, name: str, holder: str, token: int, seconds: float) -> bool:
         """False when somebody else took it."""
         with _translated("renewing a lease"):
             row = await self._connection.fetchval(
-                Q["outbox_lease_renew"], name, holder, token, seconds
+                QUERIES["outbox_lease_renew"], name, holder, token, seconds
             )
         return row is not None
 
     async def give_back_lease(self, name: str, holder: str, token: int) -> None:
         with _translated("giving a lease back"):
-            await self._connection.execute(Q["outbox_lease_give_back"], name, holder, token)
+            await self._connection.execute(QUERIES["outbox_lease_release"], name, holder, token)
 
     # --- the second lane -----------------------------------------------------------------------
 
     async def nets(self, limit: int) -> list[NetRow]:
         """Nets whose status is newer than what was published."""
         with _translated("reading net status"):
-            rows = await self._connection.fetch(Q["outbox_nets"], limit)
+            rows = await self._connection.fetch(QUERIES["outbox_nets"], limit)
         return [NetRow._make(row) for row in rows]
 
     async def nets_done(self, rows: Sequence[NetRow]) -> None:
         with _translated("marking net status"):
             await self._connection.execute(
-                Q["outbox_nets_done"], [row.name for row in rows], [row.version for row in rows]
+                QUERIES["outbox_nets_done"],
+                [row.name for row in rows],
+                [row.version for row in rows],
             )
 
     async def tombstones(self, limit: int) -> list[UUID]:
         with _translated("reading tombstones"):
-            rows = await self._connection.fetch(Q["outbox_tombstones"], limit)
+            rows = await self._connection.fetch(QUERIES["outbox_tombstones"], limit)
         return [row["job_id"] for row in rows]
 
     async def tombstones_done(self, job_ids: Sequence[UUID]) -> None:
         with _translated("marking tombstones"):
-            await self._connection.execute(Q["outbox_tombstones_done"], list(job_ids))
+            await self._connection.execute(QUERIES["outbox_tombstones_done"], list(job_ids))
 
     async def dead_letters(
         self, limit: int, max_bytes: int, without: Sequence[str] = ()
@@ -294,14 +300,14 @@ class Session:
         none of the inbound topics in `without`."""
         with _translated("reading dead letters"):
             rows = await self._connection.fetch(
-                Q["outbox_dead_letters"], limit, max_bytes, list(without)
+                QUERIES["outbox_dead_letters"], limit, max_bytes, list(without)
             )
         return [DeadLetterRow._make(row) for row in rows]
 
     async def dead_letters_done(self, rows: Sequence[DeadLetterRow]) -> None:
         with _translated("marking dead letters"):
             await self._connection.execute(
-                Q["outbox_dead_letters_done"],
+                QUERIES["outbox_dead_letters_done"],
                 [row.topic for row in rows],
                 [row.partition for row in rows],
                 [row.offset for row in rows],

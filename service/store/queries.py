@@ -14,7 +14,7 @@ from service.store import jobs
 from service.store.database import Pool, reading
 from service.store.facts import FactReader
 from service.store.outbox import decode_headers
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 
 class Queries:
@@ -35,31 +35,33 @@ class Queries:
     ) -> list[dict[str, Any]]:
         """The newest jobs first."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_jobs"], state, model_id, project_id, before, limit)
+            rows = await connection.fetch(
+                QUERIES["q_jobs"], state, model_id, project_id, before, limit
+            )
         return [_summary(dict(row)) for row in rows]
 
     async def jobs_live(self, since: datetime, limit: int) -> list[dict[str, Any]]:
         """Unfinished jobs and those that have finished since, the newest first."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_jobs_live"], since, limit)
+            rows = await connection.fetch(QUERIES["q_jobs_live"], since, limit)
         return [_summary(dict(row)) for row in rows]
 
     async def job(self, job_id: UUID) -> dict[str, Any] | None:
         """The whole current state, as the state topic tells it, and while queued its `position`."""
         async with reading(self._pool) as connection:
-            found = await jobs.peek(connection, job_id)
+            found = await jobs.get(connection, job_id)
             if found is None:
                 return None
             whole: dict[str, Any] = json.loads(state.body(found))
             if found.state is JobState.QUEUED:
-                ready = await connection.fetchval(Q["q_position"], job_id)
+                ready = await connection.fetchval(QUERIES["q_position"], job_id)
                 whole["position"] = ready if found.eligible else None
         return whole
 
     async def why_waiting(self, job_id: UUID, facts: FactReader) -> dict[str, Any] | None:
         """What holds a queued job back at this moment; None when it is not queued."""
         async with reading(self._pool) as connection:
-            found = await jobs.peek(connection, job_id)
+            found = await jobs.get(connection, job_id)
             if found is None or found.state is not JobState.QUEUED:
                 return None
             known = await facts.read(
@@ -75,7 +77,7 @@ class Queries:
     ) -> list[dict[str, Any]]:
         """The job's events above a sequence, in order."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_events"], job_id, after, limit)
+            rows = await connection.fetch(QUERIES["q_events"], job_id, after, limit)
         return [
             {
                 "sequence": row["sequence"],
@@ -90,8 +92,8 @@ class Queries:
     async def nets(self) -> list[dict[str, Any]]:
         """What the last look at each net showed, with the places taken on it."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_nets"])
-            taken = await connection.fetch(Q["q_slots"])
+            rows = await connection.fetch(QUERIES["q_nets"])
+            taken = await connection.fetch(QUERIES["q_reservations"])
         places = [
             {key: (str(value) if isinstance(value, UUID) else value) for key, value in slot.items()}
             for slot in taken
@@ -113,30 +115,30 @@ class Queries:
             for row in rows
         ]
 
-    async def stuck_slots(self, quarantined_seconds: float) -> list[dict[str, Any]]:
+    async def stuck_reservations(self, quarantined_seconds: float) -> list[dict[str, Any]]:
         """Places quarantined for so many seconds, and those on nets that the registry does not have:
         net, job_id, attempt, state, run_id, in_doubt, job_state, registered, seconds since the job's last
         change."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_slots_stuck"], quarantined_seconds)
+            rows = await connection.fetch(QUERIES["q_reservations_stuck"], quarantined_seconds)
         return [{**dict(row), "job_id": str(row["job_id"])} for row in rows]
 
     async def offsets(self, group: str) -> dict[tuple[str, int], int]:
         """Where a consumer group reads on, by (topic, partition)."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_offsets"], group)
+            rows = await connection.fetch(QUERIES["q_offsets"], group)
         return {(row["topic"], row["partition"]): row["next_offset"] for row in rows}
 
     async def dead_letters(self, topic: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """The newest first, without their content."""
         async with reading(self._pool) as connection:
-            rows = await connection.fetch(Q["q_dead_letters"], topic, limit)
+            rows = await connection.fetch(QUERIES["q_dead_letters"], topic, limit)
         return [dict(row) for row in rows]
 
     async def dead_letter(self, topic: str, partition: int, offset: int) -> dict[str, Any] | None:
         """One record as it came: `key` and `value` bytes, `headers` as pairs."""
         async with reading(self._pool) as connection:
-            row = await connection.fetchrow(Q["q_dead_letter"], topic, partition, offset)
+            row = await connection.fetchrow(QUERIES["q_dead_letter"], topic, partition, offset)
         if row is None:
             return None
         return {**dict(row), "headers": decode_headers(row["headers"])}
@@ -144,8 +146,8 @@ class Queries:
     async def counts(self) -> dict[str, Any]:
         """The numbers behind the gauges: see `telemetry.metrics.Metrics.take_counts`."""
         async with reading(self._pool) as connection:
-            states = await connection.fetch(Q["q_states"])
-            row = await connection.fetchrow(Q["q_counts"])
+            states = await connection.fetch(QUERIES["q_states"])
+            row = await connection.fetchrow(QUERIES["q_counts"])
         nets = await self.nets()
         assert row is not None
         return {

@@ -20,7 +20,7 @@ from service.errors import Invalid
 from service.settings import DatabaseSettings
 from service.store.database import Connection, Pool, close_pool, open_pool, reading, transaction
 from service.store.facts import read_nets
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 
 async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
@@ -28,32 +28,32 @@ async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
     again changes nothing. Approvals taken back end queued jobs and stop running ones soon after."""
     document = registry_file.document(file)
     async with transaction(pool) as connection:
-        row = await connection.fetchrow(Q["registry_lock"])
+        row = await connection.fetchrow(QUERIES["registry_lock"])
         assert row is not None, "the registry row is made by the first migration"
         if row["version"] and json.loads(row["document"]) == document:
             return row["version"], False
         text = json.dumps(document, ensure_ascii=False)
-        version = await connection.fetchval(Q["registry_save"], text)
+        version = await connection.fetchval(QUERIES["registry_update"], text)
         registry = registry_file.to_registry(file, version)
         await _rows(connection, registry)
-        now = read_nets(await connection.fetchval(Q["facts"], column=3))
-        await connection.execute(Q["net_groups_clear"])
+        now = read_nets(await connection.fetchval(QUERIES["facts"], column=3))
+        await connection.execute(QUERIES["net_groups_clear"])
         await _net_groups(connection, registry, now, list(registry.nets))
     # Jobs are locked in a transaction of their own: nothing here may wait for them while it holds counters.
     async with transaction(pool) as connection:
-        await connection.execute(Q["review_all"])
+        await connection.execute(QUERIES["review_all"])
     return version, True
 
 
 async def _rows(connection: Connection, registry: Registry) -> None:
     for name, net in sorted(registry.nets.items()):
         await connection.execute(
-            Q["net_register"], name, net.capacity, sorted(net.members), net.path_id
+            QUERIES["net_register"], name, net.capacity, sorted(net.members), net.path_id
         )
-    await connection.execute(Q["nets_unregister"], list(registry.nets))
+    await connection.execute(QUERIES["nets_unregister"], list(registry.nets))
     for project_id, project in sorted(registry.projects.items()):
-        await connection.execute(Q["project_register"], project_id, project.max_running_jobs)
-    await connection.execute(Q["projects_unregister"], list(registry.projects))
+        await connection.execute(QUERIES["project_register"], project_id, project.max_running_jobs)
+    await connection.execute(QUERIES["projects_unregister"], list(registry.projects))
 
 
 async def _net_groups(
@@ -61,7 +61,7 @@ async def _net_groups(
 ) -> None:
     """Which of these nets can serve which group: judged by the same rule as requests."""
     pairs: list[tuple[str, UUID]] = []
-    for row in await connection.fetch(Q["groups_all"]):
+    for row in await connection.fetch(QUERIES["groups_all"]):
         group = Group(
             row["project_id"],
             None if row["backend"] is None else FLBackend(row["backend"]),
@@ -73,7 +73,9 @@ async def _net_groups(
             if ineligibility(registry.nets[name], group, now.get(name)) is None:
                 pairs.append((name, row["group_id"]))
     if pairs:
-        await connection.execute(Q["net_groups_put"], [p[0] for p in pairs], [p[1] for p in pairs])
+        await connection.execute(
+            QUERIES["net_groups_insert"], [p[0] for p in pairs], [p[1] for p in pairs]
+        )
 
 
 async def apply_registry_file(database: DatabaseSettings, path: Path) -> tuple[int, bool]:
@@ -95,7 +97,7 @@ async def apply_registry_file(database: DatabaseSettings, path: Path) -> tuple[i
 async def show(pool: Pool) -> tuple[int, dict[str, Any]]:
     """(version, the file's structure) of what holds now; version 0: nothing was applied."""
     async with reading(pool) as connection:
-        row = await connection.fetchrow(Q["registry_document"])
+        row = await connection.fetchrow(QUERIES["registry_document"])
     assert row is not None
     return row["version"], json.loads(row["document"])
 
@@ -103,14 +105,14 @@ async def show(pool: Pool) -> tuple[int, dict[str, Any]]:
 async def pause_net(pool: Pool, name: str, paused: bool) -> None:
     """Take a net out of scheduling, or back in; its runs go on. Raises Invalid for an unknown net."""
     async with transaction(pool) as connection:
-        if await connection.fetchval(Q["net_pause"], name, paused) is None:
+        if await connection.fetchval(QUERIES["net_pause"], name, paused) is None:
             raise Invalid(f"the registry has no net {name}; `fl-jobs nets list` names them")
 
 
 async def pause_hub(pool: Pool, paused: bool) -> None:
     """Start no job anywhere, or start again."""
     async with transaction(pool) as connection:
-        await connection.execute(Q["hub_pause"], paused)
+        await connection.execute(QUERIES["hub_pause"], paused)
 
 
 async def save_net(
@@ -125,10 +127,10 @@ async def save_net(
     body: str,
 ) -> None:
     """Keep what a poll saw. New extensions may change which groups the net serves."""
-    await connection.execute(Q["nets_lock"], [name])
-    before = await connection.fetchval(Q["net_extensions"], name)
+    await connection.execute(QUERIES["nets_lock"], [name])
+    before = await connection.fetchval(QUERIES["net_extensions"], name)
     await connection.execute(
-        Q["net_save"],
+        QUERIES["net_update"],
         name,
         answering,
         sorted(online),
@@ -137,6 +139,6 @@ async def save_net(
         body,
     )
     if before is not None and set(before) != extensions and name in registry.nets:
-        now = read_nets(await connection.fetchval(Q["facts"], column=3))
-        await connection.execute(Q["net_groups_of_net_clear"], name)
+        now = read_nets(await connection.fetchval(QUERIES["facts"], column=3))
+        await connection.execute(QUERIES["net_groups_of_net_clear"], name)
         await _net_groups(connection, registry, now, [name])

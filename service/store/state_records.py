@@ -12,7 +12,7 @@ from service.store.database import Pool, reading
 _SELECT: Final = f"SELECT {', '.join(state.COLUMNS)} FROM job WHERE job_id = ANY($1::uuid[])"
 
 #: (key, body, sequence of the last event in it).
-StateRecord = tuple[bytes, bytes, int]
+StateRow = tuple[bytes, bytes, int]
 
 
 class StateRecords:
@@ -21,7 +21,7 @@ class StateRecords:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def __call__(self, job_ids: Sequence[UUID]) -> dict[UUID, StateRecord]:
+    async def __call__(self, job_ids: Sequence[UUID]) -> dict[UUID, StateRow]:
         async with reading(self._pool) as connection:
             rows = await connection.fetch(_SELECT, list(job_ids))
         return {

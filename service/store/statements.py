@@ -1,6 +1,6 @@
 """SQL as files: `sql/*.sql` holds named statements, each under a line `-- name: <name>`.
 
-`Q["name"]` is the text. Loaded once; a missing name is a KeyError at import of its user's module.
+`QUERIES["name"]` is the text. Loaded once; a missing name is a KeyError at import of its user's module.
 """
 
 from __future__ import annotations
@@ -29,4 +29,4 @@ def load() -> dict[str, str]:
     return found
 
 
-Q: Final = load()
+QUERIES: Final = load()

@@ -1,4 +1,4 @@
-"""`Store`: the steps' and the consumer's one door to the database."""
+"""`PostgresStore`: the steps' and the consumer's one door to the database."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from service.domain.observed import Handle, Reservation
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Origin
 from service.settings import RetentionSettings
-from service.store import clean, inbound, jobs, registry
+from service.store import inbox, jobs, registry, retention
 from service.store.apply import Applier, Committed
-from service.store.batch import RACES, BatchRefused, Fence, Fenced, Item
+from service.store.claim import select_claim, select_expired
 from service.store.database import Pool, reading, transaction
 from service.store.facts import FactReader, read_nets
-from service.store.pick import free_work, pick
-from service.store.statements import Q
+from service.store.records import RACES, BatchRefused, InboundItem, OffsetFence, OffsetMoved
+from service.store.statements import QUERIES
 
 log = structlog.get_logger(__name__)
 
 
-class Store:
+class PostgresStore:
     """See `service.steps.ports.JobStore` for what each method promises. `listeners` are told of every commit:
     hints beside polling, for the relay and the steps of the same process. Raises errors.Transient when the
     database is away; `apply_batch` also Fenced and BatchRefused."""
@@ -61,16 +61,20 @@ class Store:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]:
+    async def apply_batch(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> list[Decision]:
         """A batch of inbound records, with their offsets, in one transaction."""
-        return self._done(await self._applier.records(items, fence))
+        return self._done(await self._applier.apply_records(items, fence))
 
     async def apply(self, commands: Iterable[c.Command]) -> list[Decision]:
         wanted = list(commands)
-        return self._done(await self._applier.commands(wanted)) if wanted else []
+        return self._done(await self._applier.apply_commands(wanted)) if wanted else []
 
     async def claim(self, holder: str) -> Job | None:
-        commands, committed = await self._applier.chosen(lambda conn: pick(conn, holder))
+        commands, committed = await self._applier.apply_selected(
+            lambda conn: select_claim(conn, holder)
+        )
         decisions = self._done(committed)
         if not commands or not any(isinstance(e, Started) for e in decisions[0].events):
             return None
@@ -78,8 +82,8 @@ class Store:
 
     async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
         wanted = [str(s) for s in states if s in ACTIVE]
-        commands, committed = await self._applier.chosen(
-            lambda conn: free_work(conn, wanted, holder, limit)
+        commands, committed = await self._applier.apply_selected(
+            lambda conn: select_expired(conn, wanted, holder, limit)
         )
         taken = [
             command.job_id
@@ -89,7 +93,7 @@ class Store:
         if not taken:
             return []
         async with reading(self.pool) as connection:
-            found = await jobs.peek_all(connection, taken)
+            found = await jobs.get_many(connection, taken)
         return [job for job in found.values() if job.lease and job.lease.holder == holder]
 
     async def renew(self, leases: Mapping[UUID, int]) -> set[UUID]:
@@ -98,42 +102,42 @@ class Store:
         async with transaction(self.pool) as connection:
             return await jobs.renew(connection, dict(leases), self._lease_seconds)
 
-    async def feed_parked(self, limit: int) -> int:
+    async def resolve_parked(self, limit: int) -> int:
         try:
-            return await self._feed(limit)
+            return await self._resolve(limit)
         except BatchRefused:
             async with reading(self.pool) as connection:
-                rows = await connection.fetch(Q["parked_ripe"], limit, None)
-            return sum([await self._feed_one(row["id"]) for row in rows])
+                rows = await connection.fetch(QUERIES["parked_due"], limit, None)
+            return sum([await self._resolve_one(row["id"]) for row in rows])
 
-    async def _feed(
+    async def _resolve(
         self, limit: int, only: int | None = None, refused: BatchRefused | None = None
     ) -> int:
         try:
-            fed, committed = await self._applier.parked(limit, only, refused)
-        except Fenced:
+            resolved, committed = await self._applier.apply_parked(limit, only, refused)
+        except OffsetMoved:
             return 0
         self._done(committed)
-        return fed
+        return resolved
 
-    async def _feed_one(self, parked_id: int) -> int:
+    async def _resolve_one(self, parked_id: int) -> int:
         """Feed one parked record by itself: what can't be judged or stored costs itself alone."""
         try:
-            return await self._feed(1, parked_id)
+            return await self._resolve(1, parked_id)
         except BatchRefused as exc:
             if exc.sqlstate in RACES:
                 return 0
             log.warning("parked_record_isolated", parked_id=parked_id, error=exc.message)
-            return await self._feed(1, parked_id, exc)
+            return await self._resolve(1, parked_id, exc)
 
     async def stop_models(self, limit: int) -> int:
         async with reading(self.pool) as connection:
-            stops = await connection.fetch(Q["model_stops"])
+            stops = await connection.fetch(QUERIES["model_stops"])
         stopped = 0
         for stop in stops:
             async with reading(self.pool) as connection:
                 rows = await connection.fetch(
-                    Q["model_stop_jobs"], stop["model_id"], stop["at"], limit
+                    QUERIES["model_stop_jobs"], stop["model_id"], stop["at"], limit
                 )
             origin = Origin(stop["correlation_id"], stop["source"])
             commands = [
@@ -144,7 +148,7 @@ class Store:
             await self.apply(commands)
             if not rows:
                 async with transaction(self.pool) as connection:
-                    await connection.execute(Q["model_stop_done"], stop["id"])
+                    await connection.execute(QUERIES["model_stop_delete"], stop["id"])
         return stopped
 
     async def save_net(
@@ -169,42 +173,44 @@ class Store:
                 strays=strays,
                 body=body.decode(),
             )
-        self._done(Committed([], ready=True))
+        self._done(Committed([], work_available=True))
 
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
         async with transaction(self.pool) as connection:
             return (
-                await connection.fetchval(Q["outbox_lease_take"], name, holder, ttl_seconds)
+                await connection.fetchval(
+                    QUERIES["outbox_lease_acquire"], name, holder, ttl_seconds
+                )
                 is not None
             )
 
-    async def buried(self, limit: int) -> list[UUID]:
+    async def purgeable(self, limit: int) -> list[UUID]:
         async with reading(self.pool) as connection:
-            rows = await connection.fetch(Q["tombstones_acknowledged"], limit)
+            rows = await connection.fetch(QUERIES["tombstones_acknowledged"], limit)
         return [row["job_id"] for row in rows]
 
-    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
-        return await clean.clean(self.pool, self._retention, buried, limit)
+    async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
+        return await retention.clean(self.pool, self._retention, purgeable, limit)
 
     # --- offsets ----------------------------------------------------------------------------------
 
     async def offsets(
-        self, group: str, places: Sequence[tuple[str, int]]
+        self, group: str, partitions: Sequence[tuple[str, int]]
     ) -> dict[tuple[str, int], int]:
         async with transaction(self.pool) as connection:
-            return await inbound.offsets(connection, group, places)
+            return await inbox.offsets(connection, group, partitions)
 
     async def start_offsets(
         self, group: str, starts: Mapping[tuple[str, int], int]
     ) -> dict[tuple[str, int], int]:
         async with transaction(self.pool) as connection:
-            return await inbound.start_offsets(connection, group, starts)
+            return await inbox.start_offsets(connection, group, starts)
 
     # --- reading ----------------------------------------------------------------------------------
 
     async def get(self, job_id: UUID) -> Job | None:
         async with reading(self.pool) as connection:
-            return await jobs.peek(connection, job_id)
+            return await jobs.get(connection, job_id)
 
     async def now(self) -> datetime:
         async with reading(self.pool) as connection:
@@ -216,31 +222,31 @@ class Store:
 
     async def net_now(self) -> Mapping[str, NetNow]:
         async with reading(self.pool) as connection:
-            row = await connection.fetchrow(Q["facts"])
+            row = await connection.fetchrow(QUERIES["facts"])
         return read_nets(row["nets"] if row is not None else None)
 
-    async def slots(self, net: str) -> list[Reservation]:
+    async def reservations(self, net: str) -> list[Reservation]:
         async with reading(self.pool) as connection:
-            rows = await connection.fetch(Q["slots_of_net"], net)
-            found = await jobs.peek_all(connection, [row["job_id"] for row in rows])
-        return [slot_row(row, found[row["job_id"]]) for row in rows if row["job_id"] in found]
+            rows = await connection.fetch(QUERIES["reservations_of_net"], net)
+            found = await jobs.get_many(connection, [row["job_id"] for row in rows])
+        return [reservation_of(row, found[row["job_id"]]) for row in rows if row["job_id"] in found]
 
     async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
         async with reading(self.pool) as connection:
-            rows = await connection.fetch(Q["runs_known"], net, list(run_ids))
+            rows = await connection.fetch(QUERIES["runs_select"], net, list(run_ids))
         return {row["run_id"] for row in rows}
 
     async def due(self, limit: int) -> list[UUID]:
         async with reading(self.pool) as connection:
-            return [row["job_id"] for row in await connection.fetch(Q["due_jobs"], limit)]
+            return [row["job_id"] for row in await connection.fetch(QUERIES["due_jobs"], limit)]
 
     async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
         async with reading(self.pool) as connection:
-            rows = await connection.fetch(Q["position_heads"], limit)
+            rows = await connection.fetch(QUERIES["position_heads"], limit)
             if not rows:
                 return []
             first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
-            heads = await jobs.peek_all(connection, list(first.values()))
+            heads = await jobs.get_many(connection, list(first.values()))
             projects = {job.accepted_request.project_id for job in heads.values()}
             facts = await self._facts.read(connection, projects=sorted(projects), claimed=None)
         codes: dict[UUID, str | None] = {
@@ -262,7 +268,7 @@ class Store:
         return committed.decisions
 
 
-def slot_row(row: asyncpg.Record, job: Job) -> Reservation:
+def reservation_of(row: asyncpg.Record, job: Job) -> Reservation:
     """A place on a net together with what its job says of it."""
     attempt = next(a for a in job.attempts if a.number == row["attempt"])
     handed = attempt.submission

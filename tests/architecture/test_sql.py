@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from service.local.postgres import packaged
-from service.store.statements import Q
+from service.store.statements import QUERIES
 from tests.stack import RunningStack
 
 SQL = Path(__file__).parents[2] / "schemas" / "sql"
@@ -16,10 +16,10 @@ _NUMBERED = re.compile(r"^(\d{4})_\w+\.sql$")
 
 def test_every_statement_can_be_prepared(stack: RunningStack) -> None:
     database = stack.create_database(migrated=True)
-    script = "\n".join(f"PREPARE {name} AS {text};" for name, text in sorted(Q.items()))
+    script = "\n".join(f"PREPARE {name} AS {text};" for name, text in sorted(QUERIES.items()))
     prepared = stack.psql(script + "\nSELECT count(*) FROM pg_prepared_statements", database)
     stack.drop_database(database)
-    assert int(prepared.splitlines()[-1]) == len(Q) > 50
+    assert int(prepared.splitlines()[-1]) == len(QUERIES) > 50
 
 
 def test_every_statement_has_a_user() -> None:
@@ -31,7 +31,7 @@ def test_every_statement_has_a_user() -> None:
     built = {
         f"{kind}_{what}" for kind in ("nets", "projects", "groups") for what in ("lock", "count")
     }
-    unused = [n for n in Q if f'"{n}"' not in code and n not in built]
+    unused = [n for n in QUERIES if f'"{n}"' not in code and n not in built]
     assert unused == []
 
 

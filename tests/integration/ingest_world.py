@@ -21,7 +21,7 @@ from service.errors import Transient
 from service.ingest.consumer import Consumer
 from service.kafka.clients import Producer
 from service.settings import IngestSettings
-from service.store.batch import BatchRefused, Fence, Fenced, Item
+from service.store.records import BatchRefused, InboundItem, OffsetFence, OffsetMoved
 from tests.integration.relay_world import World
 
 Place = tuple[str, int]
@@ -59,7 +59,9 @@ class Ledger:
             )  # fmt: skip
         return await self.offsets(group, list(starts))
 
-    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]:
+    async def apply_batch(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> list[Decision]:
         assert fence is not None
         self.sizes.append(len(items))
         await asyncio.sleep(self.seconds)
@@ -74,7 +76,7 @@ class Ledger:
                     new, fence.consumer_group, topic, partition, old,
                 )  # fmt: skip
                 if moved != "UPDATE 1":
-                    raise Fenced("the offsets were moved")
+                    raise OffsetMoved("the offsets were moved")
             for item in items:
                 if item.dead is None and item.source_record.key in self.poison:
                     raise BatchRefused("can't be stored", sqlstate="22021") from ValueError()

@@ -13,9 +13,9 @@ from service.relay.side_publisher import SidePublisher
 from service.settings import Settings, load
 from service.store.database import close_pool, open_pool
 from service.store.facts import FactReader
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
 from service.store.state_records import StateRecords
-from service.store.store import Store
+from service.store.store import PostgresStore
 
 MANIFESTS = {FLBackend.EMBEDDED: {"standard": ("trainer.py",)}}
 
@@ -23,11 +23,11 @@ MANIFESTS = {FLBackend.EMBEDDED: {"standard": ("trainer.py",)}}
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Events in, effects, events out, until `stop`."""
     pool = await open_pool(settings.database)
-    outbox = Outbox(pool)
+    outbox = EventOutbox(pool)
     await outbox.open_stream(
         Topics(settings.kafka.topic_prefix).lifecycle, settings.kafka.partitions
     )
-    store = Store(
+    store = PostgresStore(
         pool, FactReader(JobLimits(), lambda: MANIFESTS), partitions=settings.kafka.partitions
     )
     wake = asyncio.Event()

@@ -9,7 +9,7 @@ import asyncpg
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
 from service.settings import load
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
 from tests.integration.relay_world import some_states
 
 
@@ -19,7 +19,7 @@ async def main() -> None:
         settings.database.dsn.get_secret_value(), min_size=1, max_size=6
     )
     relay = Relay(
-        Outbox(pool),
+        EventOutbox(pool),
         settings.kafka,
         some_states,
         asyncio.Event(),

@@ -23,7 +23,7 @@ from service.kafka.clients import reader
 from service.kafka.topics import Topics, ensure_topics
 from service.relay.records import StateRecord
 from service.settings import KafkaSettings
-from service.store.outbox import Outbox, Stream
+from service.store.outbox import EventOutbox, LifecycleStream
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 3
@@ -49,8 +49,8 @@ class World:
     env: dict[str, str]
     kafka: KafkaSettings
     pool: asyncpg.Pool
-    outbox: Outbox
-    stream: Stream
+    outbox: EventOutbox
+    stream: LifecycleStream
 
     @property
     def topics(self) -> Topics:
@@ -86,7 +86,7 @@ class World:
         return dict(await self.pool.fetch("SELECT partition, position FROM head"))
 
     async def hinted(self) -> dict[int, int]:
-        return dict(await self.pool.fetch("SELECT partition, position FROM hint"))
+        return dict(await self.pool.fetch("SELECT partition, position FROM checkpoint"))
 
     async def all_hinted(self, seconds: float = 20) -> None:
         """Wait until every given position is known to be published."""
@@ -155,7 +155,7 @@ async def world(env: dict[str, str], partitions: int = PARTITIONS) -> AsyncItera
     try:
         if not await pool.fetchval("SELECT to_regclass('event') IS NOT NULL"):
             await pool.execute((ROOT / "schemas/sql/schema.sql").read_text("utf-8"))
-        outbox = Outbox(pool)
+        outbox = EventOutbox(pool)
         stream = await outbox.open_stream(Topics(kafka.topic_prefix).lifecycle, partitions)
         yield World(env, kafka, pool, outbox, stream)
     finally:

@@ -21,11 +21,11 @@ from service.domain.decision import Decision
 from service.domain.enums import FLBackend
 from service.domain.facts import JobLimits
 from service.domain.values import Submission
-from service.store.batch import Fence, Item, RecordRef
 from service.store.facts import FactReader
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
+from service.store.records import InboundItem, OffsetFence, RecordRef
 from service.store.registry import apply_registry
-from service.store.store import Store
+from service.store.store import PostgresStore
 
 TRUSTS = [UUID(int=n) for n in (1, 2, 3)]
 GROUP = "tests"
@@ -68,7 +68,7 @@ def asked(job_id: UUID | None = None, **changes: Any) -> dict[str, Any]:
 
 def item(
     data: Mapping[str, Any], offset: int, kind: str = training.REQUESTED, event_id: str = ""
-) -> Item:
+) -> InboundItem:
     """The item of a record, as the decoder makes it."""
     headers = [
         ("ce_id", (event_id or str(uuid4())).encode()),
@@ -80,8 +80,8 @@ def item(
     ref = RecordRef(TOPIC, 0, offset, 0, None, json.dumps(data).encode(), headers)
     envelope, command = inbound.read(ref.key, ref.value, headers)
     if kind == training.REQUESTED:
-        return Item(command, ref)
-    return Item(command, ref, envelope.event_key(), envelope.content_hash()[:16])
+        return InboundItem(command, ref)
+    return InboundItem(command, ref, envelope.event_key(), envelope.content_hash()[:16])
 
 
 def submission(now: datetime) -> Submission:
@@ -101,17 +101,17 @@ def submission(now: datetime) -> Submission:
 @dataclass
 class World:
     pool: asyncpg.Pool
-    store: Store
+    store: PostgresStore
     next_offset: int = 0
 
-    def rival(self, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0) -> Store:
+    def rival(self, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0) -> PostgresStore:
         """Another instance's store: its own caches, the same database."""
         return make_store(self.pool, parked_seconds, lease_seconds)
 
-    async def take(self, *items: Item) -> list[Decision]:
+    async def take(self, *items: InboundItem) -> list[Decision]:
         """Apply items whose offsets follow each other, fenced."""
         start = self.next_offset
-        fence = Fence([(TOPIC, 0, start, start + len(items))], GROUP)
+        fence = OffsetFence([(TOPIC, 0, start, start + len(items))], GROUP)
         decisions = await self.store.apply_batch(items, fence)
         self.next_offset += len(items)
         return decisions
@@ -152,9 +152,9 @@ class World:
 
 def make_store(
     pool: asyncpg.Pool, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0
-) -> Store:
+) -> PostgresStore:
     facts = FactReader(JobLimits(), lambda: {b: {"standard": ()} for b in FLBackend})
-    return Store(
+    return PostgresStore(
         pool,
         facts,
         partitions=PARTITIONS,
@@ -179,7 +179,7 @@ async def opened(
     try:
         world = World(pool, make_store(pool))
         await world.register(document or registry())
-        await Outbox(pool).open_stream(catalogue.LIFECYCLE.name, PARTITIONS)
+        await EventOutbox(pool).open_stream(catalogue.LIFECYCLE.name, PARTITIONS)
         await world.store.start_offsets(GROUP, {(TOPIC, 0): 0})
         for name in nets or ["net-1"]:
             await world.answers(name)

@@ -124,7 +124,7 @@ async def test_places_that_nothing_frees(
         job_ids = [await w.ask(), await w.ask()]
         for job_id, where in zip(job_ids, ("net-1", "net-2"), strict=True):
             await w.pool.execute(
-                "INSERT INTO slot (job_id, attempt, net, state, run_id, in_doubt) "
+                "INSERT INTO reservation (job_id, attempt, net, state, run_id, in_doubt) "
                 "VALUES ($1, 1, $2, 'quarantined', 'run-9', false)",
                 job_id,
                 where,

@@ -19,7 +19,7 @@ from service.domain.enums import JobState
 from service.relay.relay import Relay
 from service.settings import DatabaseSettings
 from service.store.database import open_pool
-from service.store.outbox import Outbox
+from service.store.outbox import EventOutbox
 from service.store.state_records import StateRecords
 from tests.integration import relay_world, store_world
 
@@ -68,7 +68,7 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
             large = await completed(w)
             others = [await w.ask() for _ in range(24)]
             wake, stop = asyncio.Event(), asyncio.Event()
-            relay = Relay(Outbox(pool), out.kafka, StateRecords(pool), wake)
+            relay = Relay(EventOutbox(pool), out.kafka, StateRecords(pool), wake)
             task = asyncio.create_task(relay.run(stop))
             try:
                 await out.all_hinted()

@@ -128,7 +128,7 @@ async def test_an_older_database_stops_it_until_the_log_is_accepted(w: World) ->
     heads = await w.heads()
     await w.pool.execute("DELETE FROM event WHERE position > 10")
     await w.pool.execute("UPDATE head SET position = 10")
-    await w.pool.execute("UPDATE hint SET position = 10, log_offset = 10")
+    await w.pool.execute("UPDATE checkpoint SET position = 10, log_offset = 10")
     assert (await stopped(w)).code in ("relay_older_database", "relay_log_gap")
     async with relaying(w, accept_log=True) as relay:
         await until(lambda: relay.status.leading)
@@ -143,7 +143,7 @@ async def test_another_databases_events_stop_it(w: World) -> None:
         await w.give(10)
         await w.all_hinted()
     await w.pool.execute("UPDATE stream SET id = $1", uuid4())
-    await w.pool.execute("DELETE FROM hint")
+    await w.pool.execute("DELETE FROM checkpoint")
     assert (await stopped(w)).code == "relay_foreign_stream"
 
 

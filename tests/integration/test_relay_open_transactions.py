@@ -61,7 +61,7 @@ async def test_a_new_leader_waits_for_it(w: World) -> None:
     await w.all_hinted()
     stop.set()
     await task
-    await w.pool.execute("DELETE FROM hint")
+    await w.pool.execute("DELETE FROM checkpoint")
     await leave_open(w)
     await w.give(10)
     stop = asyncio.Event()

@@ -13,7 +13,7 @@ from service.domain.decision import Outcome
 from service.domain.enums import WaitingCode
 from service.ingest.poison import PoisonRecordIsolator
 from service.ingest.status import IngestStatus
-from service.store.batch import BatchRefused, DeadLetter, Fence, Fenced, Item
+from service.store.records import BatchRefused, DeadLetter, InboundItem, OffsetFence, OffsetMoved
 from tests.integration.store_world import GROUP, PARTITIONS, TOPIC, asked, item, opened
 
 STOP = stop.STOP_REQUESTED
@@ -26,10 +26,10 @@ async def test_a_stale_reader_is_fenced_and_writes_nothing(migrated_env: dict[st
         await w.ask()
         late = item(asked(), 0)
         for old, new in ((0, 1), (2, 3)):
-            with pytest.raises(Fenced):
-                await w.store.apply_batch([late], Fence([(TOPIC, 0, old, new)], GROUP))
-        with pytest.raises(Fenced):  # a partition that has no stored offset
-            await w.store.apply_batch([late], Fence([(TOPIC, 1, 0, 1)], GROUP))
+            with pytest.raises(OffsetMoved):
+                await w.store.apply_batch([late], OffsetFence([(TOPIC, 0, old, new)], GROUP))
+        with pytest.raises(OffsetMoved):  # a partition that has no stored offset
+            await w.store.apply_batch([late], OffsetFence([(TOPIC, 1, 0, 1)], GROUP))
         assert (await w.count("job"), await w.count("event")) == (1, 1)
         assert await w.store.offsets(GROUP, [(TOPIC, 0)]) == {(TOPIC, 0): 1}
 
@@ -133,12 +133,12 @@ async def test_positions_and_sequences_have_no_hole(migrated_env: dict[str, str]
 
 async def test_what_cannot_be_stored_costs_its_record_alone(migrated_env: dict[str, str]) -> None:
     async with opened(migrated_env) as w:
-        items: list[Item] = [item(asked(), n) for n in range(9)]
+        items: list[InboundItem] = [item(asked(), n) for n in range(9)]
         spoilt = items[4].command
         assert isinstance(spoilt, c.RequestTraining)
         object.__setattr__(spoilt.request, "cohort_query", "select \0")
         with pytest.raises(BatchRefused):
-            await w.store.apply_batch(items, Fence([(TOPIC, 0, 0, 9)], GROUP))
+            await w.store.apply_batch(items, OffsetFence([(TOPIC, 0, 0, 9)], GROUP))
         assert await w.count("job") == 0
         isolator = PoisonRecordIsolator(w.store, GROUP, IngestStatus())
         await isolator.apply(items, {(TOPIC, 0): 0}, {(TOPIC, 0): 9})
@@ -152,7 +152,7 @@ async def test_what_cannot_be_stored_costs_its_record_alone(migrated_env: dict[s
 async def test_a_dead_letter_moves_the_offset(migrated_env: dict[str, str]) -> None:
     async with opened(migrated_env) as w:
         origin = item(asked(), 0).source_record
-        await w.take(Item(None, origin, dead=DeadLetter("Undecodable", "no event")))
+        await w.take(InboundItem(None, origin, dead=DeadLetter("Undecodable", "no event")))
         row = await w.pool.fetchrow("SELECT * FROM dead_letter")
         assert row is not None
         assert (row["value"], row["published_at"]) == (origin.value, None)

@@ -13,7 +13,7 @@ from service.domain.enums import FLJobStatus, JobState, ReasonCode
 from service.domain.values import Reason
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
-from service.store.store import Store
+from service.store.store import PostgresStore
 from tests.integration.store_world import TRUSTS, World, net, opened, registry, submission
 
 OVER = Reason(ReasonCode.MODEL_FILES_MISSING, "nothing to train")
@@ -30,7 +30,7 @@ async def test_rivals_never_overbook_a_net(migrated_env: dict[str, str]) -> None
         started: list[UUID] = []
         most = 0
 
-        async def work(store: Store, holder: str) -> None:
+        async def work(store: PostgresStore, holder: str) -> None:
             while len(started) < len(jobs):
                 job = await store.claim(holder)
                 if job is None:
@@ -46,7 +46,7 @@ async def test_rivals_never_overbook_a_net(migrated_env: dict[str, str]) -> None
             nonlocal most
             while len(started) < len(jobs):
                 row = await w.pool.fetchrow(
-                    "SELECT occupied, (SELECT count(*) FROM slot) AS slots FROM net"
+                    "SELECT occupied, (SELECT count(*) FROM reservation) AS slots FROM net"
                 )
                 assert row is not None
                 assert row["occupied"] == row["slots"] <= 3
@@ -191,7 +191,7 @@ async def test_a_net_that_goes_by_the_model_takes_none_of_it_until_its_results_a
         began = await w.store.now()
         done = c.ObserveRun(first, 1, "run-1", FLJobStatus.FINISHED, None, began)
         assert (await w.store.apply([done]))[0].outcome is Outcome.APPLIED
-        held = "SELECT count(*) FROM slot WHERE job_id = $1"
+        held = "SELECT count(*) FROM reservation WHERE job_id = $1"
         assert await w.pool.fetchval(held, first) == 0, (
             "its place is free, its results are not here"
         )

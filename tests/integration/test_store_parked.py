@@ -14,8 +14,8 @@ from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.store import fold
-from service.store.batch import Fence
+from service.store import unit_of_work
+from service.store.records import OffsetFence
 from tests.integration.store_world import (
     GROUP,
     TOPIC,
@@ -48,10 +48,10 @@ async def test_a_report_waits_until_its_run_is_known(migrated_env: dict[str, str
         job_id, path_id = await submitting(w)
         report = {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"}
         assert (await w.tell(STATUS, report)).outcome is Outcome.PARKED
-        assert await w.store.feed_parked(10) == 0
+        assert await w.store.resolve_parked(10) == 0
         await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
-        fed = await asyncio.gather(*(w.rival().feed_parked(10) for _ in range(3)))
-        assert sum(fed) == 1
+        resolved = await asyncio.gather(*(w.rival().resolve_parked(10) for _ in range(3)))
+        assert sum(resolved) == 1
         assert await w.count("parked") == 0
         kinds = await w.kinds(job_id)
         assert kinds == ["job.queued", "job.started", "job.submitted", "job.running"]
@@ -81,9 +81,9 @@ async def test_what_nobody_asked_for_ends_in_time(migrated_env: dict[str, str]) 
         report = item({"job_id": unknown, "attempt": 1, "status": "RUNNING"}, 0, STATUS, "report-1")
         halt = item({"job_id": unknown}, 1, STOP, "stop-1")
         impatient = w.rival(parked_seconds=0)
-        parked = await impatient.apply_batch([report, halt], Fence([(TOPIC, 0, 0, 2)], GROUP))
+        parked = await impatient.apply_batch([report, halt], OffsetFence([(TOPIC, 0, 0, 2)], GROUP))
         assert {d.outcome for d in parked} == {Outcome.PARKED}
-        assert await w.store.feed_parked(10) == 2
+        assert await w.store.resolve_parked(10) == 2
         dead = await w.pool.fetch('SELECT kind, "offset", value FROM dead_letter')
         assert [tuple(row) for row in dead] == [("UnknownJob", 0, report.source_record.value)]
         events = await w.pool.fetch("SELECT type, job_id, body FROM event")
@@ -128,7 +128,7 @@ async def test_a_stop_and_its_request_in_two_hands(migrated_env: dict[str, str])
             await asyncio.gather(
                 w.store.apply_batch([item(data, 0)], None), w.rival().apply_batch([halt], None)
             )
-            await w.store.feed_parked(10)
+            await w.store.resolve_parked(10)
             assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
         assert await w.count("parked") == 0
 
@@ -144,7 +144,7 @@ async def test_what_must_wait_longer_holds_up_nobody(migrated_env: dict[str, str
         job_id, path_id = await submitting(w)
         await w.tell(STATUS, {"job_id": str(job_id), "attempt": 1, "status": "RUNNING"})
         await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
-        assert await w.store.feed_parked(3) == 1
+        assert await w.store.resolve_parked(3) == 1
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 3
 
@@ -169,9 +169,9 @@ async def test_what_cannot_be_judged_is_buried_alone(
                 raise RuntimeError("a rule that fails")
             return decide(job, command, facts)
 
-        monkeypatch.setattr(fold, "decide", spoiled)
+        monkeypatch.setattr(unit_of_work, "decide", spoiled)
         assert (await w.take(item(data, w.next_offset)))[0].outcome is Outcome.APPLIED
-        assert await w.store.feed_parked(10) == 2
+        assert await w.store.resolve_parked(10) == 2
         assert (await w.kinds(good))[-1] == "job.running"
         assert (await w.kinds(UUID(data["job_id"]))) == ["job.queued"]
         assert await w.count("parked") == 0
@@ -200,7 +200,7 @@ async def test_what_can_no_longer_be_decoded_is_buried_alone(
         assert (await w.take(item(data, w.next_offset)))[0].outcome is Outcome.APPLIED
         assert (await w.kinds(UUID(data["job_id"])))[-1] == "job.stopped"
         await w.store.apply([c.RecordRun(job_id, 1, path_id, "run-1")])
-        assert await w.store.feed_parked(10) == 2
+        assert await w.store.resolve_parked(10) == 2
         assert (await w.kinds(job_id))[-1] == "job.running"
         assert await w.count("parked") == 0
         dead = await w.pool.fetch('SELECT kind, consumer_group FROM dead_letter ORDER BY "offset"')

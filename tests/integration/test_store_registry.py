@@ -18,7 +18,7 @@ from service.domain.facts import Facts
 from service.domain.group import group_id, group_of
 from service.errors import Invalid, Transient
 from service.settings import load
-from service.store.places import Groups
+from service.store.occupancy import SchedulingGroups
 from service.store.registry import pause_net, show
 from service.store.state_records import StateRecords
 from tests.integration.store_world import TRUSTS, World, asked, item, net, opened, registry
@@ -117,7 +117,7 @@ async def test_a_new_net_serves_jobs_that_wait(migrated_env: dict[str, str]) -> 
 
 
 async def clean(w: World) -> int:
-    return await w.store.clean(await w.store.buried(10), 10)
+    return await w.store.clean(await w.store.purgeable(10), 10)
 
 
 async def finished_long_ago(w: World, data: dict[str, object]) -> UUID:
@@ -136,7 +136,7 @@ async def test_only_what_is_published_goes(migrated_env: dict[str, str]) -> None
         job_id = await finished_long_ago(w, asked())
         await clean(w)
         assert await w.count("tombstone") == 0  # no event of it is on the log yet
-        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.pool.execute("INSERT INTO checkpoint SELECT partition, position, 0 FROM head")
         await clean(w)
         assert await w.count("tombstone") == 1
         await clean(w)
@@ -148,15 +148,15 @@ async def test_what_is_acknowledged_meanwhile_keeps_its_rows(migrated_env: dict[
     """Else its bundles would lie in the object store for ever."""
     async with opened(migrated_env) as w:
         first, second = [await finished_long_ago(w, asked()) for _ in range(2)]
-        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.pool.execute("INSERT INTO checkpoint SELECT partition, position, 0 FROM head")
         await clean(w)
         acknowledge = "UPDATE tombstone SET published_at = now() WHERE job_id = $1"
         await w.pool.execute(acknowledge, first)
-        buried = await w.store.buried(10)
-        assert buried == [first]
+        purgeable = await w.store.purgeable(10)
+        assert purgeable == [first]
         await w.pool.execute(acknowledge, second)
-        assert await w.store.clean(buried, 10) == 1
-        assert (await w.store.get(first), await w.store.buried(10)) == (None, [second])
+        assert await w.store.clean(purgeable, 10) == 1
+        assert (await w.store.get(first), await w.store.purgeable(10)) == (None, [second])
         assert await clean(w) == 1
 
 
@@ -169,7 +169,7 @@ async def test_refusals_about_no_job_go_by_their_age(migrated_env: dict[str, str
         await w.pool.execute("UPDATE event SET at = now() - interval '100 days'")
         await w.tell(STOP, {"model_id": str(uuid4())})  # a young one
         assert await clean(w) == 0  # none is on the log yet
-        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.pool.execute("INSERT INTO checkpoint SELECT partition, position, 0 FROM head")
         assert (refusals, await clean(w)) == (2, 1)
         assert await w.kinds(job_id) == ["job.queued", "training.request_refused"]
 
@@ -180,7 +180,7 @@ async def test_a_cleaned_job_keeps_its_id(migrated_env: dict[str, str]) -> None:
         job_id = await finished_long_ago(w, data)
         young = await w.ask()
         await w.store.apply([c.RequestStop(young, None, None)])
-        await w.pool.execute("INSERT INTO hint SELECT partition, position, 0 FROM head")
+        await w.pool.execute("INSERT INTO checkpoint SELECT partition, position, 0 FROM head")
         await clean(w)
         await w.pool.execute("UPDATE tombstone SET published_at = now()")
         assert await clean(w) == 1
@@ -210,4 +210,4 @@ async def test_a_group_is_not_made_under_a_registry_that_has_gone(
         await w.register(registry(nets=[net("net-1", 3)]))
         async with w.pool.acquire() as connection, connection.transaction():
             with pytest.raises(Transient, match="registry changed"):
-                await Groups().ensure(connection, {key: job.accepted_request}, facts)
+                await SchedulingGroups().ensure(connection, {key: job.accepted_request}, facts)

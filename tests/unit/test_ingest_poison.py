@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.domain.decision import Decision
 from service.ingest.poison import PoisonRecordIsolator, ReadAgain
 from service.ingest.status import IngestStatus
-from service.store.batch import BatchRefused, Fence, Fenced, Item, RecordRef
+from service.store.records import BatchRefused, InboundItem, OffsetFence, OffsetMoved, RecordRef
 
 Place = tuple[str, int]
 
@@ -23,11 +23,13 @@ class FencedStore:
         self.poison = poison
         self.sqlstate = sqlstate
         self.at: dict[Place, int] = {}
-        self.applied: list[Item] = []
+        self.applied: list[InboundItem] = []
         self.calls = 0
         self.races = 0
 
-    async def apply_batch(self, items: Sequence[Item], fence: Fence | None) -> list[Decision]:
+    async def apply_batch(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> list[Decision]:
         self.calls += 1
         assert fence is not None
         if self.races:
@@ -35,7 +37,7 @@ class FencedStore:
             raise BatchRefused("raced", sqlstate="23505")
         for topic, partition, old, _ in fence.entries:
             if self.at[topic, partition] != old:
-                raise Fenced("moved")
+                raise OffsetMoved("moved")
         for item in items:
             place = (item.source_record.partition, item.source_record.offset)
             if item.dead is None and place in self.poison:
@@ -46,11 +48,11 @@ class FencedStore:
         return [Decision() for _ in items]
 
 
-def item(partition: int, offset: int) -> Item:
-    return Item(None, RecordRef("t", partition, offset, 0, b"k", b"v", ()), None, None, None)
+def item(partition: int, offset: int) -> InboundItem:
+    return InboundItem(None, RecordRef("t", partition, offset, 0, b"k", b"v", ()), None, None, None)
 
 
-def batch(counts: dict[int, int]) -> tuple[list[Item], dict[Place, int], dict[Place, int]]:
+def batch(counts: dict[int, int]) -> tuple[list[InboundItem], dict[Place, int], dict[Place, int]]:
     items = [item(p, offset) for p in sorted(counts) for offset in range(counts[p])]
     old = {("t", p): 0 for p in counts}
     return items, old, {("t", p): count + 3 for p, count in counts.items()}
@@ -113,6 +115,6 @@ async def test_a_moved_offset_ends_it() -> None:
     items, old, new = batch({0: 4})
     store = FencedStore({(0, 1)})
     store.at = {("t", 0): 9}
-    with pytest.raises(Fenced):
+    with pytest.raises(OffsetMoved):
         await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     assert not store.applied

@@ -89,7 +89,7 @@ GONE = uuid4()
 
 def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
     class Full:
-        async def feed_parked(self, limit: int) -> int:
+        async def resolve_parked(self, limit: int) -> int:
             return limit
 
         async def due(self, limit: int) -> list[UUID]:
@@ -98,18 +98,18 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         async def stop_models(self, limit: int) -> int:
             return 1
 
-        async def buried(self, limit: int) -> list[UUID]:
+        async def purgeable(self, limit: int) -> list[UUID]:
             return [GONE]
 
-        async def clean(self, buried: Sequence[UUID], limit: int) -> int:
-            assert buried == [GONE]
+        async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
+            assert purgeable == [GONE]
             return limit
 
     async def story() -> None:
         context = World().context()
         context.store = cast("JobStore", Full())
         maintenance = Maintenance(context)
-        assert await maintenance.feed_parked() == 0.0
+        assert await maintenance.resolve_parked() == 0.0
         assert await maintenance.review_due() is None
         assert await maintenance.stop_models() is None
         assert context.wakeups.stop.is_set()

@@ -2,7 +2,7 @@
 -- Read after the jobs are locked: so a job's events have times in the order of their sequence.
 SELECT clock_timestamp() AS now, r.version, r.hub_paused,
     (SELECT json_agg(json_build_array(n.name, n.answering, n.online, n.occupied, n.paused,
-            EXISTS (SELECT 1 FROM slot s WHERE s.net = n.name AND s.in_doubt AND s.state = 'quarantined'),
+            EXISTS (SELECT 1 FROM reservation s WHERE s.net = n.name AND s.in_doubt AND s.state = 'quarantined'),
             n.extensions, n.seen_at) ORDER BY n.name)
      FROM net n WHERE n.registered)::text AS nets
 FROM registry r

@@ -10,7 +10,7 @@ RETURNING job.job_id
 -- name: due_jobs
 SELECT job_id FROM job WHERE due_at <= now() ORDER BY due_at LIMIT $1
 
--- name: free_work
+-- name: expired_work
 SELECT job_id FROM job
 WHERE state = ANY($1::text[]) AND state IN ('preparing', 'submitting', 'collecting', 'stopping')
   AND (lease_until IS NULL OR lease_until <= now())

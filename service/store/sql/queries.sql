@@ -27,15 +27,15 @@ WHERE me.job_id = $1 AND (r.rank, r.created_at, r.job_id) < (me.rank, me.created
 SELECT name, registered, capacity, occupied, paused, answering, online, extensions, strays, seen_at,
     status_body FROM net WHERE registered ORDER BY name
 
--- name: q_slots
+-- name: q_reservations
 SELECT s.job_id, s.attempt, s.net, s.state, s.run_id, s.in_doubt, j.state AS job_state
-FROM slot s JOIN job j USING (job_id) ORDER BY s.net, s.job_id
+FROM reservation s JOIN job j USING (job_id) ORDER BY s.net, s.job_id
 
--- name: q_slots_stuck
+-- name: q_reservations_stuck
 -- A job that is over does not change any more: its place is quarantined at least since then.
 SELECT s.net, s.job_id, s.attempt, s.state, s.run_id, s.in_doubt, j.state AS job_state,
     coalesce(n.registered, false) AS registered, extract(epoch FROM now() - j.changed_at)::float8 AS seconds
-FROM slot s JOIN job j USING (job_id) LEFT JOIN net n ON n.name = s.net
+FROM reservation s JOIN job j USING (job_id) LEFT JOIN net n ON n.name = s.net
 WHERE n.registered IS NOT TRUE
     OR (s.state = 'quarantined' AND j.changed_at < now() - make_interval(secs => $1))
 ORDER BY s.net, s.job_id, s.attempt
@@ -58,7 +58,7 @@ SELECT state, count(*) AS n FROM job WHERE finished_at IS NULL GROUP BY state
 SELECT (SELECT count(*) FROM parked) AS parked,
     (SELECT count(*) FROM dead_letter WHERE published_at IS NULL) AS dead_letters_unsent,
     (SELECT count(*) FROM dead_letter) AS dead_letters,
-    (SELECT coalesce(sum(h.position - coalesce(t.position, 0)), 0) FROM head h LEFT JOIN hint t USING (partition))::bigint
+    (SELECT coalesce(sum(h.position - coalesce(t.position, 0)), 0) FROM head h LEFT JOIN checkpoint t USING (partition))::bigint
         AS outbox_lag,
-    (SELECT count(*) FROM slot WHERE state = 'quarantined') AS quarantined,
+    (SELECT count(*) FROM reservation WHERE state = 'quarantined') AS quarantined,
     (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0) FROM ready)::float8 AS oldest_queued_seconds

@@ -1,7 +1,7 @@
 -- name: registry_lock
 SELECT version, document, hub_paused FROM registry FOR UPDATE
 
--- name: registry_save
+-- name: registry_update
 UPDATE registry SET version = version + 1, document = $1, applied_at = now() RETURNING version
 
 -- name: net_register
@@ -28,7 +28,7 @@ DELETE FROM net_group
 -- name: net_groups_of_net_clear
 DELETE FROM net_group WHERE net = $1
 
--- name: net_groups_put
+-- name: net_groups_insert
 INSERT INTO net_group (net, group_id) SELECT * FROM unnest($1::text[], $2::uuid[]) ON CONFLICT DO NOTHING
 
 -- name: review_all
@@ -45,7 +45,7 @@ UPDATE registry SET hub_paused = $1
 -- name: net_extensions
 SELECT extensions FROM net WHERE name = $1
 
--- name: net_save
+-- name: net_update
 UPDATE net SET answering = $2, online = $3, extensions = $4, strays = coalesce($5, strays), seen_at = now(),
     version = version + CASE WHEN status_body IS DISTINCT FROM $6 THEN 1 ELSE 0 END, status_body = $6
 WHERE name = $1 AND registered

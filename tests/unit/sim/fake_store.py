@@ -152,7 +152,7 @@ class FakeStore:
                 kept.add(job_id)
         return kept
 
-    async def feed_parked(self, limit: int) -> int:
+    async def resolve_parked(self, limit: int) -> int:
         await self._trip()
         return self._feed(None)
 
@@ -184,10 +184,10 @@ class FakeStore:
         self.leases[name] = (holder, self.time() + timedelta(seconds=ttl_seconds))
         return True
 
-    async def buried(self, limit: int) -> list[UUID]:
+    async def purgeable(self, limit: int) -> list[UUID]:
         return []
 
-    async def clean(self, buried: Sequence[UUID], limit: int) -> int:
+    async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
         return 0
 
     # --- reading ----------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class FakeStore:
         await self._trip()
         return self.now_of_nets()
 
-    async def slots(self, net: str) -> list[Reservation]:
+    async def reservations(self, net: str) -> list[Reservation]:
         await self._trip()
         return [
             Reservation(

@@ -43,7 +43,7 @@ def dead_letter(kind: str, message: str) -> DeadLetter:
 
 
 @value
-class Item:
+class InboundItem:
     """One record's command, or its dead letter. `event_key` (16 bytes of source and id) and `content`
     (16 bytes of type and data) are given for reports and stops, whose event id rules."""
 
@@ -55,14 +55,14 @@ class Item:
 
 
 @value
-class Fence:
+class OffsetFence:
     """Offsets that must stand where the reader thinks they stand: (topic, partition, old, new)."""
 
     entries: Sequence[tuple[str, int, int, int]]
     consumer_group: str
 
 
-class Fenced(ServiceError):
+class OffsetMoved(ServiceError):
     """Somebody else moved the offsets: read them again and seek."""
 
     code = "fenced"
@@ -86,7 +86,7 @@ class BatchRefused(ServiceError):
 RACES: Final = frozenset({"23505", "40001", "40P01"})
 
 
-def refused_letter(cause: BatchRefused) -> DeadLetter:
+def dead_letter_of(cause: BatchRefused) -> DeadLetter:
     """The dead letter of the record that alone is why its batch was refused."""
     inner = cause.__cause__
     return dead_letter(type(inner if inner is not None else cause).__name__, cause.message)

@@ -13,31 +13,33 @@ from uuid import UUID
 from service.domain import commands as c
 from service.store.database import Connection
 from service.store.facts import models_taken
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 
-async def pick(connection: Connection, holder: str) -> list[c.Command]:
+async def select_claim(connection: Connection, holder: str) -> list[c.Command]:
     """The claim of the best job on the emptiest net; nothing where none can start."""
-    for net in await connection.fetch(Q["free_nets"]):
+    for net in await connection.fetch(QUERIES["nets_with_capacity"]):
         taken: frozenset[UUID] = frozenset()
         if net["by_model"]:
             taken = (await models_taken(connection, [net["name"]])).get(net["name"], taken)
-        heads = await connection.fetch(Q["best_of_net"], net["name"], net["online"], taken)
-        if not heads or await connection.fetchval(Q["net_take"], net["name"]) is None:
+        heads = await connection.fetch(
+            QUERIES["next_jobs_of_net"], net["name"], net["online"], taken
+        )
+        if not heads or await connection.fetchval(QUERIES["net_lock"], net["name"]) is None:
             continue
         for head in heads:
-            if await connection.fetchval(Q["job_take"], head["job_id"]) is None:
+            if await connection.fetchval(QUERIES["job_lock"], head["job_id"]) is None:
                 continue
-            if await connection.fetchval(Q["project_take"], head["project_id"]) is None:
+            if await connection.fetchval(QUERIES["project_lock"], head["project_id"]) is None:
                 continue
             return [c.Claim(head["job_id"], net["name"], holder)]
     return []
 
 
-async def free_work(
+async def select_expired(
     connection: Connection, states: Sequence[str], holder: str, limit: int
 ) -> list[c.Command]:
     """Leases on jobs in these states that nobody holds and that are due."""
-    rows = await connection.fetch(Q["free_work"], list(states), limit)
+    rows = await connection.fetch(QUERIES["expired_work"], list(states), limit)
     ids: list[UUID] = sorted(row["job_id"] for row in rows)
     return [c.TakeLease(job_id, holder) for job_id in ids]

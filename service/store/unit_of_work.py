@@ -18,15 +18,15 @@ from service.domain.facts import Facts
 from service.domain.group import by_number
 from service.domain.job import Job, evolve
 from service.domain.values import Origin, Request
-from service.store.batch import BatchRefused, Row
 from service.store.event_log import EventLog
 from service.store.jobs import row
-from service.store.places import Places, group_of_job
+from service.store.occupancy import OccupancyDelta, group_of_job
+from service.store.records import BatchRefused, Row
 
 
 @dataclass(slots=True)
-class Fold:
-    """`before`: what was loaded; `jobs`: what stands now; `places`: each job's partition."""
+class UnitOfWork:
+    """`before`: what was loaded; `jobs`: what stands now; `occupancy`: each job's partition."""
 
     facts: Facts
     log: EventLog
@@ -57,7 +57,9 @@ class Fold:
             origin = origin_of(command)
             if origin is not None:
                 model = job.request.model_id if job is not None else None
-                self.log.refuse(command.job_id, model, origin, decision.reason, self.facts.now)
+                self.log.append_refusal(
+                    command.job_id, model, origin, decision.reason, self.facts.now
+                )
         return decision
 
     def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:
@@ -65,7 +67,7 @@ class Fold:
         subject = str(command.job_id)
         partition = self.partitions.get(command.job_id)
         if partition is None:
-            partition = self.partitions[command.job_id] = self.log.place(subject)
+            partition = self.partitions[command.job_id] = self.log.partition_of(subject)
         told: list[tuple[Job, Any]] = []
         for event in decision.events:
             job = evolve(job, event)
@@ -73,7 +75,7 @@ class Fold:
                 told.append((job, event))
         assert job is not None
         for after, event in told:
-            self.log.tell(after, event, subject, partition, cause)
+            self.log.append(after, event, subject, partition, cause)
         self.jobs[command.job_id] = job
 
     def _group(self, job: Job) -> UUID | None:
@@ -109,15 +111,15 @@ class Fold:
             if isinstance(job.request, Request) and (group := self._group(job)) is not None
         }
 
-    def places(self) -> Places:
+    def occupancy(self) -> OccupancyDelta:
         """What the step from `before` to `jobs` occupies and frees."""
-        places = Places()
+        occupancy = OccupancyDelta()
         before = self.before
         for job_id, job in self.jobs.items():
             old = before.get(job_id) if before else None
             if old is not job:
-                places.moved(old, job, self._group(job))
-        return places
+                occupancy.moved(old, job, self._group(job))
+        return occupancy
 
     def states(self) -> set[JobState]:
         """The states that some changed job is in now."""

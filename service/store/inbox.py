@@ -11,58 +11,64 @@ from service.contracts import inbound
 from service.contracts.envelope import Undecodable
 from service.contracts.problems import BadData
 from service.domain.decision import Outcome
-from service.store.batch import (
+from service.store.database import Connection
+from service.store.outbox import decode_headers, encode_headers
+from service.store.records import (
     INVALID_REPORT,
     UNDECODABLE,
     DeadLetter,
-    Fence,
-    Fenced,
-    Item,
+    InboundItem,
+    OffsetFence,
+    OffsetMoved,
     RecordRef,
     dead_letter,
 )
-from service.store.database import Connection
-from service.store.outbox import decode_headers, encode_headers
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
-Place = tuple[str, int]
+TopicPartition = tuple[str, int]
 
 
-async def move_offsets(connection: Connection, fence: Fence) -> None:
+async def move_offsets(connection: Connection, fence: OffsetFence) -> None:
     """Raises Fenced when an offset is not where the reader thinks it is."""
     entries = sorted(fence.entries)
     topics, partitions = [e[0] for e in entries], [e[1] for e in entries]
-    records = await connection.fetch(Q["offsets_lock"], fence.consumer_group, topics, partitions)
+    records = await connection.fetch(
+        QUERIES["offsets_lock"], fence.consumer_group, topics, partitions
+    )
     stored = {(r["topic"], r["partition"]): r["next_offset"] for r in records}
     for topic, partition, old, _ in entries:
         if stored.get((topic, partition)) != old:
-            raise Fenced(
+            raise OffsetMoved(
                 f"{topic}/{partition}: the stored offset is {stored.get((topic, partition))}, "
                 f"not {old}"
             )
     await connection.execute(
-        Q["offsets_move"], fence.consumer_group, topics, partitions, [e[3] for e in entries]
+        QUERIES["offsets_move"], fence.consumer_group, topics, partitions, [e[3] for e in entries]
     )
 
 
-async def offsets(connection: Connection, group: str, places: Sequence[Place]) -> dict[Place, int]:
+async def offsets(
+    connection: Connection, group: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int]:
     """Stored next offsets, waiting for a commit under way."""
     records = await connection.fetch(
-        Q["offsets_lock"], group, [p[0] for p in places], [p[1] for p in places]
+        QUERIES["offsets_lock"], group, [p[0] for p in partitions], [p[1] for p in partitions]
     )
     return {(r["topic"], r["partition"]): r["next_offset"] for r in records}
 
 
 async def start_offsets(
-    connection: Connection, group: str, starts: Mapping[Place, int]
-) -> dict[Place, int]:
+    connection: Connection, group: str, starts: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
     """Store where reading starts where nothing is stored; the offsets that hold now."""
     for (topic, partition), offset in sorted(starts.items()):
-        await connection.execute(Q["offset_make"], group, topic, partition, offset)
+        await connection.execute(QUERIES["offset_insert"], group, topic, partition, offset)
     return await offsets(connection, group, sorted(starts))
 
 
-async def claim_ids(connection: Connection, items: Sequence[Item]) -> dict[int, Outcome]:
+async def dedupe_event_ids(
+    connection: Connection, items: Sequence[InboundItem]
+) -> dict[int, Outcome]:
     """Keep the event ids of items that have one. {index: DUPLICATE or CONFLICT} of those seen before,
     in the database or earlier in this batch."""
     first: dict[bytes, bytes] = {}
@@ -81,10 +87,10 @@ async def claim_ids(connection: Connection, items: Sequence[Item]) -> dict[int, 
     if not first:
         return repeated
     keys = sorted(first)
-    records = await connection.fetch(Q["ids_put"], keys, [first[k] for k in keys])
+    records = await connection.fetch(QUERIES["ids_insert"], keys, [first[k] for k in keys])
     known = set(keys) - {r["id"] for r in records}
     if known:
-        for r in await connection.fetch(Q["ids_known"], sorted(known)):
+        for r in await connection.fetch(QUERIES["ids_select"], sorted(known)):
             same = r["content"] == first[r["id"]]
             repeated[owner[r["id"]]] = Outcome.DUPLICATE if same else Outcome.CONFLICT
     return repeated
@@ -94,10 +100,10 @@ async def keep_outcomes(connection: Connection, outcomes: Mapping[bytes, str]) -
     """Write beside their event ids what became of events that changed nothing."""
     if outcomes:
         keys = sorted(outcomes)
-        await connection.execute(Q["ids_outcome"], keys, [outcomes[k] for k in keys])
+        await connection.execute(QUERIES["ids_update"], keys, [outcomes[k] for k in keys])
 
 
-async def bury(
+async def insert_dead_letters(
     connection: Connection, group: str, dead: Sequence[tuple[RecordRef, DeadLetter]]
 ) -> None:
     """Dead letters as rows; the relay's second lane publishes them."""
@@ -118,16 +124,21 @@ async def bury(
         )
         for ref, letter in dead
     ]
-    await connection.execute(Q["dead_letters_put"], *zip(*rows, strict=True))
+    await connection.execute(QUERIES["dead_letters_insert"], *zip(*rows, strict=True))
 
 
 async def park(
-    connection: Connection, group: str, item: Item, job_id: UUID, is_stop: bool, seconds: float
+    connection: Connection,
+    group: str,
+    item: InboundItem,
+    job_id: UUID,
+    is_stop: bool,
+    seconds: float,
 ) -> None:
     """Keep a record whose job is not known yet."""
     ref = item.source_record
     await connection.execute(
-        Q["parked_put"],
+        QUERIES["parked_insert"],
         job_id,
         is_stop,
         item.event_key,
@@ -143,7 +154,7 @@ async def park(
     )
 
 
-def unpark(record: asyncpg.Record) -> Item:
+def restore(record: asyncpg.Record) -> InboundItem:
     """A parked record's item, decoded again. After an upgrade it may be a dead letter's: then it must
     not hold up whatever it is fed with."""
     ref = RecordRef(
@@ -160,5 +171,5 @@ def unpark(record: asyncpg.Record) -> Item:
         _, command = inbound.read(ref.key, ref.value, headers)
     except BadData as exc:
         kind = UNDECODABLE if isinstance(exc, Undecodable) else INVALID_REPORT
-        return Item(None, ref, dead=dead_letter(kind, exc.message))
-    return Item(command, ref)
+        return InboundItem(None, ref, dead=dead_letter(kind, exc.message))
+    return InboundItem(command, ref)

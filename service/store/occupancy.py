@@ -21,11 +21,11 @@ from service.domain.job import Job
 from service.domain.values import Request
 from service.errors import Transient
 from service.store.database import Connection
-from service.store.statements import Q
+from service.store.statements import QUERIES
 
 ReadyKey = tuple[UUID, int, Any, UUID]
-SlotKey = tuple[UUID, int]
-SlotValue = tuple[str, str, str | None, bool]
+ReservationKey = tuple[UUID, int]
+ReservationValue = tuple[str, str, str | None, bool]
 
 
 def group_of_job(job: Job) -> UUID | None:
@@ -40,7 +40,7 @@ def ready_key(job: Job | None, group: UUID | None) -> ReadyKey | None:
     return (group, 9 - job.accepted_request.priority, job.created_at, job.job_id)
 
 
-def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
+def reservations(job: Job | None) -> dict[ReservationKey, ReservationValue]:
     """(job, attempt): (net, state, run id, in doubt) of every place the job's attempts hold."""
     if job is None:
         return {}
@@ -57,13 +57,13 @@ def slots(job: Job | None) -> dict[SlotKey, SlotValue]:
 
 
 @dataclass(slots=True)
-class Places:
+class OccupancyDelta:
     """The difference that a batch makes. Feed it every changed job once, then `write`."""
 
     ready_in: list[ReadyKey] = field(default_factory=list)
     ready_out: list[ReadyKey] = field(default_factory=list)
-    slots_put: dict[SlotKey, SlotValue] = field(default_factory=dict)
-    slots_out: list[SlotKey] = field(default_factory=list)
+    reservations_put: dict[ReservationKey, ReservationValue] = field(default_factory=dict)
+    reservations_out: list[ReservationKey] = field(default_factory=list)
     runs: set[tuple[str, str, UUID, int]] = field(default_factory=set)
     nets: Counter[str] = field(default_factory=Counter)
     projects: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ class Places:
             if now is not None:
                 self.ready_in.append(now)
         if after.attempts:
-            self._slots(slots(before), slots(after))
+            self._reservations(reservations(before), reservations(after))
             had = {(a.net, a.run_id) for a in before.attempts} if before is not None else set()
             for a in after.attempts:
                 if a.run_id is not None and (a.net, a.run_id) not in had:
@@ -87,11 +87,15 @@ class Places:
             self._count(before, -1, group)
         self._count(after, 1, group)
 
-    def _slots(self, was: dict[SlotKey, SlotValue], now: dict[SlotKey, SlotValue]) -> None:
+    def _reservations(
+        self,
+        was: dict[ReservationKey, ReservationValue],
+        now: dict[ReservationKey, ReservationValue],
+    ) -> None:
         for key, value in now.items():
             if was.get(key) != value:
-                self.slots_put[key] = value
-        self.slots_out += [key for key in was if key not in now]
+                self.reservations_put[key] = value
+        self.reservations_out += [key for key in was if key not in now]
         self.nets.update(value[0] for value in now.values())
         self.nets.subtract(value[0] for value in was.values())
 
@@ -105,18 +109,22 @@ class Places:
         """Queue entries and slots, then the counters in their order."""
         if self.ready_out:
             keys = list(zip(*self.ready_out, strict=True))
-            await connection.execute(Q["ready_drop"], *keys)
+            await connection.execute(QUERIES["ready_delete"], *keys)
         if self.ready_in:
             await connection.copy_records_to_table("ready", records=self.ready_in)
-        if self.slots_out:
+        if self.reservations_out:
             await connection.execute(
-                Q["slots_drop"], [k[0] for k in self.slots_out], [k[1] for k in self.slots_out]
+                QUERIES["reservations_delete"],
+                [k[0] for k in self.reservations_out],
+                [k[1] for k in self.reservations_out],
             )
-        if self.slots_put:
-            rows = [(*key, *value) for key, value in self.slots_put.items()]
-            await connection.execute(Q["slots_put"], *zip(*rows, strict=True))
+        if self.reservations_put:
+            rows = [(*key, *value) for key, value in self.reservations_put.items()]
+            await connection.execute(QUERIES["reservations_upsert"], *zip(*rows, strict=True))
         if self.runs:
-            await connection.execute(Q["runs_put"], *zip(*sorted(self.runs, key=str), strict=True))
+            await connection.execute(
+                QUERIES["runs_insert"], *zip(*sorted(self.runs, key=str), strict=True)
+            )
         for name, deltas in (
             ("nets", self.nets),
             ("projects", self.projects),
@@ -125,11 +133,11 @@ class Places:
             changed = sorted((key, n) for key, n in deltas.items() if n)
             if changed:
                 ids = [key for key, _ in changed]
-                await connection.execute(Q[f"{name}_lock"], ids)
-                await connection.execute(Q[f"{name}_count"], ids, [n for _, n in changed])
+                await connection.execute(QUERIES[f"{name}_lock"], ids)
+                await connection.execute(QUERIES[f"{name}_count"], ids, [n for _, n in changed])
 
 
-class Groups:
+class SchedulingGroups:
     """Makes groups when they are first seen, and notes which nets can serve them."""
 
     def __init__(self) -> None:
@@ -147,15 +155,15 @@ class Groups:
         unknown = [key for key in requests if key not in self._known]
         if not unknown:
             return set()
-        if await connection.fetchval(Q["registry_share"]) != facts.registry.version:
+        if await connection.fetchval(QUERIES["registry_share"]) != facts.registry.version:
             raise Transient("the registry changed meanwhile: judge again", code="database_busy")
-        records = await connection.fetch(Q["groups_known"], unknown)
+        records = await connection.fetch(QUERIES["groups_select"], unknown)
         there = {r["group_id"] for r in records}
         for key in sorted(set(unknown) - there):
             g = group_of(requests[key])
-            await connection.execute(Q["project_make"], g.project_id)
+            await connection.execute(QUERIES["project_insert"], g.project_id)
             await connection.execute(
-                Q["group_make"],
+                QUERIES["group_insert"],
                 key,
                 g.project_id,
                 g.fl_backend,
@@ -165,7 +173,7 @@ class Groups:
                 g.resources.mem_per_gpu_gib,
             )
             for net in eligible_nets(requests[key], facts):
-                await connection.execute(Q["net_group_make"], net.name, key)
+                await connection.execute(QUERIES["net_group_insert"], net.name, key)
         return set(unknown)
 
     def remember(self, keys: set[UUID]) -> None:
