@@ -21,8 +21,8 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import ValidationError
 
-from service.contracts.placement import partition_for
-from service.contracts.training import TrainingRequested
+from service.contracts.inbound.training import TrainingRequested
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import Batch, Producer
 from service.kafka.topics import Topics
 from service.settings import Settings, load

@@ -19,8 +19,8 @@ import uvloop
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 
-from service.contracts.placement import partition_for
-from service.contracts.training import TrainingRequested
+from service.contracts.inbound.training import TrainingRequested
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.topics import Topics
 from service.settings import load
 

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaProducer
 
 from service.app import make_bundles
-from service.contracts.stop import STOP_REQUESTED
+from service.contracts.inbound.stop import STOP_REQUESTED
 from service.errors import Transient
 from service.kafka.topics import Topics
 

@@ -17,8 +17,8 @@ import asyncpg
 import uvloop
 from aiokafka import TopicPartition
 
-from service.contracts.placement import partition_for
-from service.contracts.training import TrainingRequested
+from service.contracts.inbound.training import TrainingRequested
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import Producer, consumer, start_consumer
 from service.kafka.topics import Topics
 from service.settings import load

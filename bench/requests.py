@@ -14,8 +14,8 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
 
-from service.contracts.placement import partition_for
-from service.contracts.training import REQUESTED
+from service.contracts.inbound.training import REQUESTED
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import Batch, Producer
 from service.kafka.connection import Connection
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-from service.contracts.training import TrainingRequested
+from service.contracts.inbound.training import TrainingRequested
 
 GROUP: Final = uuid5(NAMESPACE_URL, "bench:group")
 LIFECYCLE: Final = "fl.job.queued.v1"

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from service.contracts import fl
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
 from service.errors import Invalid
 
 PREFIX = "FL_"
@@ -232,7 +232,7 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     registry_file: Path | None = None
     relay_accept_log: bool = False  #: go on from the log by the operator's word, once
-    assets_dir: Path = Field(default_factory=lambda: shipped("assets"))
+    assets_dir: Path = Field(default_factory=lambda: data_path("assets"))
     secrets_dir: Path | None = None
 
     @classmethod

@@ -22,7 +22,7 @@ from service.adapters.responses import AdapterResponse, change_error, read_error
 from service.adapters.transport import AdapterRequest, AdapterTransport
 from service.contracts.fl import IClientStatus, IServerStatus, IStartTrainingBody
 from service.contracts.fl_lists import ListedRun, read_client_list, read_job_list
-from service.contracts.problems import storable
+from service.contracts.wire.problems import storable
 from service.domain.enums import ReasonCode
 from service.domain.observed import About, Handle, Health
 from service.domain.registry import Net

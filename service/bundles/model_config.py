@@ -16,8 +16,8 @@ from uuid import UUID
 
 import structlog
 
-from service.contracts import strict_json
 from service.contracts.fl import DEFAULT_JOB_TYPE, AggregationWeights, FLAggregators
+from service.contracts.wire import strict_json
 from service.domain.enums import ReasonCode
 from service.domain.values import JsonObject, Request
 from service.errors import Permanent

@@ -53,18 +53,18 @@ class _Copy:
 
 
 class Templates:
-    """See the module. `location` is where the bucket keeps them, `shipped` the service's own folder."""
+    """See the module. `location` is where the bucket keeps them, `data_path` the service's own folder."""
 
     def __init__(
         self,
         store: ObjectStore,
         location: Location,
-        shipped: Path,
+        data_path: Path,
         *,
         refresh_seconds: float = 30.0,
         max_bytes: int = 32 * 1024 * 1024,
     ) -> None:
-        self._store, self._location, self._shipped = store, location, shipped
+        self._store, self._location, self._shipped = store, location, data_path
         self._refresh_seconds, self._max_bytes = refresh_seconds, max_bytes
         self._copies: dict[tuple[str, str], _Copy] = {}
         self._locks: dict[tuple[str, str], asyncio.Lock] = {}
@@ -178,9 +178,9 @@ def _is_kept(path: str) -> bool:
     )
 
 
-def _template_folders(shipped: Path) -> Iterable[Path]:
+def _template_folders(data_path: Path) -> Iterable[Path]:
     """`<backend>/<job type>` below the shipped assets, which hold other things too."""
-    backends = [shipped / backend for backend in sorted(FLBackend)]
+    backends = [data_path / backend for backend in sorted(FLBackend)]
     return [path for folder in backends for path in sorted(folder.glob("*")) if path.is_dir()]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import typer
 
-from service.contracts.problems import BadData
+from service.contracts.wire.problems import ContractViolation
 from service.errors import Invalid, ServiceError
 
 #: command -> (module, attribute, what it does); a Typer app or a function.
@@ -140,6 +140,6 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"error: {exc.message}{_remedy(exc)}", file=sys.stderr)
         sys.exit(1)
-    except BadData as exc:
+    except ContractViolation as exc:
         print(f"error: {exc}", file=sys.stderr)
         sys.exit(1)

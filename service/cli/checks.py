@@ -15,7 +15,7 @@ from service.bundles.s3 import ObjectStore
 from service.cli.check_reading import reading_on
 from service.cli.finding import Finding, failed, ok, warning
 from service.contracts import registry_file
-from service.contracts.problems import BadData
+from service.contracts.wire.problems import ContractViolation
 from service.errors import Invalid, ServiceError, Transient
 from service.kafka.topics import Topics, ensure_topics
 from service.relay.hanging import stable_offsets
@@ -58,7 +58,7 @@ async def _words(settings: Settings) -> AsyncIterator[Finding]:
         except OSError as exc:
             told = f"FL_REGISTRY_FILE: {settings.registry_file} can't be read: {exc.strerror}"
             yield failed("settings", told, "correct the path, or leave the variable out")
-        except (BadData, ServiceError) as exc:
+        except (ContractViolation, ServiceError) as exc:
             told = f"FL_REGISTRY_FILE: {settings.registry_file}: {exc}"
             yield failed("settings", told, "correct the file")
     host = settings.http.host

@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from service.contracts import schema_files
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
+from service.contracts.schemas import schema_files
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +53,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Say what differs between DIR and this program's own schemas; exit 1 when something does."""
-    root = shipped("schemas") if folder is None else folder
+    root = data_path("schemas") if folder is None else folder
     drifts = schema_files.check(root)
     if as_json:
         typer.echo(json.dumps({"folder": str(root), "drifts": drifts}))

@@ -16,7 +16,7 @@ from uuid import UUID
 import typer
 from rich.console import Console
 
-from service.contracts.envelope import rfc3339
+from service.contracts.wire.envelope import rfc3339
 from service.settings import Settings, load
 from service.store.database import Pool, close_pool, open_pool
 

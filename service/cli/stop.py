@@ -11,7 +11,7 @@ import typer
 
 from service.cli.follow import follow
 from service.cli.session import AsJson, EnvFile, read_uuid, say_json, settings_of, work
-from service.contracts.stop import STOP_REQUESTED
+from service.contracts.inbound.stop import STOP_REQUESTED
 from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 from service.settings import Settings

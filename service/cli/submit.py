@@ -14,9 +14,9 @@ import yaml
 
 from service.cli.follow import follow
 from service.cli.session import AsJson, EnvFile, out, pool_of, say_json, settings_of, work
-from service.contracts import training
-from service.contracts.envelope import Envelope
-from service.contracts.problems import BadData
+from service.contracts.inbound import training
+from service.contracts.wire.envelope import Envelope
+from service.contracts.wire.problems import ContractViolation
 from service.domain.commands import RejectRequest, RequestTraining
 from service.domain.decide import decide
 from service.domain.decision import Outcome
@@ -111,7 +111,7 @@ def _command(data: dict[str, Any]) -> RequestTraining | RejectRequest:
     envelope = Envelope(id=str(uuid4()), source="/dry-run", type=training.REQUESTED, data=data)
     try:
         return training.to_command(training.request(data), envelope)
-    except BadData as bad:
+    except ContractViolation as bad:
         named = training.rejection(data, bad, envelope)
         made = named or training.rejection(data | {"job_id": str(uuid4())}, bad, envelope)
         assert made is not None

@@ -20,7 +20,7 @@ from uuid import UUID
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
 from service.domain.enums import (
     ClientStatus,
     FLAggregators,
@@ -63,7 +63,7 @@ _log = structlog.get_logger(__name__)
 DEFAULT_JOB_TYPE = "standard"
 
 #: Folder of the manifests and base templates.
-ASSETS_DIR: Path = shipped("assets")
+ASSETS_DIR: Path = data_path("assets")
 
 _OFFLINE = frozenset({ClientStatus.NO_REPLY, ClientStatus.DISCONNECTED})
 

@@ -15,7 +15,7 @@ import structlog
 from pydantic import ValidationError
 
 from service.contracts.fl import IClientStatus, IJobMetaData
-from service.contracts.problems import storable
+from service.contracts.wire.problems import storable
 from service.domain.enums import FLJobStatus
 from service.errors import Invalid
 

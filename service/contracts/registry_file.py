@@ -15,9 +15,9 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.contracts.fields import Uuid, text
 from service.contracts.fl import INetDetails
-from service.contracts.problems import BadData, from_pydantic, problem, told_as
+from service.contracts.wire.fields import Uuid, text
+from service.contracts.wire.problems import ContractViolation, from_pydantic, problem, with_message
 from service.domain.enums import POLL_SECONDS
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Problem
@@ -26,11 +26,11 @@ from service.domain.values import Problem
 NET_NAMESPACE: Final = uuid5(NAMESPACE_URL, "urn:fl-job-service:net")
 
 _CLOSED: Final = ConfigDict(extra="forbid")
-_ENDPOINT: Final = told_as(
+_ENDPOINT: Final = with_message(
     r"^https?://[A-Za-z0-9.\-\[\]:]+(/[A-Za-z0-9._~/\-]*)?$",
     "Should be http(s)://host[:port][/path] without credentials and query",
 )
-_NAME: Final = told_as(
+_NAME: Final = with_message(
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
     "Should be 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
 )
@@ -50,7 +50,7 @@ class TrustEntry(BaseModel):
     code: Annotated[str, text(32)] | None = None
 
 
-class Timeouts(BaseModel):
+class TimeoutsEntry(BaseModel):
     """Time limits in seconds of calls to a net's adapter; one left out has the service's default."""
 
     model_config = _CLOSED
@@ -102,7 +102,7 @@ class NetEntry(INetDetails):
     gpu_memory_gib: Annotated[int, Field(strict=True, ge=0, le=65_536)] = 0
     path_id: Literal["attempt", "model"] = "attempt"
     members: dict[Uuid, Text128] = Field(min_length=1, max_length=1_000)
-    timeouts: Timeouts | None = None
+    timeouts: TimeoutsEntry | None = None
     poll_seconds: Seconds | None = None
     auth: Annotated[Bearer | MutualTls, Field(discriminator="kind")] | None = None
     encrypt_cohort_query: Annotated[bool, Field(strict=True)] = False
@@ -160,9 +160,11 @@ def load(content: str | bytes) -> RegistryFile:
     try:
         document = yaml.load(content, Loader=_Loader)
     except yaml.YAMLError as exc:
-        raise BadData("registry file", [_yaml_problem(exc)]) from exc
+        raise ContractViolation("registry file", [_yaml_problem(exc)]) from exc
     except (RecursionError, ValueError) as exc:
-        raise BadData("registry file", [problem((), "It can't be read as YAML", "yaml")]) from exc
+        raise ContractViolation(
+            "registry file", [problem((), "It can't be read as YAML", "yaml")]
+        ) from exc
     return parse({} if document is None else document)
 
 
@@ -189,7 +191,7 @@ def parse(document: object) -> RegistryFile:
         broken = {p.loc for p in found}
         found += [p for p in _between(document) if p.loc not in broken]
     if found or registry is None:
-        raise BadData("registry file", found)
+        raise ContractViolation("registry file", found)
     return registry
 
 

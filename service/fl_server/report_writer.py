@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from service.contracts import strict_json
-from service.contracts.reports import (
+from service.contracts.inbound.reports import (
     LOG_REPORTED,
     METRICS_REPORTED,
     ROUND_REPORTED,
     STATUS_REPORTED,
 )
+from service.contracts.wire import strict_json
 from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.report_outbox import ReportEvent
 

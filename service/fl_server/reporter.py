@@ -17,8 +17,8 @@ from typing import Final
 
 import structlog
 
-from service.contracts import envelope
-from service.contracts.placement import partition_for
+from service.contracts.wire import envelope
+from service.contracts.wire.partitioner import partition_for
 from service.errors import Transient
 from service.fl_server.report_outbox import ReportEvent, ReportOutbox
 from service.kafka.clients import Batch, Producer

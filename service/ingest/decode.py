@@ -9,9 +9,10 @@ from __future__ import annotations
 import structlog
 from aiokafka import ConsumerRecord
 
-from service.contracts import catalogue, inbound
-from service.contracts.envelope import Undecodable
-from service.contracts.problems import BadData
+from service.contracts.inbound import translation
+from service.contracts.schemas import catalogue
+from service.contracts.wire.envelope import Undecodable
+from service.contracts.wire.problems import ContractViolation
 from service.domain.commands import RejectRequest, RequestTraining
 from service.store.records import INVALID_REPORT, UNDECODABLE, InboundItem, RecordRef, dead_letter
 
@@ -23,8 +24,8 @@ class Decoder:
 
     def __init__(self, topic_prefix: str) -> None:
         self._expected = {
-            f"{topic_prefix}{catalogue.REQUESTS.name}": inbound.REQUEST_TYPES,
-            f"{topic_prefix}{catalogue.JOB_STATUS.name}": inbound.REPORT_TYPES,
+            f"{topic_prefix}{catalogue.REQUESTS.name}": translation.REQUEST_TYPES,
+            f"{topic_prefix}{catalogue.JOB_STATUS.name}": translation.REPORT_TYPES,
         }
 
     def item(self, record: ConsumerRecord[bytes | None, bytes | None]) -> InboundItem:
@@ -39,14 +40,14 @@ class Decoder:
             record.headers,
         )
         try:
-            envelope, command = inbound.read(
+            envelope, command = translation.read(
                 record.key, record.value, record.headers, self._expected[record.topic]
             )
         except Undecodable as exc:
             return _dead(source_record, UNDECODABLE, exc.message)
-        except BadData as exc:
+        except ContractViolation as exc:
             # A request is dead only where its target can't be read: then nothing of it is usable.
-            reported = self._expected[record.topic] is inbound.REPORT_TYPES
+            reported = self._expected[record.topic] is translation.REPORT_TYPES
             return _dead(source_record, INVALID_REPORT if reported else UNDECODABLE, exc.message)
         except Exception as exc:
             log.exception("decoding_failed", topic=record.topic, offset=record.offset)

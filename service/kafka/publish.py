@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from service.contracts import envelope
-from service.contracts.placement import partition_for
+from service.contracts.wire import envelope
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import Producer
 from service.kafka.connection import Connection
 

@@ -15,8 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
-from service.contracts import catalogue
-from service.contracts.cut import MAX_MESSAGE_BYTES
+from service.contracts.outbound.truncate import MAX_MESSAGE_BYTES
+from service.contracts.schemas import catalogue
 from service.errors import Invalid, Transient
 from service.kafka.clients import admin, with_deadline
 from service.kafka.connection import Connection

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
-from service.contracts.cut import BODY_BYTES, fitting
-from service.contracts.placement import partition_for
+from service.contracts.outbound.truncate import BODY_BYTES, truncate_to
+from service.contracts.wire.partitioner import partition_for
 from service.errors import faultpoint
 from service.kafka.clients import Batch, BatchTooLarge, Producer
 from service.relay.halted import RelayHalted
@@ -87,7 +87,7 @@ class Publisher:
         by_partition: dict[int, list[tuple[bytes, bytes, list[Header]]]] = {}
         for job_id, (key, body, sequence) in states.items():
             if len(body) > self._state_bytes:
-                body = fitting(body.decode(), self._state_bytes).encode()
+                body = truncate_to(body.decode(), self._state_bytes).encode()
             headers = state_headers(job_id, key, sequence, at.get(job_id, now))
             partition = placed.get(job_id, -1)
             if partition < 0:

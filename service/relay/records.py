@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
-from service.contracts.envelope import SCHEMA_PREFIX, SOURCE
-from service.contracts.outbound import state_id
-from service.contracts.state import STATE
+from service.contracts.outbound.ids import state_id
+from service.contracts.outbound.state import STATE
+from service.contracts.wire.envelope import SCHEMA_PREFIX, SOURCE
 from service.relay.positions import POSITION_HEADER, STREAM_HEADER
 from service.store.outbox import EventRow
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 
 from service.clock import sleep_or_stop
-from service.contracts.cut import BODY_BYTES, MAX_MESSAGE_BYTES, RESERVE
+from service.contracts.outbound.truncate import BODY_BYTES, MAX_MESSAGE_BYTES, RESERVE
 from service.errors import Invalid, Transient, faultpoint
 from service.kafka.clients import BatchTooLarge, BrokerUnavailable, Producer, with_deadline
 from service.kafka.connection import Connection

@@ -18,9 +18,10 @@ from uuid import UUID, uuid5
 import structlog
 
 from service.clock import sleep_or_stop
-from service.contracts import envelope, net_status
-from service.contracts.cut import MAX_MESSAGE_BYTES
-from service.contracts.placement import partition_for
+from service.contracts.outbound import net_status
+from service.contracts.outbound.truncate import MAX_MESSAGE_BYTES
+from service.contracts.wire import envelope
+from service.contracts.wire.partitioner import partition_for
 from service.errors import Transient
 from service.kafka.clients import Batch, Producer
 from service.kafka.connection import Connection

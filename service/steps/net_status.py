@@ -10,7 +10,7 @@ import random
 
 import structlog
 
-from service.contracts import net_status
+from service.contracts.outbound import net_status
 from service.domain.registry import Net
 from service.steps.context import StepContext
 from service.steps.net_cache import NetSnapshot

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from service.contracts import lifecycle, outbound
-from service.contracts.cut import fitting
-from service.contracts.placement import partition_for
+from service.contracts.outbound import ids, lifecycle
+from service.contracts.outbound.truncate import truncate_to
+from service.contracts.wire.partitioner import partition_for
 from service.domain.events import Event
 from service.domain.job import Job
 from service.domain.values import Origin, Reason
@@ -65,13 +65,13 @@ class EventLog:
             (
                 partition,
                 (
-                    outbound.event_id(job_id, job.sequence),
+                    ids.event_id(job_id, job.sequence),
                     job_id,
                     job.sequence,
                     lifecycle.event_type(event),
                     subject,
                     event.at,
-                    fitting(lifecycle.body(job, event)),
+                    truncate_to(lifecycle.body(job, event)),
                     first.event_id if first else None,
                     cause.event_id if cause else None,
                     (cause.traceparent if cause else None)
@@ -97,13 +97,13 @@ class EventLog:
             (
                 self.partition_of(subject),
                 (
-                    outbound.refusal_id(about, origin.source, origin.event_id),
+                    ids.refusal_id(about, origin.source, origin.event_id),
                     job_id,
                     None,
                     lifecycle.REFUSED,
                     subject,
                     at,
-                    fitting(lifecycle.refusal(job_id, model_id, origin.event_id, reason)),
+                    truncate_to(lifecycle.refusal(job_id, model_id, origin.event_id, reason)),
                     origin.event_id,
                     origin.event_id,
                     origin.traceparent,

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
-from service.contracts import inbound
-from service.contracts.envelope import Undecodable
-from service.contracts.problems import BadData
+from service.contracts.inbound import translation
+from service.contracts.wire.envelope import Undecodable
+from service.contracts.wire.problems import ContractViolation
 from service.domain.decision import Outcome
 from service.store.database import Connection
 from service.store.outbox import decode_headers, encode_headers
@@ -168,8 +168,8 @@ def restore(record: asyncpg.Record) -> InboundItem:
     )
     headers = [(name, value) for name, value in ref.headers if value is not None]
     try:
-        _, command = inbound.read(ref.key, ref.value, headers)
-    except BadData as exc:
+        _, command = translation.read(ref.key, ref.value, headers)
+    except ContractViolation as exc:
         kind = UNDECODABLE if isinstance(exc, Undecodable) else INVALID_REPORT
         return InboundItem(None, ref, dead=dead_letter(kind, exc.message))
     return InboundItem(command, ref)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from service.contracts import job_json
+from service.contracts.outbound import job_columns
 from service.domain.enums import JobState, ModelStatus
 from service.domain.job import Job, Rejection
 from service.domain.values import JobLease, Origin
@@ -93,7 +93,7 @@ def row(job: Job, group_id: UUID | None, partition: int) -> tuple[Any, ...]:
         origin.source if origin else None,
         origin.traceparent if origin else None,
         asked.cohort_query if asked else None,
-        job_json.write_request(request),
+        job_columns.write_request(request),
         job.created_at,
         *changing(job),
     )
@@ -108,12 +108,12 @@ def changing(job: Job) -> tuple[Any, ...]:
         job.model_status,
         job.eligible,
         job.waiting,
-        job_json.write_attempts(job.attempts),
-        job_json.write_submissions(job.attempts),
-        job_json.write_progress(job.progress),
-        job_json.write_stop(job.stop),
-        job_json.write_why(job.reason),
-        job_json.write_results(job.results),
+        job_columns.write_attempts(job.attempts),
+        job_columns.write_submissions(job.attempts),
+        job_columns.write_progress(job.progress),
+        job_columns.write_stop(job.stop),
+        job_columns.write_reason(job.reason),
+        job_columns.write_results(job.results),
         lease.holder if lease else None,
         lease.token if lease else None,
         job.token,
@@ -137,13 +137,13 @@ def read(record: asyncpg.Record) -> Job:
         changed_at=record["changed_at"],
         sequence=record["sequence"],
         model_status=ModelStatus(record["model_status"]),
-        attempts=job_json.read_attempts(record["attempts"], record["submissions"]),
-        progress=job_json.read_progress(record["progress"]),
+        attempts=job_columns.read_attempts(record["attempts"], record["submissions"]),
+        progress=job_columns.read_progress(record["progress"]),
         eligible=record["eligible"],
         waiting=record["waiting"],
-        stop=job_json.read_stop(record["stop"]),
-        reason=job_json.read_why(record["reason"]),
-        results=job_json.read_results(record["results"]),
+        stop=job_columns.read_stop(record["stop"]),
+        reason=job_columns.read_reason(record["reason"]),
+        results=job_columns.read_results(record["results"]),
         lease=lease,
         token=record["token"],
         tries=record["tries"],
@@ -160,9 +160,9 @@ def _request(record: asyncpg.Record) -> Any:
             record["model_id"],
             record["project_id"],
             record["content_hash"],
-            job_json.read_requested_by(record["request"]),
+            job_columns.read_requested_by(record["request"]),
         )
-    return job_json.read_request(
+    return job_columns.read_request(
         record["request"],
         job_id=record["job_id"],
         model_id=record["model_id"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
 from service.errors import Invalid
 from service.settings import DatabaseSettings
 from service.store.database import AWAY, connecting, translated
@@ -32,7 +32,7 @@ class Migration:
 
 def migrations(folder: Path | None = None) -> list[Migration]:
     """Those that this version ships, in order. Raises Invalid when their numbers have a gap."""
-    folder = folder or shipped("schemas") / "sql" / "migrations"
+    folder = folder or data_path("schemas") / "sql" / "migrations"
     found = []
     for path in sorted(folder.glob("*.sql")):
         number, _, name = path.stem.partition("_")

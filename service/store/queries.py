@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.contracts import state
+from service.contracts.outbound import state
 from service.domain.eligibility import describe_waiting_for, eligible_nets, why_waiting
 from service.domain.enums import JobState
 from service.store import jobs

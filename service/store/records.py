@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from service.contracts.problems import storable
+from service.contracts.wire.problems import storable
 from service.domain.commands import Command, RefuseStop, StopModel
 from service.domain.frozen import value
 from service.errors import ServiceError

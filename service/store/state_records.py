@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from service.contracts import state
+from service.contracts.outbound import state
 from service.store.database import Pool, reading
 
 _SELECT: Final = f"SELECT {', '.join(state.COLUMNS)} FROM job WHERE job_id = ANY($1::uuid[])"

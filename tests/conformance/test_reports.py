@@ -13,7 +13,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from service.contracts import envelope, reports
+from service.contracts.inbound import reports
+from service.contracts.wire import envelope
 from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.embedded.net import embedded_net
 from service.fl_server.report_outbox import ReportEvent, ReportOutbox

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import TopicPartition
 
-from service.contracts.placement import partition_for
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import reader
 from service.kafka.topics import Topics, ensure_topics
 from service.relay.records import StateRecord

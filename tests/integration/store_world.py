@@ -16,7 +16,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from service.contracts import catalogue, inbound, registry_file, training
+from service.contracts import registry_file
+from service.contracts.inbound import training, translation
+from service.contracts.schemas import catalogue
 from service.domain.decision import Decision
 from service.domain.enums import FLBackend
 from service.domain.facts import JobLimits
@@ -78,7 +80,7 @@ def item(
         ("content-type", b"application/json"),
     ]
     ref = RecordRef(TOPIC, 0, offset, 0, None, json.dumps(data).encode(), headers)
-    envelope, command = inbound.read(ref.key, ref.value, headers)
+    envelope, command = translation.read(ref.key, ref.value, headers)
     if kind == training.REQUESTED:
         return InboundItem(command, ref)
     return InboundItem(command, ref, envelope.event_key(), envelope.content_hash()[:16])

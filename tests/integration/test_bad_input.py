@@ -14,9 +14,10 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from service.contracts import catalogue, inbound
 from service.contracts.examples.record import Example, Outcome, from_record
-from service.contracts.shipped import shipped
+from service.contracts.inbound import translation
+from service.contracts.package_data import data_path
+from service.contracts.schemas import catalogue
 from service.kafka.topics import Topics
 from tests.e2e.world import TRUSTS, World, opened
 
@@ -33,14 +34,14 @@ HEADERS = [
 def bad_examples() -> list[Example]:
     """The shipped invalid examples of everything that we read."""
     found = []
-    for kind in sorted(inbound.REQUEST_TYPES | inbound.REPORT_TYPES):
-        for path in sorted((shipped("schemas") / "examples" / kind / "invalid").glob("*.json")):
+    for kind in sorted(translation.REQUEST_TYPES | translation.REPORT_TYPES):
+        for path in sorted((data_path("schemas") / "examples" / kind / "invalid").glob("*.json")):
             found.append(from_record(kind, path.stem, json.loads(path.read_text("utf-8"))))
     return found
 
 
 def topic_of(kind: str) -> str:
-    topic = catalogue.REQUESTS if kind in inbound.REQUEST_TYPES else catalogue.JOB_STATUS
+    topic = catalogue.REQUESTS if kind in translation.REQUEST_TYPES else catalogue.JOB_STATUS
     return topic.name
 
 

@@ -10,9 +10,9 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from service.contracts import reports
-from service.contracts.lifecycle import CompletedData, MetricsData
-from service.contracts.state import StateData
+from service.contracts.inbound import reports
+from service.contracts.outbound.lifecycle import CompletedData, MetricsData
+from service.contracts.outbound.state import StateData
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.enums import JobState

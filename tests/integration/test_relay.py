@@ -15,7 +15,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from service.contracts.placement import partition_for
+from service.contracts.wire.partitioner import partition_for
 from service.kafka.clients import admin
 from service.relay.halted import RelayHalted
 from service.relay.options import RelayOptions

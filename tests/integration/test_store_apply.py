@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.contracts import stop
+from service.contracts.inbound import stop
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.enums import WaitingCode

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.contracts import reports, stop
+from service.contracts.inbound import reports, stop
 from service.domain import commands as c
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from service.cli.migrate import _migrate
-from service.contracts.stop import STOP_REQUESTED as STOP
+from service.contracts.inbound.stop import STOP_REQUESTED as STOP
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.enums import JobState

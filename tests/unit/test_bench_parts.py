@@ -12,10 +12,10 @@ import pytest
 from bench import rows
 from bench.gate import gate
 from bench.requests import request, uuids
-from service.contracts import inbound
-from service.contracts.placement import partition_for
-from service.contracts.state import StateData
-from service.contracts.training import TrainingRequested
+from service.contracts.inbound import translation
+from service.contracts.inbound.training import TrainingRequested
+from service.contracts.outbound.state import StateData
+from service.contracts.wire.partitioner import partition_for
 from service.domain.commands import RequestTraining
 from service.store import jobs
 
@@ -24,7 +24,7 @@ def test_every_request_is_valid_and_has_ten_fields_or_more() -> None:
     ids = uuids(3)
     for number in range(30):
         key, value, headers = request(next(ids), next(ids), number)
-        envelope, command = inbound.read(key, value, headers)
+        envelope, command = translation.read(key, value, headers)
         assert isinstance(command, RequestTraining)
         assert key == str(command.job_id).encode()
         assert len(envelope.data) >= 10

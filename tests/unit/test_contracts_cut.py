@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.contracts import lifecycle
-from service.contracts import state as states
-from service.contracts.cut import BODY_BYTES, fitting
-from service.contracts.lifecycle import CompletedData
-from service.contracts.state import StateData
+from service.contracts.outbound import lifecycle
+from service.contracts.outbound import state as states
+from service.contracts.outbound.lifecycle import CompletedData
+from service.contracts.outbound.state import StateData
+from service.contracts.outbound.truncate import BODY_BYTES, truncate_to
 from tests.unit.test_contracts_lifecycle import LIVES, _jobs
 
 JOB, COMPLETED = _jobs(LIVES["happy"])[-1]
@@ -28,14 +28,14 @@ def _state() -> dict[str, Any]:
 
 def test_what_fits_is_left_as_it_is() -> None:
     body = json.dumps(_told())
-    assert fitting(body) is body
+    assert truncate_to(body) is body
     wide = json.dumps({"log": "é" * 400_000}, ensure_ascii=False)
-    assert fitting(wide) is wide
+    assert truncate_to(wide) is wide
 
 
 def test_a_config_that_is_too_large_is_left_out_and_named() -> None:
     told = {**_told(), "config": {"vocabulary": "y" * 1_100_000}}
-    cut = fitting(json.dumps(told))
+    cut = truncate_to(json.dumps(told))
     assert len(cut.encode()) <= BODY_BYTES
     data = json.loads(cut)
     CompletedData.model_validate(data)
@@ -58,7 +58,7 @@ def test_a_state_of_any_size_fits_and_keeps_its_shape(
     last["participants"] = last["participants"][:1] * trusts
     state["attempts"] = [last] * attempts
     body = json.dumps(state, ensure_ascii=False)
-    cut = fitting(body)
+    cut = truncate_to(body)
     assert len(cut.encode()) <= BODY_BYTES
     data = json.loads(cut)
     StateData.model_validate(data)
@@ -73,8 +73,8 @@ def test_a_state_is_cut_from_the_first_byte_too_many() -> None:
     rest = BODY_BYTES - len(json.dumps(state, ensure_ascii=False).encode())
     state["request"]["config"] = {"é": "x" * rest}
     body = json.dumps(state, ensure_ascii=False)
-    assert fitting(body) is body
+    assert truncate_to(body) is body
     state["request"]["config"] = {"é": "x" * (rest + 1)}
-    cut = json.loads(fitting(json.dumps(state, ensure_ascii=False)))
+    cut = json.loads(truncate_to(json.dumps(state, ensure_ascii=False)))
     StateData.model_validate(cut)
     assert (cut["truncated"], cut["request"]["config"]) == (["request.config"], {})

@@ -12,9 +12,9 @@ from cloudevents.kafka import KafkaMessage, from_binary, to_binary, to_structure
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contracts.envelope import SOURCE, Envelope, Undecodable, decode, headers, rfc3339
-from service.contracts.inbound import read
-from service.contracts.problems import BadData
+from service.contracts.inbound.translation import read
+from service.contracts.wire.envelope import SOURCE, Envelope, Undecodable, decode, headers, rfc3339
+from service.contracts.wire.problems import ContractViolation
 from service.domain.values import Problem
 
 HEAD = [
@@ -211,7 +211,7 @@ def _refused(value: bytes, head: list[tuple[str, bytes]]) -> tuple[Problem, ...]
     """What is told of a refused record; nothing of one that is taken."""
     try:
         read(None, value, head)
-    except BadData as bad:
+    except ContractViolation as bad:
         told = bad.problems
     else:
         return ()

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from service.contracts import fl
 from service.contracts.fl_lists import read_client_list, read_job_list
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
 from service.errors import Invalid
 
 
@@ -149,9 +149,9 @@ def test_manifest_is_read_anew_and_given_as_a_copy(
 
 
 def test_assets_and_schemas_are_found() -> None:
-    assert shipped("assets") == fl.ASSETS_DIR
-    assert (shipped("schemas") / "asyncapi.yaml").is_file()
-    assert not shipped("no-such-folder").exists()
+    assert data_path("assets") == fl.ASSETS_DIR
+    assert (data_path("schemas") / "asyncapi.yaml").is_file()
+    assert not data_path("no-such-folder").exists()
 
 
 def test_job_list_is_read_entry_by_entry() -> None:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contracts import job_json, lifecycle, net_status, state
-from service.contracts.examples import cast, story
+from service.contracts.examples import fixtures, published
 from service.contracts.fl import INetStatus
-from service.contracts.outbound import event_id, refusal_id, state_id
+from service.contracts.outbound import job_columns, lifecycle, net_status, state
+from service.contracts.outbound.ids import event_id, refusal_id, state_id
 from service.domain import events as e
 from service.domain.enums import FLBackend, JobState, Lifecycle, ReasonCode
 from service.domain.job import Job, evolve, job_status
@@ -24,10 +24,10 @@ from service.domain.registry import Net, Trust
 from service.domain.values import Reason
 
 LIVES = {
-    "happy": story._happy(),
-    "stopped": story._stopped(),
-    "rejected": story._rejected(),
-    "failed": story._failed(),
+    "happy": published._happy(),
+    "stopped": published._stopped(),
+    "rejected": published._rejected(),
+    "failed": published._failed(),
 }
 
 
@@ -45,21 +45,21 @@ def test_bodies_keep_their_shapes(life: list[e.Event]) -> None:
     for job, event in _jobs(life):
         shown = json.loads(state.body(job))
         assert state.StateData.model_validate(shown).state is job.state
-        assert cast.QUERY not in state.body(job)
+        assert fixtures.QUERY not in state.body(job)
         if event.published:
             body = lifecycle.body(job, event)
-            shape = lifecycle.SHAPES[e.event_name_of(event)]
+            shape = lifecycle.MODELS[e.event_name_of(event)]
             assert set(json.loads(body)) <= set(shape.model_fields)
             made = shape.model_validate_json(body)
             assert made.state is job.state
             assert made.attempt == job.attempt_number
-            assert cast.QUERY not in body
+            assert fixtures.QUERY not in body
 
 
 def test_lives_tell_every_word() -> None:
     told = {e.event_name_of(event) for life in LIVES.values() for event in life if event.published}
     assert told == set(Lifecycle)
-    assert set(lifecycle.SHAPES) == set(Lifecycle)
+    assert set(lifecycle.MODELS) == set(Lifecycle)
 
 
 def test_a_quiet_event_has_no_body() -> None:
@@ -83,12 +83,12 @@ def test_state_from_columns_is_state_from_the_job() -> None:
                 "sequence": job.sequence,
                 "model_status": job.model_status.value,
                 "waiting": job.waiting,
-                "request": job_json.write_request(job.request),
-                "attempts": job_json.write_attempts(job.attempts),
-                "progress": job_json.write_progress(job.progress),
-                "stop": job_json.write_stop(job.stop),
-                "reason": job_json.write_why(job.reason),
-                "results": job_json.write_results(job.results),
+                "request": job_columns.write_request(job.request),
+                "attempts": job_columns.write_attempts(job.attempts),
+                "progress": job_columns.write_progress(job.progress),
+                "stop": job_columns.write_stop(job.stop),
+                "reason": job_columns.write_reason(job.reason),
+                "results": job_columns.write_results(job.results),
                 "created_at": job.created_at,
                 "changed_at": job.changed_at,
                 "finished_at": job.finished_at,
@@ -113,7 +113,11 @@ def test_state_tells_labels_and_requester_also_when_there_are_none() -> None:
 def test_state_tells_the_newest_attempt() -> None:
     job = _jobs(LIVES["happy"])[-1][0]
     shown = json.loads(state.body(job))
-    assert (shown["attempt"], shown["net"], shown["fl_backend_job_id"]) == (2, "net-1", cast.RUN)
+    assert (shown["attempt"], shown["net"], shown["fl_backend_job_id"]) == (
+        2,
+        "net-1",
+        fixtures.RUN,
+    )
     assert len(shown["attempts"]) == 2
     assert shown["attempts"][0]["reason"]["code"] == "adapter_unavailable"
     assert shown["job_status"] == job_status(JobState.COMPLETED)
@@ -141,9 +145,9 @@ def test_own_fields_of_the_ends() -> None:
 
 def test_refusals() -> None:
     why = Reason(ReasonCode.UNKNOWN_JOB, "no such job")
-    body = json.loads(lifecycle.refusal(None, cast.MODEL, "e-1", why))
+    body = json.loads(lifecycle.refusal(None, fixtures.MODEL, "e-1", why))
     assert body["job_id"] is None
-    assert body["model_id"] == str(cast.MODEL)
+    assert body["model_id"] == str(fixtures.MODEL)
     assert body["request_id"] == "e-1"
     lifecycle.RefusedData.model_validate(body)
 
@@ -155,9 +159,9 @@ def test_ids_are_deterministic_and_differ() -> None:
 
 
 def test_net_status_shows_trusts() -> None:
-    members = dict(zip(cast.TRUSTS, cast.SLOTS, strict=True))
+    members = dict(zip(fixtures.TRUSTS, fixtures.SLOTS, strict=True))
     net = Net("n", uuid4(), FLBackend.FLOWER, "http://h", members)
-    trusts = {cast.NORTH: Trust(cast.NORTH, "North", "N")}
+    trusts = {fixtures.NORTH: Trust(fixtures.NORTH, "North", "N")}
     clients = [Client("Trust_1", "CONNECTED", True), Client("stranger", "CONNECTED", True)]
     shown = net_status.status(net, trusts, clients, answering=True, occupied=1)
     assert (shown.online, shown.registered_clients, shown.net_in_use) == (True, 3, True)
@@ -172,7 +176,7 @@ def test_net_status_shows_trusts() -> None:
 
 @pytest.mark.parametrize(("answering", "clients"), [(False, 1), (True, 0)])
 def test_a_net_without_answer_or_clients_is_offline(answering: bool, clients: int) -> None:
-    net = Net("n", uuid4(), FLBackend.FLOWER, "http://h", {cast.NORTH: "Trust_1"})
+    net = Net("n", uuid4(), FLBackend.FLOWER, "http://h", {fixtures.NORTH: "Trust_1"})
     listed = [Client("Trust_1", "CONNECTED", True)][:clients]
     shown = net_status.status(net, {}, listed, answering=answering, occupied=1)
     assert (shown.online, shown.registered_clients, shown.net_in_use) == (False, 0, False)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from service.contracts import registry_file, reports, stop, training
-from service.contracts.problems import BadData, as_json, from_json, problem, storable
+from service.contracts import registry_file
+from service.contracts.inbound import reports, stop, training
+from service.contracts.wire.problems import ContractViolation, as_json, from_json, problem, storable
 
 #: Text that no message of ours or pydantic's contains by itself.
 MARK = "zqx"
@@ -34,7 +35,7 @@ def _check(read: Any, fields: Any) -> int:
         for name in fields:
             try:
                 read({name: value})
-            except BadData as bad:
+            except ContractViolation as bad:
                 problems = bad.problems
             else:
                 continue
@@ -45,7 +46,7 @@ def _check(read: Any, fields: Any) -> int:
 
 def test_no_message_quotes_its_input() -> None:
     assert _check(training.request, training.TrainingRequested.model_fields) > 100
-    assert _check(stop.stop, stop.StopRequested.model_fields) > 10
+    assert _check(stop.stop, stop.StopRequestModel.model_fields) > 10
     for kind, model in reports.MODELS.items():
         assert _check(lambda data, kind=kind: reports.report(kind, data), model.model_fields) > 50
     nested = ["config", "model_files", "resources"]
@@ -53,7 +54,7 @@ def test_no_message_quotes_its_input() -> None:
         for name in nested:
             inner = training.TrainingRequested.model_fields[name].annotation
             for field in inner.__args__[0].model_fields:
-                with pytest.raises(BadData) as caught:
+                with pytest.raises(ContractViolation) as caught:
                     training.request({name: {field: value}})
                 assert MARK not in "".join(p.msg for p in caught.value.problems)
 
@@ -61,7 +62,7 @@ def test_no_message_quotes_its_input() -> None:
 def test_registry_messages_quote_nothing_either() -> None:
     for value in _VALUES:
         for document in ({"nets": [{"auth": value, "endpoint": value}]}, {"trusts": value}):
-            with pytest.raises(BadData) as caught:
+            with pytest.raises(ContractViolation) as caught:
                 registry_file.parse(document)
             assert MARK not in "".join(p.msg for p in caught.value.problems)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from service.contracts import registry_file
-from service.contracts.problems import BadData
+from service.contracts.wire.problems import ContractViolation
 from service.domain.enums import FLBackend
 
 A = "8a6c0000-0000-4000-8000-000000000001"
@@ -40,7 +40,7 @@ unlisted_projects: allow
 
 
 def _told(text: str) -> dict[tuple[str | int, ...], str]:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         registry_file.load(text)
     return {p.loc: p.type for p in caught.value.problems}
 
@@ -135,7 +135,7 @@ nodes: []
     ],
 )
 def test_unreadable_files_say_what_and_where(text: str, says: str) -> None:
-    with pytest.raises(BadData, match=says):
+    with pytest.raises(ContractViolation, match=says):
         registry_file.load(text)
 
 

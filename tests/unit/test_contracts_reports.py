@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from service.contracts import reports
-from service.contracts.envelope import Envelope
-from service.contracts.inbound import command
-from service.contracts.problems import BadData
+from service.contracts.inbound import reports
+from service.contracts.inbound.translation import command
+from service.contracts.wire.envelope import Envelope
+from service.contracts.wire.problems import ContractViolation
 from service.domain import commands
 from service.domain.enums import ModelStatus
 from service.domain.values import Metric, Results
@@ -126,7 +126,7 @@ def test_log() -> None:
 def test_broken_reports_name_the_place(
     kind: str, own: dict[str, Any], loc: tuple[str | int, ...]
 ) -> None:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         _report(kind, **own)
     assert loc in {p.loc for p in caught.value.problems}
 

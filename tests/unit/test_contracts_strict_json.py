@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contracts import strict_json
+from service.contracts.wire import strict_json
 
 _JSON = st.recursive(
     st.none()

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from service.contracts import stop, training
-from service.contracts.envelope import Envelope
 from service.contracts.fl import IInitiateTrainingInputPayload, IRequiredTrainingInformation
-from service.contracts.inbound import command
-from service.contracts.problems import MAX_PROBLEMS, BadData
+from service.contracts.inbound import stop, training
+from service.contracts.inbound.translation import command
+from service.contracts.wire.envelope import Envelope
+from service.contracts.wire.problems import MAX_PROBLEMS, ContractViolation
 from service.domain import commands
 from service.domain.enums import FLBackend
 from service.domain.values import PartialRequest, Resources
@@ -38,7 +38,7 @@ def _hash(data: dict[str, Any]) -> bytes:
 
 
 def _told(data: dict[str, Any]) -> dict[tuple[str | int, ...], str]:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         training.request(data)
     return {p.loc: p.type for p in caught.value.problems}
 
@@ -252,7 +252,7 @@ def test_no_error_quotes_the_input_and_all_are_storable() -> None:
         "priority": secret,
         "a\0\ud800" + "b" * 500: 1,
     }
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         training.request(bad)
     assert len(caught.value.problems) >= 12
     for p in caught.value.problems:
@@ -278,7 +278,7 @@ def test_a_name_that_is_no_unicode_hides_no_other_error() -> None:
 
 
 def test_a_flood_of_errors_is_cut() -> None:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         training.request(DATA | {f"x{n}": n for n in range(5_000)})
     assert len(caught.value.problems) == MAX_PROBLEMS
 
@@ -293,7 +293,7 @@ def test_a_broken_request_with_a_job_id_is_a_rejection() -> None:
     again = command(_event(dict(reversed(data.items()))))
     assert isinstance(again, commands.RejectRequest)
     assert again.content_hash == made.content_hash
-    with pytest.raises(BadData):
+    with pytest.raises(ContractViolation):
         command(_event(data | {"job_id": JOB.replace("-", "")}))
 
 
@@ -352,7 +352,7 @@ def test_repeated_trusts_are_told_beside_one_that_is_no_uuid() -> None:
 
 @pytest.mark.parametrize("odd", ["nope", "\ud800", "", 5])
 def test_one_mistake_is_told_once(odd: Any) -> None:
-    with pytest.raises(BadData) as caught:
+    with pytest.raises(ContractViolation) as caught:
         training.request(DATA | {"model_id": odd, "trust_ids": [odd, TRUSTS[0]]})
     assert sorted(p.loc for p in caught.value.problems) == [("model_id",), ("trust_ids", 0)]
 
@@ -388,5 +388,5 @@ def test_broken_stops_are_refused(data: dict[str, Any], loc: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("data", [{}, {"job_id": None}, {"job_id": "x"}, {"reason": "y"}])
 def test_a_stop_of_nothing_is_a_dead_letter(data: dict[str, Any]) -> None:
-    with pytest.raises(BadData):
+    with pytest.raises(ContractViolation):
         _stop(data)

@@ -16,7 +16,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.contracts import reports
+from service.contracts.inbound import reports
 from service.domain.enums import ClientStatus, FLJobStatus
 from service.errors import Invalid
 from service.fl_server.embedded.runtime import MAX_STARTS, EmbeddedRuntime

@@ -13,7 +13,7 @@ from aiokafka.producer import sender
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contracts.placement import murmur2, partition_for
+from service.contracts.wire.partitioner import murmur2, partition_for
 from service.kafka import clients
 
 

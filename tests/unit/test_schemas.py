@@ -22,18 +22,19 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from service.cli.schemas import app
-from service.contracts import inbound, schema_files
-from service.contracts.catalogue import BY_TYPE, EVENTS, TOPICS, Direction
-from service.contracts.envelope import SCHEMA_PREFIX
-from service.contracts.examples import Example, Outcome, examples, from_record
-from service.contracts.problems import BadData
-from service.contracts.shipped import shipped
-from service.contracts.state import STATE
+from service.contracts.examples import Example, ExampleOutcome, examples, from_record
+from service.contracts.inbound import translation
+from service.contracts.outbound.state import STATE
+from service.contracts.package_data import data_path
+from service.contracts.schemas import schema_files
+from service.contracts.schemas.catalogue import BY_TYPE, EVENTS, TOPICS, Direction
+from service.contracts.wire.envelope import SCHEMA_PREFIX
+from service.contracts.wire.problems import ContractViolation
 from service.domain import commands
 from service.domain.enums import Lifecycle
 from service.relay.records import state_headers
 
-SCHEMAS = shipped("schemas")
+SCHEMAS = data_path("schemas")
 EXAMPLES = examples()
 #: The official JSON Schemas of AsyncAPI, published on npm alone.
 SPECS = "@asyncapi/specs@6.11.1"
@@ -146,7 +147,7 @@ def test_example(example: Example) -> None:
     if event.direction is Direction.OUT:
         _outbound(example, validator)
     elif example.expect is None:
-        envelope, command = inbound.read(*example.raw())
+        envelope, command = translation.read(*example.raw())
         assert not isinstance(command, commands.RejectRequest | commands.RefuseStop)
         assert envelope.type == example.type
         validator.validate(envelope.data)
@@ -156,15 +157,15 @@ def test_example(example: Example) -> None:
         assert set(example.expect.errors) <= told
 
 
-def _outcome(example: Example) -> tuple[Outcome, set[tuple[tuple[str | int, ...], str]]]:
+def _outcome(example: Example) -> tuple[ExampleOutcome, set[tuple[tuple[str | int, ...], str]]]:
     try:
-        _, command = inbound.read(*example.raw())
-    except BadData as bad:
-        return Outcome.DEAD_LETTER, {(p.loc, p.type) for p in bad.problems}
+        _, command = translation.read(*example.raw())
+    except ContractViolation as bad:
+        return ExampleOutcome.DEAD_LETTER, {(p.loc, p.type) for p in bad.problems}
     if isinstance(command, commands.RejectRequest):
-        return Outcome.REJECTED, {(p.loc, p.type) for p in command.errors}
+        return ExampleOutcome.REJECTED, {(p.loc, p.type) for p in command.errors}
     assert isinstance(command, commands.RefuseStop)
-    return Outcome.REFUSED, {(p.loc, p.type) for p in command.errors}
+    return ExampleOutcome.REFUSED, {(p.loc, p.type) for p in command.errors}
 
 
 def _outbound(example: Example, validator: jsonschema.Draft202012Validator) -> None:
@@ -179,8 +180,8 @@ def _outbound(example: Example, validator: jsonschema.Draft202012Validator) -> N
         with pytest.raises(ValidationError) as caught:
             model.model_validate(example.data)
         assert {(e["loc"], e["type"]) for e in caught.value.errors()} >= set(example.expect.errors)
-    with pytest.raises(BadData, match="Unknown event type"):
-        inbound.read(*example.raw())
+    with pytest.raises(ContractViolation, match="Unknown event type"):
+        translation.read(*example.raw())
 
 
 #: Rules that a JSON Schema can't say, or that only the record as a whole shows.

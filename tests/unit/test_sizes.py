@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from service.contracts import job_json, lifecycle, outbound, state
-from service.contracts.cut import BODY_BYTES, fitting
-from service.contracts.strict_json import write
+from service.contracts.outbound import job_columns, lifecycle, models, state
+from service.contracts.outbound.truncate import BODY_BYTES, truncate_to
+from service.contracts.wire.strict_json import write
 from service.domain import events as e
 from service.domain.changes import newest_metrics
 from service.domain.enums import JobState
@@ -48,7 +48,7 @@ def test_a_long_report_is_told_in_portions_and_kept_within_its_bound(letter: str
     assert 0 < len(kept) < 500
     assert kept == told[: len(kept)]
     for part in (*parts, kept):
-        assert size([job_json.metric_object(m) for m in part]) <= METRICS_BYTES
+        assert size([job_columns.metric_object(m) for m in part]) <= METRICS_BYTES
 
 
 def test_a_plain_report_is_one_portion() -> None:
@@ -63,14 +63,14 @@ def test_sites_lose_their_details_before_any_of_them_goes() -> None:
     assert kept == tuple(replace(site, detail=None) for site in sites)
     assert truncate_sites(sites[:3]) == sites[:3]
     endless = tuple(SiteProgress("é" * 250 + str(n), 1, "failed", "x") for n in range(10_000))
-    progress = json.loads(job_json.write_progress(Progress(sites=truncate_sites(endless))))
+    progress = json.loads(job_columns.write_progress(Progress(sites=truncate_sites(endless))))
     assert 0 < size(progress["sites"]) <= SITES_BYTES
 
 
 def test_what_fits_is_not_touched() -> None:
     body = write({"log": "x" * (BODY_BYTES - 10)})
     assert len(body) == BODY_BYTES
-    assert fitting(body) is body
+    assert truncate_to(body) is body
 
 
 def test_an_event_loses_its_largest_part_and_says_so() -> None:
@@ -81,9 +81,9 @@ def test_an_event_loses_its_largest_part_and_says_so() -> None:
         "config": {"vocabulary": "y" * 1_040_000},
         "participants": [{"trust_id": str(uuid4()), "slot": "Trust_1"}],
     }
-    told = json.loads(fitting(write(body)))
+    told = json.loads(truncate_to(write(body)))
     assert told == body | {"config": {}, "truncated": ["config"]}
-    outbound.JobShape.model_validate(told)
+    models.JobModel.model_validate(told)
 
 
 def test_a_state_loses_no_more_than_it_must_and_keeps_the_newest_attempt() -> None:
@@ -94,7 +94,7 @@ def test_a_state_loses_no_more_than_it_must_and_keeps_the_newest_attempt() -> No
     job = replace(
         job, attempts=attempts, progress=Progress(metrics=newest_metrics((), metrics("y")))
     )
-    told = json.loads(fitting(state.body(job)))
+    told = json.loads(truncate_to(state.body(job)))
     assert told["truncated"] == ["attempts"]
     assert [a["number"] for a in told["attempts"]] == [15]
     assert len(told["attempts"][0]["participants"]) == 1_000
@@ -108,12 +108,12 @@ def test_a_small_topic_still_gets_every_common_field(limit: int) -> None:
     job = running()
     progress = Progress(round=3, metrics=newest_metrics((), metrics("é")))
     whole = state.body(replace(job, progress=progress))
-    told = json.loads(fitting(whole, limit))
+    told = json.loads(truncate_to(whole, limit))
     assert size(told) <= limit
     state.StateData.model_validate(told)
     common = {
         name: value
         for name, value in json.loads(whole).items()
-        if name in outbound.JobShape.model_fields
+        if name in models.JobModel.model_fields
     }
     assert common.items() <= told.items()

@@ -36,7 +36,7 @@ from service.cli.ending import finish, undisturbed
 from service.cli.local import display, prepare
 from service.cli.session import pool_of
 from service.cli.stop import request_stop
-from service.contracts import training
+from service.contracts.inbound import training
 from service.domain.enums import Lifecycle
 from service.errors import Permanent, Transient
 from service.kafka.publish import event_headers, publish

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from service.cli.demo.hospitals import FILE
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
 from service.errors import MissingDependency, Permanent
 
 FEDERATED: Final = "federated"
@@ -26,7 +26,7 @@ POOLED: Final = "pooled"
 
 def model_files() -> Path:
     """The folder with the demo's `trainer.py` and `config.json`. Raises MissingDependency."""
-    folder = shipped("assets") / "demo"
+    folder = data_path("assets") / "demo"
     if not (folder / "trainer.py").is_file():
         raise MissingDependency(f"the demo's trainer is not in {folder}: install the package again")
     return folder

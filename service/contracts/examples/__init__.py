@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from functools import cache
 
-from service.contracts.examples import envelopes, reported, requests, stops, story
-from service.contracts.examples.record import Example, Expected, Outcome, from_record
+from service.contracts.examples import envelopes, published, reports, requests, stops
+from service.contracts.examples.record import Example, ExampleOutcome, Expected, from_record
 
-__all__ = ["Example", "Expected", "Outcome", "examples", "from_record"]
+__all__ = ["Example", "ExampleOutcome", "Expected", "examples", "from_record"]
 
 
 @cache
 def examples() -> tuple[Example, ...]:
     """All examples, in the order of their files."""
-    sources = (requests, stops, reported, envelopes, story)
+    sources = (requests, stops, reports, envelopes, published)
     return tuple(example for source in sources for example in source.examples())

@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from service.contracts.examples import cast
-from service.contracts.examples.record import Example, Expected, Outcome
-from service.contracts.training import REQUESTED
+from service.contracts.examples import fixtures
+from service.contracts.examples.record import Example, ExampleOutcome, Expected
+from service.contracts.inbound.training import REQUESTED
 
-_HEADERS: Final = cast.ce_headers(REQUESTED, "request-envelope", "/hub")
+_HEADERS: Final = fixtures.ce_headers(REQUESTED, "request-envelope", "/hub")
 _STRUCTURED: Final = {"content-type": "application/cloudevents+json"}
 _EVENT: Final[dict[str, Any]] = {
     "specversion": "1.0",
@@ -52,7 +52,7 @@ def examples() -> Iterator[Example]:
         "not_utf8",
         "The value is not UTF-8.",
         _HEADERS,
-        str(cast.JOB),
+        str(fixtures.JOB),
         value_bytes=b'{"project_id": "\xff\xfe"}',
         expect=_dead(("value",), "json"),
     )
@@ -67,9 +67,9 @@ def _text(
     kind: str,
 ) -> Example:
     expect = _dead(loc, kind)
-    key = str(cast.JOB)
+    key = str(fixtures.JOB)
     return Example(REQUESTED, name, about, headers, key, value_text=value, expect=expect)
 
 
 def _dead(loc: tuple[str | int, ...], kind: str) -> Expected:
-    return Expected(Outcome.DEAD_LETTER, ((loc, kind),))
+    return Expected(ExampleOutcome.DEAD_LETTER, ((loc, kind),))

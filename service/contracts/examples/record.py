@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Outcome(StrEnum):
+class ExampleOutcome(StrEnum):
     """What becomes of an invalid record."""
 
     DEAD_LETTER = "dead_letter"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 class Expected:
     """`errors` are pairs of location and type that must be among the errors told."""
 
-    outcome: Outcome
+    outcome: ExampleOutcome
     errors: tuple[tuple[tuple[str | int, ...], str], ...] = ()
 
 
@@ -84,7 +84,7 @@ def from_record(event_type: str, name: str, made: Mapping[str, Any]) -> Example:
     expect = None
     if (told := made.get("expect")) is not None:
         errors = tuple((tuple(e["loc"]), e["type"]) for e in told["errors"])
-        expect = Expected(Outcome(told["outcome"]), errors)
+        expect = Expected(ExampleOutcome(told["outcome"]), errors)
     encoded = made.get("value_base64")
     return Example(
         event_type,

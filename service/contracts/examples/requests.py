@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from service.contracts.examples import cast
-from service.contracts.examples.record import Example, Expected, Outcome
-from service.contracts.training import REQUESTED
+from service.contracts.examples import fixtures
+from service.contracts.examples.record import Example, ExampleOutcome, Expected
+from service.contracts.inbound.training import REQUESTED
 
 _SOURCE: Final = "/hub"
 _MINIMAL: Final[dict[str, Any]] = {
-    "job_id": str(cast.JOB),
-    "model_id": str(cast.MODEL),
+    "job_id": str(fixtures.JOB),
+    "model_id": str(fixtures.MODEL),
     "project_id": "demo",
-    "cohort_query": cast.QUERY,
-    "trust_ids": [str(trust) for trust in cast.TRUSTS],
+    "cohort_query": fixtures.QUERY,
+    "trust_ids": [str(trust) for trust in fixtures.TRUSTS],
 }
 _EVERYTHING: Final[dict[str, Any]] = {
     **_MINIMAL,
@@ -26,11 +26,11 @@ _EVERYTHING: Final[dict[str, Any]] = {
         "GLOBAL_ROUNDS": 10,
         "IGNORE_RESULT_ERROR": True,
         "AGGREGATOR": "InTimeAccumulateWeightedAggregator",
-        "AGGREGATION_WEIGHTS": {"Trust_1": 1, str(cast.EAST): 0.5},
+        "AGGREGATION_WEIGHTS": {"Trust_1": 1, str(fixtures.EAST): 0.5},
     },
     "app_config": {"LEARNING_RATE": 0.05, "LAYERS": [32, 16]},
     "model_files": {
-        "uri": f"s3://model-files/{cast.MODEL}/",
+        "uri": f"s3://model-files/{fixtures.MODEL}/",
         "sha256": {
             "trainer.py": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
         },
@@ -51,39 +51,41 @@ _EVERYTHING: Final[dict[str, Any]] = {
 def examples() -> Iterator[Example]:
     """Valid ones first."""
     yield _valid("minimal", "Only what must be there.", _MINIMAL)
-    yield _valid("everything", "Every field, with a trace.", _EVERYTHING, traceparent=cast.TRACE)
+    yield _valid(
+        "everything", "Every field, with a trace.", _EVERYTHING, traceparent=fixtures.TRACE
+    )
     yield _valid("nulls", "A null means that the field is left out.", _MINIMAL | _nulls())
     yield Example(
         REQUESTED,
         "structured",
         "The whole event as one JSON object: CloudEvents structured mode.",
         {"content-type": "application/cloudevents+json; charset=UTF-8"},
-        str(cast.JOB),
+        str(fixtures.JOB),
         data={
             "specversion": "1.0",
             "id": "request-structured",
             "source": _SOURCE,
             "type": REQUESTED,
-            "time": cast.TIME,
+            "time": fixtures.TIME,
             "datacontenttype": "application/json",
             "data": _MINIMAL,
         },
     )
     for name, about, change, errors in _BROKEN:
-        yield _invalid(name, about, _MINIMAL | change, Outcome.REJECTED, errors)
+        yield _invalid(name, about, _MINIMAL | change, ExampleOutcome.REJECTED, errors)
     yield _invalid(
         "no_job_id",
         "Nobody can be answered without a usable job_id.",
         _MINIMAL | {"job_id": "job-17"},
-        Outcome.DEAD_LETTER,
+        ExampleOutcome.DEAD_LETTER,
         ((("job_id",), "uuid_parsing"),),
     )
-    missing = {"job_id": str(cast.JOB), "trust_ids": []}
+    missing = {"job_id": str(fixtures.JOB), "trust_ids": []}
     yield _invalid(
         "all_at_once",
         "Every error is told, also those between fields.",
         missing | {"min_trusts": 2, "app_config": {"GLOBAL_ROUNDS": 3}, "prioritty": 1},
-        Outcome.REJECTED,
+        ExampleOutcome.REJECTED,
         (
             (("model_id",), "missing"),
             (("project_id",), "missing"),
@@ -102,20 +104,20 @@ def _nulls() -> dict[str, Any]:
 
 
 def _valid(name: str, about: str, data: dict[str, Any], **more: str) -> Example:
-    head = cast.ce_headers(REQUESTED, f"request-{name}", _SOURCE, **more)
-    return Example(REQUESTED, name, about, head, str(cast.JOB), data=data)
+    head = fixtures.ce_headers(REQUESTED, f"request-{name}", _SOURCE, **more)
+    return Example(REQUESTED, name, about, head, str(fixtures.JOB), data=data)
 
 
 def _invalid(
     name: str,
     about: str,
     data: dict[str, Any],
-    outcome: Outcome,
+    outcome: ExampleOutcome,
     errors: tuple[tuple[tuple[str | int, ...], str], ...],
 ) -> Example:
-    head = cast.ce_headers(REQUESTED, f"request-{name}", _SOURCE)
+    head = fixtures.ce_headers(REQUESTED, f"request-{name}", _SOURCE)
     expect = Expected(outcome, errors)
-    return Example(REQUESTED, name, about, head, str(cast.JOB), data=data, expect=expect)
+    return Example(REQUESTED, name, about, head, str(fixtures.JOB), data=data, expect=expect)
 
 
 def _between(field: str, value: Any, kind: str) -> tuple[str, str, dict[str, Any], Any]:
@@ -128,7 +130,7 @@ _BROKEN: Final[tuple[tuple[str, str, dict[str, Any], Any], ...]] = (
     (
         "repeated_trust",
         "A trust is named twice.",
-        {"trust_ids": [str(cast.NORTH), str(cast.NORTH)]},
+        {"trust_ids": [str(fixtures.NORTH), str(fixtures.NORTH)]},
         ((("trust_ids",), "value_error"),),
     ),
     (
@@ -173,7 +175,7 @@ _BROKEN: Final[tuple[tuple[str, str, dict[str, Any], Any], ...]] = (
     (
         "all_weights_zero",
         "Somebody must have a weight.",
-        {"config": {"AGGREGATION_WEIGHTS": {str(trust): 0 for trust in cast.TRUSTS}}},
+        {"config": {"AGGREGATION_WEIGHTS": {str(trust): 0 for trust in fixtures.TRUSTS}}},
         ((_WEIGHTS, "value_error"),),
     ),
     (
@@ -221,7 +223,7 @@ _BROKEN: Final[tuple[tuple[str, str, dict[str, Any], Any], ...]] = (
     (
         "unusual_uuid",
         "One UUID has one text.",
-        {"model_id": cast.MODEL.hex},
+        {"model_id": fixtures.MODEL.hex},
         ((("model_id",), "uuid_parsing"),),
     ),
     _between("priority", 10, "less_than_equal"),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from service.contracts import strict_json
 from service.contracts.fl import AggregationWeights, IOverridableConfig
+from service.contracts.wire import strict_json
 from service.domain.enums import FLAggregators
 from service.fl_server.http_errors import BadApp
 

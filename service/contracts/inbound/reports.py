@@ -13,8 +13,9 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from service.contracts.envelope import Envelope
-from service.contracts.fields import (
+from service.contracts.inbound.training import origin
+from service.contracts.wire.envelope import Envelope
+from service.contracts.wire.fields import (
     DetailsObject,
     Int32,
     Number,
@@ -24,9 +25,8 @@ from service.contracts.fields import (
     Uuid,
     text,
 )
-from service.contracts.problems import problem
-from service.contracts.second_pass import Valid, checked, spelled
-from service.contracts.training import origin
+from service.contracts.wire.problems import problem
+from service.contracts.wire.validation import Valid, uuid_spelling_problems, validate
 from service.domain import commands
 from service.domain.enums import ModelStatus, RoundEvent
 from service.domain.values import Metric, Problem, Results
@@ -110,7 +110,7 @@ class StatusReported(JobReport):
     results: ReportedResults | None = None
 
 
-class RoundReported(JobReport):
+class RoundReportModel(JobReport):
     """Data of `fl.job.round_reported.v1`; the vocabulary of `event_type` is open."""
 
     event_type: Annotated[str, text(64)]
@@ -131,10 +131,10 @@ class LogReported(JobReport):
     success: bool = Field(default=True, strict=True)
 
 
-AnyReport = StatusReported | RoundReported | MetricsReported | LogReported
+AnyReport = StatusReported | RoundReportModel | MetricsReported | LogReported
 MODELS: Final[dict[str, type[AnyReport]]] = {
     STATUS_REPORTED: StatusReported,
-    ROUND_REPORTED: RoundReported,
+    ROUND_REPORTED: RoundReportModel,
     METRICS_REPORTED: MetricsReported,
     LOG_REPORTED: LogReported,
 }
@@ -147,11 +147,11 @@ def report(event_type: str, data: Mapping[str, Any]) -> AnyReport:
         BadData: with every error of the fields and of the rules between them.
         KeyError: the type is no report's.
     """
-    return checked("report", MODELS[event_type], data, _rules)
+    return validate("report", MODELS[event_type], data, _rules)
 
 
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from spelled(data, "job_id", "model_id", "path_id")
+    yield from uuid_spelling_problems(data, "job_id", "model_id", "path_id")
     if valid.get("event_type") in _WITH_ROUND and valid.get("global_round", 0) is None:
         yield problem(("global_round",), "This event needs its round", "missing")
 
@@ -172,7 +172,7 @@ def to_command(model: AnyReport, envelope: Envelope) -> commands.Report:
             _results(model.results),
             path_id=path_id,
         )
-    if isinstance(model, RoundReported):
+    if isinstance(model, RoundReportModel):
         return commands.ReportRound(
             job,
             attempt,

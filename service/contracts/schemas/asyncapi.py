@@ -12,8 +12,15 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.contracts.catalogue import EVENTS, JOB_STATUS, REQUESTS, TOPICS, Direction, Topic
 from service.contracts.examples import Example, examples
+from service.contracts.schemas.catalogue import (
+    EVENTS,
+    JOB_STATUS,
+    REQUESTS,
+    TOPICS,
+    Direction,
+    Topic,
+)
 
 #: Version of the outside interface: events may gain optional fields within a major version.
 INTERFACE_VERSION: Final = "1.0.0"

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from service.contracts.examples import cast
-from service.contracts.examples.record import Example, Expected, Outcome
-from service.contracts.reports import (
+from service.contracts.examples import fixtures
+from service.contracts.examples.record import Example, ExampleOutcome, Expected
+from service.contracts.inbound.reports import (
     LOG_REPORTED,
     METRICS_REPORTED,
     ROUND_REPORTED,
     STATUS_REPORTED,
 )
 
-_RUN: Final[dict[str, Any]] = {"job_id": str(cast.JOB), "attempt": 1}
+_RUN: Final[dict[str, Any]] = {"job_id": str(fixtures.JOB), "attempt": 1}
 _KNOWN: Final = {
-    "model_id": str(cast.MODEL),
-    "fl_backend_job_id": cast.RUN,
-    "path_id": cast.PATH,
+    "model_id": str(fixtures.MODEL),
+    "fl_backend_job_id": fixtures.RUN,
+    "path_id": fixtures.PATH,
     "fl_client_name": "Trust_1",
 }
 _VALID: Final[tuple[tuple[str, str, str, dict[str, Any]], ...]] = (
@@ -37,7 +37,7 @@ _VALID: Final[tuple[tuple[str, str, str, dict[str, Any]], ...]] = (
         | {
             "status": "RESULTS_UPLOADED",
             "results": {
-                "uri": f"s3://results/{cast.JOB}/1/results.zip",
+                "uri": f"s3://results/{fixtures.JOB}/1/results.zip",
                 "sha256": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
                 "bytes": 5_000_000_000,
             },
@@ -179,7 +179,7 @@ def examples() -> Iterator[Example]:
     for event_type, name, about, own in _VALID:
         yield _example(event_type, name, about, own)
     for event_type, name, about, own, errors in _BROKEN:
-        expect = Expected(Outcome.DEAD_LETTER, errors)
+        expect = Expected(ExampleOutcome.DEAD_LETTER, errors)
         yield _example(event_type, name, about, own, expect)
 
 
@@ -187,5 +187,7 @@ def _example(
     event_type: str, name: str, about: str, own: dict[str, Any], expect: Expected | None = None
 ) -> Example:
     word = event_type.split(".")[2].removesuffix("_reported")
-    head = cast.ce_headers(event_type, f"{word}-{name}", "/fl-api/net-1", subject=str(cast.JOB))
-    return Example(event_type, name, about, head, str(cast.JOB), data=_RUN | own, expect=expect)
+    head = fixtures.ce_headers(
+        event_type, f"{word}-{name}", "/fl-api/net-1", subject=str(fixtures.JOB)
+    )
+    return Example(event_type, name, about, head, str(fixtures.JOB), data=_RUN | own, expect=expect)

@@ -18,8 +18,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from service.contracts import strict_json
-from service.contracts.problems import NO_NUL, told_as
+from service.contracts.wire import strict_json
+from service.contracts.wire.problems import NO_NUL, with_message
 
 MAX_INT: Final = 2**31 - 1
 #: Largest magnitude of a whole number inside free-form objects.
@@ -156,7 +156,9 @@ Text500 = Annotated[str, text(500, 0)]
 #: A hash as 64 hexadecimal digits.
 Sha256 = Annotated[
     str,
-    Field(strict=True, pattern=told_as(r"^[0-9a-fA-F]{64}$", "Should be 64 hexadecimal digits")),
+    Field(
+        strict=True, pattern=with_message(r"^[0-9a-fA-F]{64}$", "Should be 64 hexadecimal digits")
+    ),
 ]
 #: The app's own settings: at most 64 KiB as JSON.
 AppObject = Annotated[dict[str, Any], _free_form(65_536)]

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from service.contracts import lifecycle, net_status, state
-from service.contracts.catalogue import BY_TYPE
-from service.contracts.envelope import headers
-from service.contracts.examples import cast
-from service.contracts.examples.record import Example, Expected, Outcome
-from service.contracts.outbound import event_id, refusal_id, state_id
+from service.contracts.examples import fixtures
+from service.contracts.examples.record import Example, ExampleOutcome, Expected
+from service.contracts.outbound import lifecycle, net_status, state
+from service.contracts.outbound.ids import event_id, refusal_id, state_id
 from service.contracts.registry_file import net_id
+from service.contracts.schemas.catalogue import BY_TYPE
+from service.contracts.wire.envelope import headers
 from service.domain import events as e
 from service.domain.enums import (
     FLBackend,
@@ -44,23 +44,23 @@ from service.domain.values import (
     Submission,
 )
 
-_START: Final = datetime.fromisoformat(cast.TIME)
+_START: Final = datetime.fromisoformat(fixtures.TIME)
 _REQUEST_ID: Final = "request-story"
 _BUNDLE: Final = "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"
 _DIGEST: Final = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
 _CONFIG: Final = {"LOCAL_ROUNDS": 1, "GLOBAL_ROUNDS": 1}
 _PARTICIPANTS: Final = tuple(
-    Participant(trust, slot) for trust, slot in zip(cast.TRUSTS, cast.SLOTS, strict=True)
+    Participant(trust, slot) for trust, slot in zip(fixtures.TRUSTS, fixtures.SLOTS, strict=True)
 )
 _REQUEST: Final = Request(
-    job_id=cast.JOB,
-    model_id=cast.MODEL,
+    job_id=fixtures.JOB,
+    model_id=fixtures.MODEL,
     project_id="demo",
-    cohort_query=cast.QUERY,
-    trust_ids=cast.TRUSTS,
+    cohort_query=fixtures.QUERY,
+    trust_ids=fixtures.TRUSTS,
     min_trusts=3,
     content_hash=bytes(32),
-    origin=Origin(_REQUEST_ID, "/hub", cast.TRACE),
+    origin=Origin(_REQUEST_ID, "/hub", fixtures.TRACE),
     fl_backend=FLBackend.EMBEDDED,
     config=_CONFIG,
     requested_by="dr.lee@north.example",
@@ -80,11 +80,11 @@ def _attempt(number: int, seconds: int) -> Attempt:
 def _submission(seconds: int) -> e.SubmissionOpened:
     submission = Submission(
         number=1,
-        path_id=UUID(event_id(cast.JOB, 0)),
-        key=f"{cast.JOB}:2",
+        path_id=UUID(event_id(fixtures.JOB, 0)),
+        key=f"{fixtures.JOB}:2",
         known_runs=(),
         opened_at=_at(seconds),
-        bundle_prefix=f"s3://app-destination/{cast.JOB}/2/",
+        bundle_prefix=f"s3://app-destination/{fixtures.JOB}/2/",
         bundle_sha256=_BUNDLE,
         config=_CONFIG,
     )
@@ -110,7 +110,7 @@ def _happy() -> list[e.Event]:
     """A job that waits, loses its first net, and completes in its second attempt."""
     away = Reason(ReasonCode.ADAPTER_UNAVAILABLE, "net-1 does not answer")
     metrics = (Metric("ACCURACY", 0.94, 1, "Trust_1"), Metric("LOSS", None, 1, "Trust_2"))
-    results = Results(f"s3://results/{cast.JOB}/2/results.zip", _DIGEST, 48_211)
+    results = Results(f"s3://results/{fixtures.JOB}/2/results.zip", _DIGEST, 48_211)
     return [
         e.Queued(
             _at(1),
@@ -123,7 +123,7 @@ def _happy() -> list[e.Event]:
         e.RetryScheduled(_at(4), 1, away, _at(9), 2, ReservationState.RELEASED),
         e.Started(_at(9), _attempt(2, 9), "worker-1"),
         _submission(10),
-        e.Submitted(_at(11), 2, cast.RUN, total_rounds=1),
+        e.Submitted(_at(11), 2, fixtures.RUN, total_rounds=1),
         e.Prepared(_at(12)),
         e.Running(_at(13), 2),
         _round(14, Lifecycle.ROUND_STARTED),
@@ -148,7 +148,7 @@ def _happy() -> list[e.Event]:
 
 def _stopped() -> list[e.Event]:
     """A job that is stopped while it waits."""
-    other = replace(_REQUEST, job_id=cast.OTHER_JOB)
+    other = replace(_REQUEST, job_id=fixtures.OTHER_JOB)
     code = ReasonCode.STOPPED_BY_REQUEST
     stop = Stop("wrong cohort", "dr.lee@north.example", _at(31), code)
     return [
@@ -160,7 +160,7 @@ def _stopped() -> list[e.Event]:
 
 def _rejected() -> list[e.Event]:
     """A request that broke its contract; its model could not be read."""
-    rejection = Rejection(cast.OTHER_JOB, None, "demo", bytes(32), "dr.lee@north.example")
+    rejection = Rejection(fixtures.OTHER_JOB, None, "demo", bytes(32), "dr.lee@north.example")
     errors = (
         Problem(("model_id",), "Input should be a valid UUID", "uuid_parsing"),
         Problem(("min_trusts",), "Should be at most the number of 'trust_ids'", "value_error"),
@@ -173,7 +173,7 @@ def _rejected() -> list[e.Event]:
 
 def _failed() -> list[e.Event]:
     """A job whose deadline passed in the queue."""
-    other = replace(_REQUEST, job_id=cast.OTHER_JOB, deadline=_at(60))
+    other = replace(_REQUEST, job_id=fixtures.OTHER_JOB, deadline=_at(60))
     reason = Reason(ReasonCode.DEADLINE_EXCEEDED, "the deadline has passed")
     return [e.Queued(_at(50), other), e.Failed(_at(61), reason, ReservationState.RELEASED)]
 
@@ -195,7 +195,7 @@ def _records(life: Iterable[e.Event], cause: str) -> Iterator[tuple[Job, Example
             sequence=job.sequence,
             correlationid=_REQUEST_ID,
             causationid=cause if job.sequence == 1 else None,
-            traceparent=cast.TRACE,
+            traceparent=fixtures.TRACE,
         )
         yield job, _example(kind, "usual", head, str(job.job_id), lifecycle.body(job, event))
 
@@ -208,15 +208,15 @@ def _example(kind: str, name: str, head: list[tuple[str, bytes]], key: str, body
 def _refusal() -> Example:
     reason = Reason(ReasonCode.DUPLICATE_CONFLICT, "this job_id was used for another request")
     head = headers(
-        event_id=str(refusal_id(cast.JOB, "/hub", "request-again")),
+        event_id=str(refusal_id(fixtures.JOB, "/hub", "request-again")),
         event_type=lifecycle.REFUSED,
         time=_at(70),
-        subject=str(cast.JOB),
+        subject=str(fixtures.JOB),
         correlationid="request-again",
         causationid="request-again",
     )
-    body = lifecycle.refusal(cast.JOB, None, "request-again", reason)
-    return _example(lifecycle.REFUSED, "usual", head, str(cast.JOB), body)
+    body = lifecycle.refusal(fixtures.JOB, None, "request-again", reason)
+    return _example(lifecycle.REFUSED, "usual", head, str(fixtures.JOB), body)
 
 
 def _state(job: Job, name: str) -> Example:
@@ -231,15 +231,15 @@ def _state(job: Job, name: str) -> Example:
 
 
 def _net() -> Example:
-    members = dict(zip(cast.TRUSTS, cast.SLOTS, strict=True))
+    members = dict(zip(fixtures.TRUSTS, fixtures.SLOTS, strict=True))
     names = ("North Hospital", "East Hospital", "South Hospital")
     trusts = {
         trust: Trust(trust, name, name[0] + "H")
-        for trust, name in zip(cast.TRUSTS, names, strict=True)
+        for trust, name in zip(fixtures.TRUSTS, names, strict=True)
     }
     endpoint = "http://127.0.0.1:8101"
     net = Net("net-1", net_id("net-1"), FLBackend.EMBEDDED, endpoint, members)
-    clients = [Client(slot, "CONNECTED", True) for slot in cast.SLOTS[:2]]
+    clients = [Client(slot, "CONNECTED", True) for slot in fixtures.SLOTS[:2]]
     shown = net_status.status(net, trusts, clients, answering=True, occupied=1)
     head = headers(
         event_id=event_id(net.id, 1),
@@ -281,5 +281,5 @@ def _without(example: Example) -> Iterator[Example]:
         name=f"without_{name}",
         about=f"'{name}' is missing: the service never publishes such a record.",
         data=data,
-        expect=Expected(Outcome.NOT_PUBLISHED, (((name,), "missing"),)),
+        expect=Expected(ExampleOutcome.NOT_PUBLISHED, (((name,), "missing"),)),
     )

@@ -13,26 +13,26 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts.envelope import rfc3339
-from service.contracts.fields import Time, Uuid
-from service.contracts.job_json import (
+from service.contracts.outbound.job_columns import (
     metric_object,
     participants_object,
+    reason_object,
     results_object,
-    why_object,
 )
-from service.contracts.outbound import (
+from service.contracts.outbound.models import (
     Count,
-    JobShape,
-    MetricShape,
-    ParticipantShape,
+    JobModel,
+    MetricModel,
+    ParticipantModel,
     Position,
-    ReasonShape,
-    ResultsShape,
+    ReasonModel,
+    ResultsModel,
     Truncated,
-    WaitingShape,
+    WaitingModel,
 )
-from service.contracts.strict_json import write
+from service.contracts.wire.envelope import rfc3339
+from service.contracts.wire.fields import Time, Uuid
+from service.contracts.wire.strict_json import write
 from service.domain import events as e
 from service.domain.enums import Lifecycle, WaitingCode
 from service.domain.job import Job, Rejection, job_status
@@ -41,7 +41,7 @@ from service.domain.values import Reason
 REFUSED: Final = "fl.training.request_refused.v1"
 
 
-class QueuedData(JobShape):
+class QueuedData(JobModel):
     """The request is a job now. `waiting_for` says what keeps it from starting at this moment."""
 
     trust_ids: list[Uuid]
@@ -50,27 +50,27 @@ class QueuedData(JobShape):
     waiting_for: WaitingCode | None
 
 
-class RejectedData(JobShape):
+class RejectedData(JobModel):
     """The request can never run; `reason.errors` lists everything that is wrong with it."""
 
-    reason: ReasonShape
+    reason: ReasonModel
 
 
-class WaitingData(JobShape):
+class WaitingData(JobModel):
     """What keeps a queued job from starting has changed; `position` is its place, 1 first."""
 
-    reason: WaitingShape | None
+    reason: WaitingModel | None
     position: Position
 
 
-class StartedData(JobShape):
+class StartedData(JobModel):
     """A net was claimed for a new attempt, with these participants."""
 
-    participants: list[ParticipantShape]
+    participants: list[ParticipantModel]
     max_attempts: Position
 
 
-class RoundData(JobShape):
+class RoundData(JobModel):
     """Progress of the run; `trust_id` and `slot` where one site is meant."""
 
     global_round: Count
@@ -80,48 +80,48 @@ class RoundData(JobShape):
     details: dict[str, Any]
 
 
-class MetricsData(JobShape):
+class MetricsData(JobModel):
     """Numbers of the run."""
 
-    metrics: list[MetricShape]
+    metrics: list[MetricModel]
 
 
-class LogData(JobShape):
+class LogData(JobModel):
     """A line of the run's log."""
 
     log: str
     success: bool
 
 
-class RetryData(JobShape):
+class RetryData(JobModel):
     """Back in the queue. `next_attempt` equals `attempt` where the net was given back unused."""
 
-    reason: ReasonShape
+    reason: ReasonModel
     not_before: Time
     next_attempt: Position
 
 
-class StopData(JobShape):
+class StopData(JobModel):
     """A stop was accepted, or has come to its end; `requested_by` is who asked for the stop."""
 
-    reason: ReasonShape
+    reason: ReasonModel
 
 
-class CompletedData(JobShape):
+class CompletedData(JobModel):
     """Trained. `config` is what the run read, `metrics` the last of each label and client."""
 
-    results: ResultsShape | None
-    participants: list[ParticipantShape]
+    results: ResultsModel | None
+    participants: list[ParticipantModel]
     rounds: Count
-    metrics: list[MetricShape]
+    metrics: list[MetricModel]
     bundle_sha256: str | None
     config: dict[str, Any] | None
 
 
-class FailedData(JobShape):
+class FailedData(JobModel):
     """It ended without a model, and why."""
 
-    reason: ReasonShape
+    reason: ReasonModel
 
 
 class RefusedData(BaseModel):
@@ -132,19 +132,19 @@ class RefusedData(BaseModel):
     job_id: Uuid | None
     model_id: Uuid | None
     request_id: str
-    reason: ReasonShape
+    reason: ReasonModel
     truncated: Truncated = None
 
 
 #: The shape of each lifecycle word; those without own fields have the common ones.
-SHAPES: Final[dict[Lifecycle, type[JobShape]]] = {
+MODELS: Final[dict[Lifecycle, type[JobModel]]] = {
     Lifecycle.QUEUED: QueuedData,
     Lifecycle.REJECTED: RejectedData,
     Lifecycle.WAITING: WaitingData,
     Lifecycle.STARTED: StartedData,
-    Lifecycle.SUBMITTED: JobShape,
-    Lifecycle.PREPARED: JobShape,
-    Lifecycle.RUNNING: JobShape,
+    Lifecycle.SUBMITTED: JobModel,
+    Lifecycle.PREPARED: JobModel,
+    Lifecycle.RUNNING: JobModel,
     Lifecycle.ROUND_STARTED: RoundData,
     Lifecycle.CLIENT_RESULT_RECEIVED: RoundData,
     Lifecycle.CLIENT_FAILED: RoundData,
@@ -154,7 +154,7 @@ SHAPES: Final[dict[Lifecycle, type[JobShape]]] = {
     Lifecycle.RETRY_SCHEDULED: RetryData,
     Lifecycle.STOP_REQUESTED: StopData,
     Lifecycle.STOPPED: StopData,
-    Lifecycle.RESULTS_PENDING: JobShape,
+    Lifecycle.RESULTS_PENDING: JobModel,
     Lifecycle.COMPLETED: CompletedData,
     Lifecycle.FAILED: FailedData,
 }
@@ -188,7 +188,7 @@ def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, reason:
             "job_id": job_id,
             "model_id": model_id,
             "request_id": request_id,
-            "reason": why_object(reason),
+            "reason": reason_object(reason),
         }
     )
 
@@ -226,12 +226,12 @@ def _queued(job: Job, event: e.Queued) -> dict[str, Any]:
 
 
 def _reason(job: Job, event: e.Rejected | e.Failed) -> dict[str, Any]:
-    return {"reason": why_object(event.reason)}
+    return {"reason": reason_object(event.reason)}
 
 
 def _waiting(job: Job, event: e.WaitingChanged) -> dict[str, Any]:
     reason = None if event.code is None else Reason(event.code, event.message)
-    return {"reason": why_object(reason), "position": event.position}
+    return {"reason": reason_object(reason), "position": event.position}
 
 
 def _started(job: Job, event: e.Started) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def _log(job: Job, event: e.LogRecorded) -> dict[str, Any]:
 
 def _retry(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
     return {
-        "reason": why_object(event.reason),
+        "reason": reason_object(event.reason),
         "not_before": rfc3339(event.not_before),
         "next_attempt": event.next_attempt,
     }
@@ -269,12 +269,12 @@ def _retry(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 
 def _stop_requested(job: Job, event: e.StopRequested) -> dict[str, Any]:
     reason = Reason(event.stop.code, event.stop.reason or "stopped")
-    return {"reason": why_object(reason), "requested_by": event.stop.requested_by}
+    return {"reason": reason_object(reason), "requested_by": event.stop.requested_by}
 
 
 def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
     by = None if job.stop is None else job.stop.requested_by
-    return {"reason": why_object(event.reason), "requested_by": by}
+    return {"reason": reason_object(event.reason), "requested_by": by}
 
 
 def _completed(job: Job, event: e.Completed) -> dict[str, Any]:

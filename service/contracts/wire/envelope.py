@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from service.contracts import strict_json
-from service.contracts.fields import parse_time
-from service.contracts.problems import BadData, problem
+from service.contracts.wire import strict_json
+from service.contracts.wire.fields import parse_time
+from service.contracts.wire.problems import ContractViolation, problem
 from service.domain.frozen import value
 from service.domain.values import Problem
 
@@ -38,7 +38,7 @@ _JSON: Final = "application/json"
 Headers = list[tuple[str, bytes]]
 
 
-class Undecodable(BadData):
+class Undecodable(ContractViolation):
     """Not a CloudEvent that we take. A dead letter: nobody can be answered."""
 
     code = "undecodable"
@@ -214,11 +214,15 @@ def _required(attributes: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _unlawful(attributes: dict[str, Any]) -> Iterator[Problem]:
-    """Attributes whose value CloudEvents or our limits forbid."""
-    for name, value in attributes.items():
-        if value is None or (isinstance(value, bool | int) and name not in _TEXT_ATTRIBUTES):
+    """Attributes whose content CloudEvents or our limits forbid."""
+    for name, content in attributes.items():
+        if content is None or (isinstance(content, bool | int) and name not in _TEXT_ATTRIBUTES):
             continue  # absent; or an extension attribute of one of the other simple types
-        if isinstance(value, str) and len(value) <= _MAX_ATTRIBUTE and not _CONTROL.search(value):
+        if (
+            isinstance(content, str)
+            and len(content) <= _MAX_ATTRIBUTE
+            and not _CONTROL.search(content)
+        ):
             continue
         yield problem((name,), _ATTRIBUTE_RULE, "attribute")
 
@@ -272,13 +276,13 @@ def headers(
     ]
     if sequence is not None:
         made.append(("ce_sequence", b"%d" % sequence))
-    for name, value in (
+    for name, content in (
         ("ce_correlationid", correlationid),
         ("ce_causationid", causationid),
         ("ce_traceparent", traceparent),
     ):
-        if value is not None:
-            made.append((name, value.encode()))
+        if content is not None:
+            made.append((name, content.encode()))
     return made
 
 

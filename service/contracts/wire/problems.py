@@ -33,7 +33,7 @@ _OUR_WORDS: Final = {
 }
 
 
-class BadData(Invalid):
+class ContractViolation(Invalid):
     """Data that breaks its contract. `problems` lists all of it; `code` is `invalid_data`.
 
     `valid` holds the fields that are valid by themselves, where the contract works them out.
@@ -49,7 +49,7 @@ class BadData(Invalid):
         super().__init__(f"{what}: {summary(self.problems)}")
 
 
-def told_as(pattern: str, words: str) -> str:
+def with_message(pattern: str, words: str) -> str:
     """`pattern`, whose mismatch is told in `words` from now on: nobody wants to read patterns."""
     _PATTERN_WORDS[pattern] = words
     return pattern

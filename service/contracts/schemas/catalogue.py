@@ -1,7 +1,7 @@
 """Every event type in one table: its topic, direction, key, shape and what it means.
 
 Promise: a type that is not here is neither read nor published; the JSON Schemas, the examples' list
-and the AsyncAPI document are made from this table alone (`service.contracts.schema_files`).
+and the AsyncAPI document are made from this table alone (`service.contracts.schemas.schema_files`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from service.contracts import lifecycle, net_status, reports, state, stop, training
-from service.contracts.envelope import SCHEMA_PREFIX
 from service.contracts.fl import INetStatus
+from service.contracts.inbound import reports, stop, training
+from service.contracts.outbound import lifecycle, net_status, state
+from service.contracts.wire.envelope import SCHEMA_PREFIX
 from service.domain.enums import Lifecycle
 
 #: The model of an event's `data`.
@@ -105,7 +106,7 @@ _INBOUND: Final = (
     EventType(
         stop.STOP_REQUESTED,
         REQUESTS,
-        stop.StopRequested,
+        stop.StopRequestModel,
         "Stop a job, or every unfinished job of a model. Closed: an unknown field is an error.",
     ),
     EventType(
@@ -117,7 +118,7 @@ _INBOUND: Final = (
     EventType(
         reports.ROUND_REPORTED,
         JOB_STATUS,
-        reports.RoundReported,
+        reports.RoundReportModel,
         "Something happened in a round of a run.",
     ),
     EventType(
@@ -158,7 +159,7 @@ _LIFECYCLE_ABOUT: Final = {
 
 _OUTBOUND: Final = (
     *(
-        EventType(lifecycle.TYPES[word], LIFECYCLE, lifecycle.SHAPES[word], _LIFECYCLE_ABOUT[word])
+        EventType(lifecycle.TYPES[word], LIFECYCLE, lifecycle.MODELS[word], _LIFECYCLE_ABOUT[word])
         for word in Lifecycle
     ),
     EventType(

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from service.contracts.envelope import Envelope
-from service.contracts.fields import Text256, Uuid
-from service.contracts.problems import BadData, problem, storable
-from service.contracts.second_pass import Valid, checked, spelled
-from service.contracts.training import origin, usable_uuid
+from service.contracts.inbound.training import origin, usable_uuid
+from service.contracts.wire.envelope import Envelope
+from service.contracts.wire.fields import Text256, Uuid
+from service.contracts.wire.problems import ContractViolation, problem, storable
+from service.contracts.wire.validation import Valid, uuid_spelling_problems, validate
 from service.domain import commands
 from service.domain.values import Problem
 
@@ -30,7 +30,7 @@ def _kept(reason: Any) -> Any:
     return storable(reason)[:MAX_REASON] if isinstance(reason, str) else reason
 
 
-class StopRequested(BaseModel):
+class StopRequestModel(BaseModel):
     """Data of `fl.training.stop_requested.v1`: stop one job, or a model's unfinished jobs.
 
     With both ids the job is meant.
@@ -52,24 +52,24 @@ class StopRequested(BaseModel):
     requested_by: Text256 | None = None
 
 
-def stop(data: Mapping[str, Any]) -> StopRequested:
+def stop(data: Mapping[str, Any]) -> StopRequestModel:
     """`data` as a stop.
 
     Raises:
         BadData: with every error of the fields and of the rules between them.
     """
-    return checked("stop request", StopRequested, data, _rules)
+    return validate("stop request", StopRequestModel, data, _rules)
 
 
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from spelled(data, "job_id", "model_id")
+    yield from uuid_spelling_problems(data, "job_id", "model_id")
     named = "job_id" in valid and "model_id" in valid
     if named and valid["job_id"] is None and valid["model_id"] is None:
         yield problem(("job_id",), "Either 'job_id' or 'model_id' is required", "missing")
 
 
 def to_command(
-    model: StopRequested, envelope: Envelope
+    model: StopRequestModel, envelope: Envelope
 ) -> commands.RequestStop | commands.StopModel:
     """The domain's command for an accepted stop."""
     if model.job_id is not None:
@@ -83,7 +83,7 @@ def to_command(
 
 
 def refusal(
-    data: Mapping[str, Any], bad: BadData, envelope: Envelope
+    data: Mapping[str, Any], bad: ContractViolation, envelope: Envelope
 ) -> commands.RefuseStop | None:
     """The domain's command for a refused stop; None when it names neither a job nor a model."""
     job_id, model_id = usable_uuid(data.get("job_id")), usable_uuid(data.get("model_id"))

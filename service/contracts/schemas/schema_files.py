@@ -14,10 +14,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from service.contracts import asyncapi
-from service.contracts.catalogue import EVENTS, Direction, EventType
 from service.contracts.examples import examples
-from service.contracts.shipped import shipped
+from service.contracts.package_data import data_path
+from service.contracts.schemas import asyncapi
+from service.contracts.schemas.catalogue import EVENTS, Direction, EventType
 
 #: The dialect of the schemas, for their `$schema`.
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -88,7 +88,7 @@ def export(folder: Path) -> list[Path]:
 
 def check(folder: Path | None = None) -> list[str]:
     """What differs between `folder` (default: the shipped `schemas/`) and the code, one line each."""
-    root = shipped("schemas") if folder is None else folder
+    root = data_path("schemas") if folder is None else folder
     files = generated()
     drifts: list[str] = []
     for name, content in files.items():

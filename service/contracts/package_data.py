@@ -13,7 +13,7 @@ from typing import Final
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
 
-def shipped(name: str) -> Path:
+def data_path(name: str) -> Path:
     """The absolute path of the shipped file or folder `name`, for example `schemas` or `assets`."""
     beside = _PACKAGE.parent / name
     # A folder of that name beside an installed package (site-packages/assets) is somebody else's.

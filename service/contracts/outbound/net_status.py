@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from service.contracts.fl import IClientStatus, INetStatus
-from service.contracts.strict_json import dump_text
+from service.contracts.wire.strict_json import dump_text
 from service.domain.enums import ClientStatus
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.contracts.fields import uuid_spelling
-from service.contracts.problems import BadData, from_pydantic, problem, storable
+from service.contracts.wire.fields import uuid_spelling
+from service.contracts.wire.problems import ContractViolation, from_pydantic, problem, storable
 from service.domain.values import Problem
 
 #: Valid values by field name; a field that failed is missing, one that was left out has its default.
@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 _SPELLING: Final = "uuid_parsing"
 
 
-def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) -> M:
+def validate(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) -> M:
     """`data` as a `model` that also keeps `rules`.
 
     Raises:
@@ -38,10 +38,10 @@ def checked(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) ->
     try:
         made = model.__pydantic_validator__.validate_python(data)
     except ValidationError as exc:
-        raise BadData(what, *_all_of(exc, model, data, rules)) from exc
+        raise ContractViolation(what, *_all_of(exc, model, data, rules)) from exc
     found = list(rules(made.__dict__, data))
     if found:
-        raise BadData(what, found, made.__dict__)
+        raise ContractViolation(what, found, made.__dict__)
     assert isinstance(made, model)
     return made
 
@@ -67,10 +67,10 @@ def _new(more: Iterator[Problem], told: list[Problem]) -> Iterator[Problem]:
 
     How a UUID is written matters only where it is one; a place with any error is left alone.
     """
-    places = {p.loc for p in told}
+    locations = {p.loc for p in told}
     kinds = {(p.loc, p.type) for p in told}
     for p in more:
-        if (p.loc, p.type) not in kinds and not (p.type == _SPELLING and p.loc in places):
+        if (p.loc, p.type) not in kinds and not (p.type == _SPELLING and p.loc in locations):
             yield p
 
 
@@ -113,7 +113,7 @@ def _with_readable_names(value: Any) -> Any:
     return value
 
 
-def spelled(data: Mapping[str, Any], *names: str) -> list[Problem]:
+def uuid_spelling_problems(data: Mapping[str, Any], *names: str) -> list[Problem]:
     """Problems for UUIDs in members of `data` that are valid but written in an unusual way."""
     text = "A UUID should be written as 8-4-4-4-12 hexadecimal digits"
     return [problem(loc, text, _SPELLING) for loc in uuid_spelling(data, *names)]

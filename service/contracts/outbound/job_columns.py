@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from service.contracts.strict_json import write
+from service.contracts.wire.strict_json import write
 from service.domain.enums import FLBackend, ReservationState
 from service.domain.job import Rejection
 from service.domain.values import (
@@ -125,7 +125,7 @@ def read_requested_by(text: str) -> str | None:
 # --- reasons, results, stop -----------------------------------------------------------------------
 
 
-def why_object(reason: Reason | None) -> dict[str, Any] | None:
+def reason_object(reason: Reason | None) -> dict[str, Any] | None:
     """A reason as the JSON object that every published shape uses."""
     if reason is None:
         return None
@@ -136,19 +136,19 @@ def why_object(reason: Reason | None) -> dict[str, Any] | None:
     }
 
 
-def _why(data: Mapping[str, Any] | None) -> Reason | None:
+def _reason_of(data: Mapping[str, Any] | None) -> Reason | None:
     if data is None:
         return None
     errors = tuple(Problem(tuple(p["loc"]), p["msg"], p["type"]) for p in data["errors"])
     return Reason(data["code"], data["message"], errors)
 
 
-def write_why(reason: Reason | None) -> str | None:
-    return None if reason is None else write(why_object(reason))
+def write_reason(reason: Reason | None) -> str | None:
+    return None if reason is None else write(reason_object(reason))
 
 
-def read_why(text: str | None) -> Reason | None:
-    return None if text is None else _why(json.loads(text))
+def read_reason(text: str | None) -> Reason | None:
+    return None if text is None else _reason_of(json.loads(text))
 
 
 def results_object(results: Results | None) -> dict[str, Any] | None:
@@ -217,7 +217,7 @@ def write_attempts(attempts: tuple[Attempt, ...]) -> str:
                 "submitted_at": _time(a.submitted_at),
                 "running_at": _time(a.running_at),
                 "ended_at": _time(a.ended_at),
-                "reason": why_object(a.reason),
+                "reason": reason_object(a.reason),
                 "missed": a.missing_polls,
                 "missing_since": _time(a.missing_since),
                 "burnt": a.counts_as_attempt,
@@ -288,7 +288,7 @@ def read_attempts(text: str, submissions: str) -> tuple[Attempt, ...]:
             submitted_at=_read_time(a["submitted_at"]),
             running_at=_read_time(a["running_at"]),
             ended_at=_read_time(a["ended_at"]),
-            reason=_why(a["reason"]),
+            reason=_reason_of(a["reason"]),
             missing_polls=a["missed"],
             missing_since=_read_time(a["missing_since"]),
             counts_as_attempt=a["burnt"],

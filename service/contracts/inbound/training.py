@@ -15,28 +15,28 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts import strict_json
-from service.contracts.envelope import Envelope, rfc3339
-from service.contracts.fields import AppObject, Sha256, Text128, Text256, Time, Uuid, text
 from service.contracts.fl import (
     AggregationWeights,
     IInitiateTrainingInputPayload,
     IOverridableConfig,
     IRequiredTrainingInformation,
 )
-from service.contracts.problems import BadData, problem, storable, told_as
-from service.contracts.second_pass import Valid, checked, spelled
+from service.contracts.wire import strict_json
+from service.contracts.wire.envelope import Envelope, rfc3339
+from service.contracts.wire.fields import AppObject, Sha256, Text128, Text256, Time, Uuid, text
+from service.contracts.wire.problems import ContractViolation, problem, storable, with_message
+from service.contracts.wire.validation import Valid, uuid_spelling_problems, validate
 from service.domain import commands
 from service.domain.enums import FLAggregators, FLBackend
 from service.domain.values import Origin, PartialRequest, Problem, Request, Resources
 
 REQUESTED: Final = "fl.training.requested.v1"
 _CLOSED: Final = ConfigDict(extra="forbid")
-_S3_PREFIX: Final = told_as(
+_S3_PREFIX: Final = with_message(
     r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\x00-\x1f\x7f\\]+/)?$",
     "Should be s3://<bucket>/<prefix>/ with a slash at its end",
 )
-_RELATIVE: Final = told_as(
+_RELATIVE: Final = with_message(
     r"^[^/\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*$",
     "Should be a relative path with forward slashes",
 )
@@ -121,7 +121,7 @@ def request(data: Mapping[str, Any]) -> TrainingRequested:
     Raises:
         BadData: with every error of the fields and of the rules between them.
     """
-    return checked("training request", TrainingRequested, data, _rules)
+    return validate("training request", TrainingRequested, data, _rules)
 
 
 #: Settings that belong into `config`.
@@ -129,7 +129,7 @@ _OVERRIDABLE: Final = frozenset(IOverridableConfig.model_fields)
 
 
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
-    yield from spelled(data, "job_id", "model_id", "trust_ids")
+    yield from uuid_spelling_problems(data, "job_id", "model_id", "trust_ids")
     asked, least = data.get("trust_ids"), valid.get("min_trusts")
     if isinstance(asked, list) and least is not None and least > len(asked):
         msg = "Should be at most the number of 'trust_ids'"
@@ -299,7 +299,7 @@ _WEIGHTS: Final = "AGGREGATION_WEIGHTS"
 
 
 def rejection(
-    data: Mapping[str, Any], bad: BadData, envelope: Envelope
+    data: Mapping[str, Any], bad: ContractViolation, envelope: Envelope
 ) -> commands.RejectRequest | None:
     """The domain's command for a refused request; None when its `job_id` can't be read."""
     job_id = usable_uuid(data.get("job_id"))

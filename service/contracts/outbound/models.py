@@ -1,4 +1,4 @@
-"""The shapes that our published events share, and the ids by which a reader knows an event again.
+"""The models that our published events share.
 
 Outbound data may only gain optional fields; anything else is a new event type. So these models
 tolerate fields they don't know, as every reader of ours should. They make the JSON Schemas, and the
@@ -8,13 +8,11 @@ dictionaries, since validating our own words would cost more than writing them.
 
 from __future__ import annotations
 
-from hashlib import sha1
 from typing import Annotated, Any, Final
-from uuid import UUID, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts.fields import Time, Uuid
+from service.contracts.wire.fields import Time, Uuid
 from service.domain.enums import (
     FLBackend,
     JobState,
@@ -46,7 +44,7 @@ class ErrorItem(BaseModel):
     type: str
 
 
-class ReasonShape(BaseModel):
+class ReasonModel(BaseModel):
     """Why: a stable code, a message for people, and the single errors where there are some."""
 
     model_config = _OPEN
@@ -56,7 +54,7 @@ class ReasonShape(BaseModel):
     errors: list[ErrorItem] = Field(max_length=100)
 
 
-class WaitingShape(BaseModel):
+class WaitingModel(BaseModel):
     """Why a job can't start now."""
 
     model_config = _OPEN
@@ -66,7 +64,7 @@ class WaitingShape(BaseModel):
     errors: list[ErrorItem] = Field(max_length=100)
 
 
-class ParticipantShape(BaseModel):
+class ParticipantModel(BaseModel):
     """A trust that takes part, and its name inside the net's FL runtime."""
 
     model_config = _OPEN
@@ -75,7 +73,7 @@ class ParticipantShape(BaseModel):
     slot: str
 
 
-class MetricShape(BaseModel):
+class MetricModel(BaseModel):
     """One number of a run; `result` null where it was not finite."""
 
     model_config = _OPEN
@@ -88,7 +86,7 @@ class MetricShape(BaseModel):
     x_label: str | None = None
 
 
-class ResultsShape(BaseModel):
+class ResultsModel(BaseModel):
     """Where the results lie, their SHA-256 in hexadecimal and their size."""
 
     model_config = _OPEN
@@ -98,7 +96,7 @@ class ResultsShape(BaseModel):
     bytes: Count | None = None
 
 
-class JobShape(BaseModel):
+class JobModel(BaseModel):
     """What every event about a job says.
 
     `attempt` is 0 until the first claim. `model_id` and `project_id` are null only in a rejection,
@@ -123,7 +121,7 @@ class JobShape(BaseModel):
     truncated: Truncated = None
 
 
-class SubmissionShape(BaseModel):
+class AcceptedRequestModel(BaseModel):
     """The request as it was accepted, defaults filled in; the cohort query is never published."""
 
     model_config = _OPEN
@@ -144,31 +142,3 @@ class SubmissionShape(BaseModel):
     max_stall_seconds: int | None
     requested_by: str | None
     labels: dict[str, str]
-
-
-def event_id(job_id: UUID, sequence: int) -> str:
-    """The id of a job's `sequence`-th event: the same whoever publishes it, however often."""
-    return _named(job_id, b"event:%d" % sequence)
-
-
-def state_id(job_id: UUID, sequence: int) -> str:
-    """The id of a job's state record after its `sequence`-th event."""
-    return _named(job_id, b"state:%d" % sequence)
-
-
-def _named(namespace: UUID, name: bytes) -> str:
-    """`str(uuid5(namespace, name))`, at less than half of its cost: each request takes two."""
-    digest = sha1(namespace.bytes + name, usedforsecurity=False).hexdigest()
-    return (
-        f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}"
-        f"-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
-    )
-
-
-#: A UUID's variant (RFC 9562): the highest two bits of this digit are 1 and 0.
-_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-
-
-def refusal_id(subject: UUID, source: str, request_id: str) -> UUID:
-    """The id of the refusal of a request event; `subject` is its job, else its model."""
-    return uuid5(subject, f"refused:{source}:{request_id}")

@@ -1,6 +1,6 @@
 """From a record to the domain's command: the one way in for every inbound event type.
 
-Promise of `read`: a record gives a command, or raises `BadData` (`Undecodable` among them) when
+Promise of `read`: a record gives a command, or raises `ContractViolation` (`Undecodable` among them) when
 nobody can be answered: then it is a dead letter. A broken request or stop whose target can be read
 is a command too (`RejectRequest`, `RefuseStop`), so that its producer hears of it. Broken only by a
 record beyond the size limits of the consumer.
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from service.contracts import reports, stop, training
-from service.contracts.envelope import Envelope, Undecodable, decode
-from service.contracts.problems import BadData, problem
+from service.contracts.inbound import reports, stop, training
+from service.contracts.wire.envelope import Envelope, Undecodable, decode
+from service.contracts.wire.problems import ContractViolation, problem
 from service.domain import commands
 
 Inbound = (
@@ -59,7 +59,7 @@ def command(envelope: Envelope) -> Inbound:
     if envelope.type == training.REQUESTED:
         try:
             return training.to_command(training.request(data), envelope)
-        except BadData as bad:
+        except ContractViolation as bad:
             rejected = training.rejection(data, bad, envelope)
             if rejected is None:
                 raise
@@ -67,7 +67,7 @@ def command(envelope: Envelope) -> Inbound:
     if envelope.type == stop.STOP_REQUESTED:
         try:
             return stop.to_command(stop.stop(data), envelope)
-        except BadData as bad:
+        except ContractViolation as bad:
             refused = stop.refusal(data, bad, envelope)
             if refused is None:
                 raise

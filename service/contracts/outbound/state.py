@@ -15,20 +15,20 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.contracts import job_json
-from service.contracts.envelope import rfc3339
-from service.contracts.fields import Time
-from service.contracts.outbound import (
+from service.contracts.outbound import job_columns
+from service.contracts.outbound.models import (
+    AcceptedRequestModel,
     Count,
-    JobShape,
-    MetricShape,
-    ParticipantShape,
+    JobModel,
+    MetricModel,
+    ParticipantModel,
     Position,
-    ReasonShape,
-    ResultsShape,
-    SubmissionShape,
+    ReasonModel,
+    ResultsModel,
 )
-from service.contracts.strict_json import write
+from service.contracts.wire.envelope import rfc3339
+from service.contracts.wire.fields import Time
+from service.contracts.wire.strict_json import write
 from service.domain.enums import FLBackend, JobState, ReservationState, WaitingCode
 from service.domain.job import Job, job_status
 
@@ -66,14 +66,14 @@ class AttemptState(BaseModel):
     number: Position
     net: str
     fl_backend: FLBackend
-    participants: list[ParticipantShape]
+    participants: list[ParticipantModel]
     slot: ReservationState
     fl_backend_job_id: str | None
     started_at: Time
     submitted_at: Time | None
     running_at: Time | None
     ended_at: Time | None
-    reason: ReasonShape | None
+    reason: ReasonModel | None
 
 
 class SiteState(BaseModel):
@@ -96,7 +96,7 @@ class ProgressState(BaseModel):
     aggregated: Count = 0
     total: Count | None = None
     sites: list[SiteState] = Field(default_factory=list)
-    metrics: list[MetricShape] = Field(default_factory=list)
+    metrics: list[MetricModel] = Field(default_factory=list)
     last_sign_at: Time | None = None
 
 
@@ -111,7 +111,7 @@ class StopState(BaseModel):
     at: Time
 
 
-class StateData(JobShape):
+class StateData(JobModel):
     """Everything that is known of a job; `sequence` is that of the last event in it."""
 
     sequence: Position
@@ -120,12 +120,12 @@ class StateData(JobShape):
     created_at: Time
     changed_at: Time
     finished_at: Time | None
-    request: SubmissionShape | None
+    request: AcceptedRequestModel | None
     progress: ProgressState
     attempts: list[AttemptState]
     stop: StopState | None
-    reason: ReasonShape | None = None
-    results: ResultsShape | None
+    reason: ReasonModel | None = None
+    results: ResultsModel | None
 
 
 def body(job: Job) -> str:
@@ -138,12 +138,12 @@ def body(job: Job) -> str:
         sequence=job.sequence,
         model_status=job.model_status,
         waiting=job.waiting,
-        request=job_json.write_request(job.request),
-        attempts=job_json.write_attempts(job.attempts),
-        progress=job_json.write_progress(job.progress),
-        stop=job_json.write_stop(job.stop),
-        reason=job_json.write_why(job.reason),
-        results=job_json.write_results(job.results),
+        request=job_columns.write_request(job.request),
+        attempts=job_columns.write_attempts(job.attempts),
+        progress=job_columns.write_progress(job.progress),
+        stop=job_columns.write_stop(job.stop),
+        reason=job_columns.write_reason(job.reason),
+        results=job_columns.write_results(job.results),
         created_at=job.created_at,
         changed_at=job.changed_at,
         finished_at=job.finished_at,

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from service.contracts.strict_json import write
+from service.contracts.wire.strict_json import write
 
 #: The largest record that our topics take, in bytes: Kafka's own default.
 MAX_MESSAGE_BYTES: Final = 1_048_588
@@ -50,14 +50,14 @@ _PARTS: Final = (
 )
 
 
-def fitting(body: str, limit: int = BODY_BYTES) -> str:
+def truncate_to(body: str, limit: int = BODY_BYTES) -> str:
     """`body`, or a cut one where it needs more than `limit` bytes as UTF-8."""
     if len(body) * _WIDEST <= limit or len(body.encode()) <= limit:
         return body
     data = json.loads(body)
     data["truncated"] = []
     for name, holder, key in _largest_first(data):
-        holder[key] = _less(name, holder[key])
+        holder[key] = _cut(name, holder[key])
         data["truncated"].append(name)
         body = write(data)
         if len(body.encode()) <= limit:
@@ -82,11 +82,11 @@ def _parts(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
                 holder = holder[-1] if holder else None
         if isinstance(holder, dict):
             value = holder.get(key)
-            if value and value != _less(path, value):
+            if value and value != _cut(path, value):
                 yield path, holder, key
 
 
-def _less(path: str, value: Any) -> Any:
+def _cut(path: str, value: Any) -> Any:
     if isinstance(value, str):
         return value if len(value) <= _TEXT_KEPT else f"{value[:_TEXT_KEPT]}…"
     if path == "attempts":

@@ -1,0 +1,1 @@
+"""What goes out: lifecycle, state and net status, and the JSON columns they are made of."""

@@ -1,0 +1,1 @@
+"""What both directions are made of: envelope, JSON, field types, problems, validation, partitions."""
