@@ -24,7 +24,7 @@ from typing import Any, Final
 import structlog
 
 from service.adapters import AdapterClients
-from service.bundles import Bundles
+from service.bundles import S3Bundles
 from service.bundles.staging import StagingLimits
 from service.contracts import fl
 from service.domain.enums import FLBackend, JobState
@@ -99,7 +99,7 @@ class App:
     store: PostgresStore
     metrics: Metrics
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    bundles: Bundles | None = None
+    bundles: S3Bundles | None = None
     nets: AdapterClients | None = None
     supervisor: StepSupervisor | None = None
     consumer: Consumer | None = None
@@ -155,10 +155,10 @@ def _step_options(settings: Settings) -> StepOptions:
     )
 
 
-def make_bundles(settings: Settings) -> Bundles:
+def make_bundles(settings: Settings) -> S3Bundles:
     """The bundle store of these settings, not opened yet."""
     s3 = settings.s3
-    return Bundles(
+    return S3Bundles(
         endpoint_url=s3.endpoint_url,
         region=s3.region,
         model_files_bucket=s3.model_files_bucket,

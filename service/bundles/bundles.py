@@ -42,7 +42,7 @@ class BucketProblem:
     fix: str
 
 
-class Bundles:
+class S3Bundles:
     """See the module; the port `steps.ports.BundleStore` says what each call promises."""
 
     def __init__(

@@ -20,7 +20,7 @@ from service.errors import Transient
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FrozenFile:
     """One file of a bundle: relative path, size in bytes, SHA-256 in hex."""
 
     path: str
@@ -32,7 +32,7 @@ class Entry:
 class Frozen:
     """A bundle as it was staged."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[FrozenFile, ...]
     config: dict[str, Any]
     job_type: str
 
@@ -63,7 +63,7 @@ class Frozen:
         )
 
 
-def freeze(entries: Iterable[Entry], config: dict[str, Any], job_type: str) -> Frozen:
+def freeze(entries: Iterable[FrozenFile], config: dict[str, Any], job_type: str) -> Frozen:
     """The record of these files, in whatever order they come."""
     return Frozen(tuple(sorted(entries, key=lambda e: e.path)), config, job_type)
 
@@ -77,7 +77,7 @@ def thaw(body: bytes, where: str) -> Frozen:
     try:
         content = json.loads(body)
         entries = tuple(
-            Entry(str(e["path"]), int(e["size"]), str(e["sha256"])) for e in content["files"]
+            FrozenFile(str(e["path"]), int(e["size"]), str(e["sha256"])) for e in content["files"]
         )
         frozen = Frozen(entries, dict(content["config"]), str(content["job_type"]))
         intact = frozen.sha256 == content["sha256"]
@@ -94,7 +94,7 @@ def _foreign(where: str) -> Transient:
     )
 
 
-def _files(entries: Iterable[Entry]) -> list[dict[str, object]]:
+def _files(entries: Iterable[FrozenFile]) -> list[dict[str, object]]:
     return [{"path": e.path, "size": e.size, "sha256": e.sha256} for e in entries]
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from service.bundles import model_config
 from service.bundles.embedded import EmbeddedLayout
-from service.bundles.frozen import Entry, Frozen, freeze, thaw
+from service.bundles.frozen import Frozen, FrozenFile, freeze, thaw
 from service.bundles.layout import FileOrigin, Layout, Placed
 from service.bundles.names import Location, check_safe, source_from
 from service.bundles.parallel import both, each
@@ -106,7 +106,7 @@ class Staging:
             self._check_digests(request, {p: _sha256(b) for p, b in model.bodies.items()})
         digests: dict[str, str] = {}
 
-        async def write(placed: Placed) -> Entry:
+        async def write(placed: Placed) -> FrozenFile:
             entry = await self._write(placed, location, template, model)
             if placed.origin is FileOrigin.MODEL:
                 digests[placed.source] = entry.sha256
@@ -244,7 +244,7 @@ class Staging:
 
     async def _write(
         self, placed: Placed, location: Location, template: Template, model: _Model
-    ) -> Entry:
+    ) -> FrozenFile:
         """Put one file at its location; what its record says of it."""
         key = location.key(placed.destination)
         body: bytes | None
@@ -260,11 +260,11 @@ class Staging:
             if body is None:
                 return await self._copy(placed, item, (location.bucket, key), model)
         await self._store.put(location.bucket, key, body)
-        return Entry(placed.destination, len(body), _sha256(body))
+        return FrozenFile(placed.destination, len(body), _sha256(body))
 
     async def _copy(
         self, placed: Placed, item: Listed, target: tuple[str, str], model: _Model
-    ) -> Entry:
+    ) -> FrozenFile:
         """Let the store copy a large file while we read it once, for its digest alone. Both are refused
         by the store when the object is not the listed one any more."""
         source = (model.location.bucket, item.key)
@@ -277,7 +277,7 @@ class Staging:
         finally:
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)
-        return Entry(placed.destination, item.size, digest)
+        return FrozenFile(placed.destination, item.size, digest)
 
     async def _digest(self, source: tuple[str, str], etag: str) -> str:
         digest = hashlib.sha256()

@@ -2,7 +2,7 @@
 
 Everything crossing a port is a value of `domain` or of this file, everything raised is one of
 `service.errors`. The real ones are `service.store.PostgresStore`, `service.adapters.AdapterClients`,
-`service.bundles.Bundles` and `service.ingest.progress.ReadProgress`.
+`service.bundles.S3Bundles` and `service.ingest.progress.ReadProgress`.
 """
 
 from __future__ import annotations

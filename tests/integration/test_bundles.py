@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.bundles import Bundles, StagingLimits, ensure_buckets
+from service.bundles import S3Bundles, StagingLimits, ensure_buckets
 from service.bundles.s3 import ObjectStore
 from service.contracts.fl import ASSETS_DIR
 from service.domain.enums import FLBackend, ReasonCode
@@ -41,7 +41,7 @@ class World:
         self.store = ObjectStore(endpoint_url=endpoint)
         self.bundles = self.make()
 
-    def make(self, **changed: Any) -> Bundles:
+    def make(self, **changed: Any) -> S3Bundles:
         settings: dict[str, Any] = {
             "endpoint_url": self.endpoint,
             "region": "us-east-1",
@@ -51,7 +51,7 @@ class World:
             "results_bucket": f"{self.name}-results",
             "assets_dir": ASSETS_DIR,
         }
-        return Bundles(**(settings | changed))
+        return S3Bundles(**(settings | changed))
 
     async def model(self, files: dict[str, bytes] = FILES) -> Request:
         request = Request(uuid4(), uuid4(), "p", "q", (TRUST,), 1, b"", Origin("e", "s"))

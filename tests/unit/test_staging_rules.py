@@ -15,20 +15,19 @@ from hypothesis import strategies as st
 
 from service.bundles import model_config, names
 from service.bundles.embedded import EmbeddedLayout
-from service.bundles.frozen import Entry, freeze, thaw
+from service.bundles.frozen import FrozenFile, freeze, thaw
 from service.bundles.layout import FileOrigin, Placed
 from service.bundles.names import Location
 from service.bundles.staging import check_collisions, check_required
 from service.bundles.templates import _template_folders
 from service.domain.enums import FLBackend, ReasonCode
-from service.domain.values import Origin as Cause
-from service.domain.values import Request
+from service.domain.values import Origin, Request
 from service.errors import Invalid, Permanent, Transient
 
 A, B, C = UUID(int=1), UUID(int=2), UUID(int=3)
 SLOTS = {A: "Trust_1", B: "Trust_2"}
 MEMBERS = {**SLOTS, C: "Trust_3"}
-REQUEST = Request(uuid4(), uuid4(), "p", "q", (A, B), 2, b"", Cause("e", "s"))
+REQUEST = Request(uuid4(), uuid4(), "p", "q", (A, B), 2, b"", Origin("e", "s"))
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ def test_collisions_name_both(one: str, other: str) -> None:
 
 # --- the record ----------------------------------------------------------------------------------
 
-ENTRIES = [Entry("b", 2, "bb"), Entry("a/ä", 1, "aa")]
+ENTRIES = [FrozenFile("b", 2, "bb"), FrozenFile("a/ä", 1, "aa")]
 
 
 def test_the_digest_is_that_of_the_canonical_list() -> None:
