@@ -49,7 +49,7 @@ def work(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
-    """A pool for one command. Raises errors.Transient when the database is away."""
+    """A pool for one command. Raises errors.Transient when the database is unavailable."""
     pool = await open_pool(settings.database)
     try:
         yield pool

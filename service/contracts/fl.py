@@ -197,7 +197,7 @@ class IClientStatus(BaseModel):
     @computed_field
     @property
     def online(self) -> bool:
-        """False for the two words that mean gone; every other word, known or not, is online."""
+        """False for the two statuses that mean gone; every other status, known or not, is online."""
         return self.status not in _OFFLINE
 
 

@@ -2,7 +2,7 @@
 
 Adapters are upgraded on their own, and old ones return native words or numbers as ids. Promise: a
 list that is a list is always read; an entry without a usable id or name is left out and logged; a
-status that is none of FLIP's five words becomes None ("unknown") and is kept as it was spelled;
+status that is not one of FLIP's five becomes None ("unknown") and is kept as it was spelled;
 free text is bounded. Broken when the answer is not a list at all: then `Invalid` is raised.
 """
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 #: Longest diagnostic text of a run that is kept, in characters.
 MAX_DETAILS: Final = 500
-#: Longest id, name or status word that is taken from an adapter, in characters.
+#: Longest id, name or status that is taken from an adapter, in characters.
 MAX_WORD: Final = 256
 
 _STATUS_BY_WORD: Final = {status.value: status for status in FLJobStatus}

@@ -1,4 +1,4 @@
-"""The registry file: the operator's word on trusts, nets and projects, as YAML or JSON.
+"""The registry file: the operator's decisions about trusts, nets and projects, as YAML or JSON.
 
 Promise: a file that `load` accepts names every trust it uses, names nothing twice, and gives every
 net one adapter of its own; one that it refuses is answered with all errors at once, each with its

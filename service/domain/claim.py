@@ -22,7 +22,7 @@ def not_approved(request: Request, facts: Facts) -> Reason | None:
 
 
 def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
-    """Start an attempt on the picked net; the last look at everything the pick relied on."""
+    """Start an attempt on the selected net; the last check of everything that the selection relied on."""
     if job is None or job.state is not JobState.QUEUED or not job.eligible:
         return ignored("not_queued")
     request = job.accepted_request
@@ -43,7 +43,7 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
     if len(online) < request.min_trusts:
         return ignored("trusts_gone")
     last = job.attempt
-    # A run that became known after the give-back makes it a burnt one: its place must not be forgotten.
+    # A run that became known after the requeue makes it one that counts: its reservation must stay known.
     kept = last is not None and not last.counts_as_attempt and last.run_id is None
     attempt = Attempt(
         number=job.attempt_number if kept else job.attempt_number + 1,

@@ -219,7 +219,7 @@ class ObserveRunMissing(Command):
 
 @value
 class Review(Command):
-    """Look at limits, delays and approvals again."""
+    """Check limits, delays and approvals again."""
 
 
 @value
@@ -232,6 +232,6 @@ class ReportWaiting(Command):
 
 @value
 class ReleaseReservation(Command):
-    """The operator's word that a quarantined slot's run is over."""
+    """The operator states that a quarantined reservation's run is over."""
 
     attempt: int

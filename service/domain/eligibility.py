@@ -77,7 +77,7 @@ def eligible_nets(request: Request, facts: Facts) -> list[Net]:
 
 
 def serving(part: Request | PartialRequest, facts: Facts, whole: bool) -> list[Net]:
-    """The nets, by name, that nothing in a request or a part of it rules out; `whole` as for `ineligibility`."""
+    """The nets, by name, that nothing in a request or its part rules out; `whole`: see `ineligibility`."""
     nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
     return [n for n in nets if ineligibility(n, part, facts.nets.get(n.name), whole) is None]
 

@@ -1,4 +1,4 @@
-"""Every enumerated word of the service: FLIP's enums, our job states, event words and reason codes.
+"""Every enum of the service: FLIP's enums, our job states, event names and reason codes.
 
 Nothing else in the project may spell one of these as a literal that it compares with.
 FLIP's names and values are those of its public hub; `FLBackend.EMBEDDED` is ours.
@@ -28,7 +28,7 @@ class FLJobStatus(StrEnum):
 
 
 class ModelStatus(StrEnum):
-    """FLIP's words for what a model's user sees. `TRAINING_STARTED` is an accepted alias of RUNNING."""
+    """FLIP's statuses of a model, as its user sees them. `TRAINING_STARTED` is accepted as RUNNING."""
 
     PENDING = "PENDING"
     INITIATED = "INITIATED"
@@ -41,7 +41,7 @@ class ModelStatus(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """FLIP's words for a job in its queue."""
+    """FLIP's statuses of a job in its queue."""
 
     QUEUED = "QUEUED"
     IN_PROGRESS = "IN_PROGRESS"
@@ -55,7 +55,7 @@ class NetStatus(StrEnum):
 
 
 class ClientStatus(StrEnum):
-    """What adapters say of a client; other words exist and mean online."""
+    """A client's status in adapters; other statuses exist and mean online."""
 
     NO_REPLY = "no_reply"
     NO_JOBS = "no_jobs"
@@ -90,8 +90,8 @@ ACTIVE = frozenset(set(JobState) - TERMINAL - {JobState.QUEUED})
 
 
 class ReservationState(StrEnum):
-    """An attempt's place on a net: HELD while its run may live, QUARANTINED when the job ended without
-    the backend's word, RELEASED when the run is known to be over (or never began)."""
+    """An attempt's reservation on a net: HELD while its run may live, QUARANTINED when the job ended
+    without the backend's confirmation, RELEASED when the run is known to be over (or never began)."""
 
     HELD = "held"
     QUARANTINED = "quarantined"
@@ -99,7 +99,7 @@ class ReservationState(StrEnum):
 
 
 class Lifecycle(StrEnum):
-    """The words of the lifecycle topic: the event type is `fl.job.<word>.v1`."""
+    """The event names of the lifecycle topic: the event type is `fl.job.<name>.v1`."""
 
     QUEUED = "queued"
     REJECTED = "rejected"
@@ -123,7 +123,7 @@ class Lifecycle(StrEnum):
 
 
 class RoundEvent(StrEnum):
-    """FLIP's log events of a running job that we read; the vocabulary is open."""
+    """FLIP's log events of a running job that we read; further ones may come."""
 
     ROUND_STARTED = "ROUND_STARTED"
     CLIENT_RESULT_RECEIVED = "CLIENT_RESULT_RECEIVED"
@@ -155,7 +155,7 @@ class ReasonCode(StrEnum):
     ADAPTER_REJECTED = "adapter_rejected"
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     CLIENTS_UNAVAILABLE = "clients_unavailable"
-    MANIFEST_UNAVAILABLE = "manifest_unavailable"  #: seen at staging; `WaitingCode`'s word too
+    MANIFEST_UNAVAILABLE = "manifest_unavailable"  #: seen at staging; a `WaitingCode` too
     SUBMIT_UNKNOWN = "submit_unknown"
     BACKEND_FAILED = "backend_failed"
     BACKEND_LOST = "backend_lost"

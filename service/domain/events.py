@@ -1,7 +1,7 @@
 """What happened to a job. Past tense, frozen, with the database's time of the deciding transaction.
 
-A published event has a `event_name` of the lifecycle topic and takes the job's next `sequence`; a quiet one
-changes the row alone (a lease, a run id, a missed list) and is told by the next published event's state.
+A published event has an `event_name` on the lifecycle topic and takes the job's next `sequence`; a quiet one
+changes the row alone (a lease, a run id, a missed list) and is published with the next event's state.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Rejected(Published):
 
 @value
 class WaitingChanged(Published):
-    """Why it can't start now (None: it only waits its turn), and its place in the queue, 1 first."""
+    """Why it can't start now (None: it only waits its turn), and its position in the queue, 1 first."""
 
     code: str | None
     message: str
@@ -129,7 +129,7 @@ class Running(Published):
 
 @value
 class RoundReported(Published):
-    """`event_name` is one of the four round words; `slot` where one site is meant."""
+    """`event_name` is one of the four round events; `slot` where one site is meant."""
 
     event_name: Lifecycle
     global_round: int
@@ -154,7 +154,7 @@ class LogRecorded(Published):
 
 @value
 class ActivitySeen(Event):
-    """The run showed that it lives, without news to tell."""
+    """The run showed that it lives, without news to publish."""
 
 
 @value
@@ -184,7 +184,7 @@ class ResultsPending(Published):
 
 @value
 class StepDeferred(Event):
-    """A step could not finish (results not to be had, an abort not confirmed) and will come again."""
+    """A step could not finish (results not to be had, an abort not confirmed) and is retried."""
 
     next_try_at: datetime
     release: bool = True
@@ -237,7 +237,7 @@ class Reviewed(Event):
     due_at: datetime | None
 
 
-#: The lifecycle word of each published event but `RoundReported`, which carries its own.
+#: The lifecycle name of each published event but `RoundReported`, which carries its own.
 EVENT_NAMES: dict[type[Event], Lifecycle] = {
     Queued: Lifecycle.QUEUED,
     Rejected: Lifecycle.REJECTED,
@@ -258,5 +258,5 @@ EVENT_NAMES: dict[type[Event], Lifecycle] = {
 
 
 def event_name_of(event: Event) -> Lifecycle:
-    """The lifecycle word of a published event. KeyError for a quiet one."""
+    """The lifecycle name of a published event. KeyError for a quiet one."""
     return event.event_name if isinstance(event, RoundReported) else EVENT_NAMES[type(event)]

@@ -54,7 +54,7 @@ class Job:
     attempts: tuple[Attempt, ...] = ()
     progress: Progress = Progress()
     eligible: bool = False  #: queued, and nothing but a net is missing
-    waiting: str | None = None  #: the waiting code last told
+    waiting: str | None = None  #: the waiting code last published
     stop: Stop | None = None
     reason: Reason | None = None
     results: Results | None = None
@@ -92,7 +92,7 @@ class Job:
 
 
 def job_status(state: JobState) -> JobStatus:
-    """FLIP's queue word for one of our states."""
+    """FLIP's queue status for one of our states."""
     if state is S.QUEUED:
         return JobStatus.QUEUED
     if state in ACTIVE:

@@ -1,4 +1,4 @@
-"""Times that end a job, and when to look at them next."""
+"""Times that end a job, and when to check them next."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def next_running_due(job: Job, attempt: Attempt, facts: Facts) -> datetime:
 
 
 def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
-    """End what passed a limit, free what waited for its time, look at approvals again."""
+    """End what passed a limit, queue what waited for its time, check approvals again."""
     if job is None or job.terminal:
         return ignored("over")
     if job.state is JobState.QUEUED:
@@ -85,7 +85,7 @@ def review(job: Job | None, command: c.Review, facts: Facts) -> Decision:
 
 def revoked(job: Job, facts: Facts) -> Reason | None:
     """Why a job on a net must be stopped: an approval was taken back, and the project does not let its
-    runs finish. None: it may go on."""
+    runs finish. None: it may continue."""
     project = facts.registry.projects.get(job.accepted_request.project_id)
     if project is not None and project.on_revocation != "stop":
         return None

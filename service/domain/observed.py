@@ -1,4 +1,4 @@
-"""What the steps learn from outside: answers of adapters, staged bundles, places taken on nets.
+"""What the steps learn from outside: responses of adapters, staged bundles, reservations on nets.
 
 They stand here so that the rooms that make them and the steps that read them need not know each other.
 """
@@ -15,7 +15,7 @@ from service.domain.values import JsonObject
 
 @value
 class Health:
-    """An adapter's own word. `extensions` of idempotency, results, reports, selection."""
+    """An adapter's own statement. `extensions` of idempotency, results, reports, selection."""
 
     version: str | None
     extensions: frozenset[str]
@@ -92,7 +92,7 @@ class Staged:
 
 @value
 class Reservation:
-    """An attempt's place on a net that is not free: what reconciling judges."""
+    """An attempt's reservation that is not released: what reconciling judges."""
 
     job_id: UUID
     attempt: int

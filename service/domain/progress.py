@@ -1,4 +1,4 @@
-"""What is heard and seen of a run: reports from inside it, entries in its adapter's list, results."""
+"""What a run reports, and what is observed of it: entries in its adapter's list, results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ROUND_EVENTS = {
 _SITE_STATES = {Lifecycle.CLIENT_RESULT_RECEIVED: "returned", Lifecycle.CLIENT_FAILED: "failed"}
 _RANK = {"training": 0, "returned": 1, "failed": 2}
 _HEARD = frozenset({JobState.RUNNING, JobState.COLLECTING, JobState.STOPPING})
-#: Those in which the attempt has a submission, so that a report can be told to be another run's.
+#: Those in which the attempt has a submission, so that a report of another run can be recognised.
 _KNOWN = _HEARD | {JobState.SUBMITTING}
 
 
@@ -48,8 +48,8 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
     attempt = job.attempt
     if attempt is None or command.attempt != attempt.number:
         return ignored("other_attempt", f"the job is at attempt {job.attempt_number}")
-    if job.state in _KNOWN and (told := _of_another(job, attempt, command)):
-        return ignored("other_run", told)
+    if job.state in _KNOWN and (other := _of_another(job, attempt, command)):
+        return ignored("other_run", other)
     before: list[e.Event] = []
     if job.state is JobState.SUBMITTING:
         if command.run_id is None:
@@ -67,8 +67,8 @@ def report(job: Job | None, command: c.Report, facts: Facts) -> Decision:
 
 def _of_another(job: Job, attempt: Attempt, command: c.Report) -> str | None:
     """Why a report speaks of another run than the attempt's own, in words; None: it may be its own. A run id
-    that is known for certain tells; before that the path id does, where the report has one. An adapter that
-    answers by the model's id tells that instead: it can't be told from a former submission's."""
+    that is known for certain decides; before that the path id does, where the report has one. An adapter that
+    answers by the model's id reports that instead: it can't be distinguished from a former submission's."""
     if command.run_id is not None and attempt.run_id is not None and not attempt.provisional:
         if command.run_id == attempt.run_id:
             return None
@@ -101,7 +101,7 @@ def _judge(job: Job, attempt: Attempt, command: c.Report, facts: Facts) -> list[
 
 
 def _running(job: Job, attempt: Attempt, facts: Facts) -> list[e.Event]:
-    """`running` is told once, at the first sign that the run trains."""
+    """`running` is published once, at the first activity that shows the run training."""
     if job.state is not JobState.RUNNING or job.model_status is ModelStatus.RUNNING:
         return []
     started = replace(attempt, running_at=facts.now)
@@ -132,7 +132,7 @@ def _status(job: Job, attempt: Attempt, command: c.ReportStatus, facts: Facts) -
     }
     if status not in endings:
         return []
-    # A report is the app's word, not the backend's: the place stays taken until the list agrees.
+    # A report is the app's statement, not the backend's: the reservation stays until the list agrees.
     if job.state is JobState.STOPPING and job.stop is not None:
         return [stopped(job.stop, ReservationState.QUARANTINED, facts)]
     code, text = endings[status]
@@ -187,7 +187,7 @@ def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> 
     slot = command.fl_client_name
     state = _SITE_STATES.get(event_name, "training")
     if not _is_news(job, event_name, number, slot, state):
-        # Its site was heard of in a round since: the cause must not be lost for that.
+        # Its site reported a round since: the cause must not be lost for that.
         late = command.global_round is None and not _failed_before(job, slot)
         return [_as_log(command, facts, success=False)] if late else []
     details = dict(command.details or {})
@@ -220,7 +220,7 @@ def _is_news(
 
 
 def _failed_before(job: Job, reservation: str | None) -> bool:
-    """Was it told that the site failed before the first round?"""
+    """Was it published that the site failed before the first round?"""
     return any(s.slot == reservation and s.global_round == 0 for s in job.progress.sites)
 
 
@@ -311,7 +311,7 @@ def _observe_ended(
     ):
         reservation = (
             ReservationState.QUARANTINED
-        )  # an orphan: it takes a place until it is aborted
+        )  # an orphan: it keeps a reservation until it is aborted
     else:
         return ignored("nothing_new")
     return applied(

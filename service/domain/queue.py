@@ -22,7 +22,7 @@ from service.domain.registry import Net
 from service.domain.values import PartialRequest, Problem, Reason, Request
 
 _WEIGHTS = "AGGREGATION_WEIGHTS"
-#: Most errors that one rejection tells.
+#: Most errors that one rejection lists.
 _MOST = 100
 _SAME = ignored("same_request", "this job_id with this content is known")
 
@@ -63,7 +63,7 @@ def _conflict(job: Job | None) -> Reason:
 def reject_request(job: Job | None, command: c.RejectRequest, facts: Facts) -> Decision:
     """A request that broke the contract: rejected when its job id is new, else only answered.
 
-    What the registry says of its valid parts is told too, so that one correction is enough.
+    What the registry says of its valid parts is listed too, so that one correction is enough.
     """
     known = facts.retired.get(command.job_id) if job is None else job.request.content_hash
     if known == command.content_hash:
@@ -108,13 +108,13 @@ def _rejected(request: Request, problems: list[Problem], facts: Facts) -> e.Reje
     return e.Rejected(at=facts.now, rejection=rejection, reason=reason)
 
 
-def _merged(told: tuple[Problem, ...], more: list[Problem]) -> tuple[Problem, ...]:
+def _merged(listed: tuple[Problem, ...], more: list[Problem]) -> tuple[Problem, ...]:
     """The contract's problems, then those of `more` that say something else about a place."""
-    kinds = {(p.loc, p.type) for p in told}
-    # What has no reason of its own is the contract's matter, which has told it there already.
-    kinds |= {(p.loc, ReasonCode.INVALID_REQUEST) for p in told}
+    kinds = {(p.loc, p.type) for p in listed}
+    # What has no reason of its own is the contract's matter, which lists it there already.
+    kinds |= {(p.loc, ReasonCode.INVALID_REQUEST) for p in listed}
     new = {(p.loc, p.type): p for p in more if (p.loc, p.type) not in kinds}
-    return (*told, *new.values())
+    return (*listed, *new.values())
 
 
 def _problems(request: Request | PartialRequest, nets: list[Net], facts: Facts) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""The operator's word as values: trusts, nets, projects, and what is known of each net at the moment."""
+"""The operator's decisions as values: trusts, nets, projects, and what is known of each net at the moment."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def backoff(job: Job, tries: int, facts: Facts, retry_after: float | None = None
 
 
 def due_while_waiting(request: Request, ready_at: datetime) -> datetime:
-    """When to look at a queued job again: its delay's end, or its deadline where that comes first."""
+    """When to check a queued job again: its delay's end, or its deadline where that comes first."""
     return ready_at if request.deadline is None else min(ready_at, request.deadline)
 
 

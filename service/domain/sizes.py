@@ -1,4 +1,4 @@
-"""How much of a run's own words is told at once and kept, in bytes of the JSON that is made of it.
+"""How much of a run's own statements is published at once and kept, in bytes of the JSON that is made of it.
 
 A contract bounds every value of a report; these bound how many come together, so that no event and no state
 outgrows what its topic takes.

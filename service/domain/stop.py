@@ -1,4 +1,4 @@
-"""A stop wins over everything that is not over, in every state, before the request too."""
+"""A stop takes precedence in every non-terminal state, and before the request too."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stop_now(job: Job, stop: Stop, facts: Facts) -> Decision:
     asked = e.StopRequested(at=facts.now, stop=stop)
     if job.state in (JobState.SUBMITTING, JobState.RUNNING):
         return applied(asked, e.Stopping(at=facts.now))
-    # A run that is being collected from may still be there: its place is free when its list says so.
+    # A run that is being collected from may still be there: released when its adapter's list says so.
     reservation = (
         ReservationState.QUARANTINED
         if job.state is JobState.COLLECTING

@@ -34,7 +34,7 @@ def _fenced(job: Job | None, command: c.Leased) -> bool:
 def open_submission(job: Job | None, command: c.OpenSubmission, facts: Facts) -> Decision:
     """Commit key, path id and the runs known before, so that the call that follows can be found again.
 
-    Approvals and members are looked at once more: after this nothing holds the data back.
+    Approvals and members are checked once more: after this nothing holds the data back.
     """
     if job is None or _fenced(job, command):
         return LEASE_LOST
@@ -81,7 +81,7 @@ def release_net(job: Job | None, command: c.ReleaseNet, facts: Facts) -> Decisio
 
 
 def fail_attempt(job: Job | None, command: c.FailAttempt, facts: Facts) -> Decision:
-    """The attempt is over before it ran. A run that may live keeps its place in quarantine."""
+    """The attempt is over before it ran. The reservation of a run that may live is quarantined."""
     if job is None or _fenced(job, command):
         return LEASE_LOST
     reservation = ReservationState.RELEASED if command.run_over else ReservationState.QUARANTINED
@@ -106,7 +106,7 @@ def confirm_no_run(job: Job | None, command: c.ConfirmNoRun, facts: Facts) -> De
 
 
 def _unless_known(job: Job) -> ReservationState:
-    """The place of a submission that made no run; a report may have named one after all."""
+    """The reservation of a submission that made no run; a report may have named one after all."""
     known = job.attempt is not None and job.attempt.run_id is not None
     return ReservationState.QUARANTINED if known else ReservationState.RELEASED
 
@@ -156,7 +156,7 @@ def record_run(job: Job | None, command: c.RecordRun, facts: Facts) -> Decision:
 
 
 def release_reservation(job: Job | None, command: c.ReleaseReservation, facts: Facts) -> Decision:
-    """The operator frees a quarantined place by hand."""
+    """The operator releases a quarantined reservation by hand."""
     attempt = next((a for a in (job.attempts if job else ()) if a.number == command.attempt), None)
     if attempt is None or attempt.reservation is not ReservationState.QUARANTINED:
         return ignored("not_quarantined", "only a quarantined reservation can be released")

@@ -25,7 +25,7 @@ class Problem:
 
 @value
 class Reason:
-    """A reason: stable `code` (of `ReasonCode` or `WaitingCode`), `message` for people, the single problems."""
+    """Stable `code` (a `ReasonCode` or `WaitingCode`), `message` for people, the single problems."""
 
     code: str
     message: str
@@ -160,7 +160,7 @@ class Metric:
 
 @value
 class SiteProgress:
-    """The last that was heard of one slot in the current attempt."""
+    """The last report of one slot in the current attempt."""
 
     slot: str
     global_round: int

@@ -1,7 +1,8 @@
 """The one write path: every change of a job is one transaction in this order.
 
-1. offsets, fenced   2. event ids   3. jobs, locked by id   4. facts   5. the fold, in memory
-6. jobs, parked records, dead letters   7. queue entries, slots, counters   8. heads and events   9. COMMIT
+1. offsets, fenced   2. event ids   3. jobs, locked by id   4. facts   5. the unit of work, in memory
+6. jobs, parked records, dead letters   7. queue entries, reservations, counters   8. heads and events
+9. COMMIT
 
 What a transaction locks it locks in this order, sorted within each kind: so writers wait for each other,
 and never in a circle.
@@ -61,7 +62,7 @@ class Committed:
     decisions: list[Decision]
     states: frozenset[JobState] = frozenset()
     events: int = 0
-    work_available: bool = False  #: a job became ready, or a place free
+    work_available: bool = False  #: a job became ready, or a reservation was released
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ class Applier:
     async def apply_parked(
         self, limit: int, only: int | None = None, refused: BatchRefused | None = None
     ) -> tuple[int, Committed]:
-        """Feed parked records whose job exists, end those whose time ran out; `only` the one with this id.
+        """Resolve parked records whose job exists, end those whose time ran out; `only` the one with this id.
         When that was `refused` alone, it becomes a dead letter.
 
         Raises Fenced, BatchRefused, errors.Transient.
@@ -156,7 +157,7 @@ class Applier:
             committed, keys = await self._write(connection, work, {}, expired)
             gone = await connection.fetch(QUERIES["parked_delete"], work.resolved)
             if len(gone) != len(work.resolved):
-                raise OffsetMoved("another instance fed a parked record first")
+                raise OffsetMoved("another instance resolved a parked record first")
         self._groups.remember(keys)
         return len(work.resolved), committed
 
@@ -270,7 +271,7 @@ class Applier:
             work.outcomes[item.event_key] = f"{decision.outcome}:{code}".rstrip(":")
 
     async def _parked_stops(self, connection: Connection, unit: UnitOfWork, work: _Work) -> None:
-        """The transaction that enters `submitting` looks once more for stops that came first."""
+        """The transaction that enters `submitting` checks once more for stops that came first."""
         opening = [i.command.job_id for i in work.items if isinstance(i.command, c.OpenSubmission)]
         if opening:
             rows = await connection.fetch(QUERIES["parked_stops_of_jobs"], opening)
@@ -352,7 +353,7 @@ def _end_expired(unit: UnitOfWork, work: _Work, rows: dict[int, asyncpg.Record])
     refused."""
     work.park.clear()
     for index, record in rows.items():
-        if work.items[index].dead is not None:  # `_judge` buries it
+        if work.items[index].dead is not None:  # `_judge` dead-letters it
             work.resolved.append(record["id"])
             _forget(work, record)
         elif work.decisions[index].outcome is not Outcome.PARKED:

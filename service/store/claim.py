@@ -1,6 +1,6 @@
 """What runs next, and where: chosen in SQL, its rows locked, judged afterwards like everything else.
 
-A claim starts from a net with a free place and looks at the head of each group that the net serves, so its
+A claim starts from a net with capacity and checks the head of each group that the net serves, so its
 cost does not grow with the queue, and a group that can't run hinders nobody. It waits for nothing that it
 chooses but a project; what another instance holds it skips.
 """

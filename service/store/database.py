@@ -29,7 +29,7 @@ else:  # asyncpg's classes take no parameters at run time
     Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
     Pool = asyncpg.Pool
 
-#: What asyncpg and the system raise when the database is away, restarting, or a connection died.
+#: What asyncpg and the system raise when the database is unavailable, restarting, or a connection died.
 AWAY: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -56,7 +56,8 @@ _AGAIN: Final = (
     asyncpg.exceptions.LockNotAvailableError,
 )
 CLOSE_SECONDS: Final = 5.0
-#: Told the name of every error after which a transaction is repeated; a deadlock is DeadlockDetectedError.
+#: Called with the name of every error after which a transaction is repeated, `DeadlockDetectedError` for
+#: a deadlock.
 on_retry: list[Callable[[str], None]] = []
 
 
@@ -92,7 +93,7 @@ def translated() -> Iterator[None]:
             code="database_refused",
         ) from exc
     except AWAY as exc:
-        raise Transient(f"the database is away: {exc!r}", code="database_away") from exc
+        raise Transient(f"the database is unavailable: {exc!r}", code="database_away") from exc
 
 
 @contextlib.contextmanager

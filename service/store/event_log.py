@@ -112,7 +112,7 @@ class EventLog:
         )
 
     async def write(self, connection: Connection) -> None:
-        """Lock the heads, give positions in the order of telling, insert."""
+        """Lock the heads, give positions in the order of appending, insert."""
         if not self.rows:
             return
         counts = Counter(partition for partition, _ in self.rows)

@@ -156,7 +156,7 @@ async def park(
 
 def restore(record: asyncpg.Record) -> InboundItem:
     """A parked record's item, decoded again. After an upgrade it may be a dead letter's: then it must
-    not hold up whatever it is fed with."""
+    not hold up what is resolved with it."""
     ref = RecordRef(
         record["topic"],
         record["partition"],

@@ -176,7 +176,7 @@ def _request(record: asyncpg.Record) -> Any:
 async def lock_many(
     connection: Connection, job_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, Job], dict[UUID, int]]:
-    """Lock the jobs in the order of their ids, and their places on the lifecycle topic."""
+    """Lock the jobs in the order of their ids, and their partitions of the lifecycle topic."""
     records = await connection.fetch(_LOCK, job_ids)
     jobs = {record["job_id"]: read(record) for record in records}
     return jobs, {record["job_id"]: record["kafka_partition"] for record in records}

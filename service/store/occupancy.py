@@ -1,4 +1,4 @@
-"""What a job occupies, and the tables that follow from it: the ready queue, slots, and counters.
+"""What a job occupies, and the tables that follow from it: the ready queue, reservations, and counters.
 
 All of it is derived: occupancy after less occupancy before. Counters are locked sorted, each kind in a
 statement of its own before its bulk UPDATE, nets before projects before groups, as the last locks but the
@@ -41,7 +41,7 @@ def ready_key(job: Job | None, group: UUID | None) -> ReadyKey | None:
 
 
 def reservations(job: Job | None) -> dict[ReservationKey, ReservationValue]:
-    """(job, attempt): (net, state, run id, in doubt) of every place the job's attempts hold."""
+    """(job, attempt): (net, state, run id, in doubt) of every reservation that the job's attempts hold."""
     if job is None:
         return {}
     return {
@@ -106,7 +106,7 @@ class OccupancyDelta:
             self.projects[job.accepted_request.project_id] += by
 
     async def write(self, connection: Connection) -> None:
-        """Queue entries and slots, then the counters in their order."""
+        """Queue entries and reservations, then the counters in their order."""
         if self.ready_out:
             keys = list(zip(*self.ready_out, strict=True))
             await connection.execute(QUERIES["ready_delete"], *keys)

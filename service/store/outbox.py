@@ -109,7 +109,7 @@ def decode_headers(kept: bytes) -> list[tuple[str, bytes | None]]:
 
 @contextlib.contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """asyncpg's ways of saying that the database is away, as one error.
+    """asyncpg's ways of saying that the database is unavailable, as one error.
 
     Raises errors.Transient (`database_away`).
     """

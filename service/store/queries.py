@@ -18,8 +18,8 @@ from service.store.statements import QUERIES
 
 
 class Queries:
-    """Every answer is made of dicts and lists ready for JSON. Raises errors.Transient when the database is
-    away."""
+    """Every answer is made of dicts and lists ready for JSON. Raises errors.Transient when the database
+    is unavailable."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -90,7 +90,7 @@ class Queries:
         ]
 
     async def nets(self) -> list[dict[str, Any]]:
-        """What the last look at each net showed, with the places taken on it."""
+        """What the last poll of each net showed, with the reservations on it."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch(QUERIES["q_nets"])
             taken = await connection.fetch(QUERIES["q_reservations"])
@@ -116,7 +116,7 @@ class Queries:
         ]
 
     async def stuck_reservations(self, quarantined_seconds: float) -> list[dict[str, Any]]:
-        """Places quarantined for so many seconds, and those on nets that the registry does not have:
+        """Reservations quarantined for so many seconds, and those on nets that the registry does not have:
         net, job_id, attempt, state, run_id, in_doubt, job_state, registered, seconds since the job's last
         change."""
         async with reading(self._pool) as connection:

@@ -1,4 +1,4 @@
-"""What is handed to the one write path: items, their origin, the offset fence; and how it says no."""
+"""What is handed to the one write path: items, their source record, the offset fence; and how it refuses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Retention. A job's tombstone goes out first; its rows go after the broker acknowledged it.
 
-Only what is at or below the relay's hint is ever deleted, and a job's id and content stay much longer than
-its rows: an old `job_id` must never train again.
+Only what is at or below the relay's checkpoint is ever deleted, and a job's id and content stay much longer
+than its rows: an old `job_id` must never train again.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ log = structlog.get_logger(__name__)
 
 
 class PostgresStore:
-    """See `service.steps.ports.JobStore` for what each method promises. `listeners` are told of every commit:
-    hints beside polling, for the relay and the steps of the same process. Raises errors.Transient when the
-    database is away; `apply_batch` also Fenced and BatchRefused."""
+    """See `service.steps.ports.JobStore` for what each method promises. `listeners` are called after every
+    commit: a wake-up beside polling, for the relay and the steps of the same process. Raises
+    errors.Transient when the database is unavailable; `apply_batch` also OffsetMoved and BatchRefused."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class PostgresStore:
         return resolved
 
     async def _resolve_one(self, parked_id: int) -> int:
-        """Feed one parked record by itself: what can't be judged or stored costs itself alone."""
+        """Resolve one parked record by itself: what can't be judged or stored costs itself alone."""
         try:
             return await self._resolve(1, parked_id)
         except BatchRefused as exc:
@@ -269,7 +269,7 @@ class PostgresStore:
 
 
 def reservation_of(row: asyncpg.Record, job: Job) -> Reservation:
-    """A place on a net together with what its job says of it."""
+    """A reservation on a net together with what its job says of it."""
     attempt = next(a for a in job.attempts if a.number == row["attempt"])
     handed = attempt.submission
     handle = None

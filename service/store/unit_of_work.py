@@ -1,4 +1,4 @@
-"""A transaction's work in memory: commands folded over locked jobs, and everything that follows from it.
+"""A transaction's work in memory: commands applied to locked jobs, and everything that follows from it.
 
 Nothing here waits or writes; `service.store.apply` loads before and writes after.
 """
@@ -68,13 +68,13 @@ class UnitOfWork:
         partition = self.partitions.get(command.job_id)
         if partition is None:
             partition = self.partitions[command.job_id] = self.log.partition_of(subject)
-        told: list[tuple[Job, Any]] = []
+        published: list[tuple[Job, Any]] = []
         for event in decision.events:
             job = evolve(job, event)
             if event.published:
-                told.append((job, event))
+                published.append((job, event))
         assert job is not None
-        for after, event in told:
+        for after, event in published:
             self.log.append(after, event, subject, partition, cause)
         self.jobs[command.job_id] = job
 

@@ -46,7 +46,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def guarded(handler: Handler) -> Handler:
-    """The handler with the rooms' errors as answers: 400 for input, 503 when the database is away."""
+    """The handler with the rooms' errors as answers: 400 for input, 503 when the database is unavailable."""
 
     async def guard(request: Request) -> Response:
         try:

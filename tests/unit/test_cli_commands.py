@@ -103,7 +103,7 @@ def test_a_failure_is_one_line_and_exit_code_1(
     assert run("jobs", "list") == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert told.err.startswith("error: the database is away")
+    assert told.err.startswith("error: the database is unavailable")
     assert "`fl-jobs local up`" in told.err
     assert len(told.err.splitlines()) == 1
 
@@ -133,7 +133,7 @@ def test_settings_may_stand_before_the_command(
         assert os.environ["FL_DATABASE__DSN"].endswith("/none")
     finally:
         os.environ.pop("FL_DATABASE__DSN", None)
-    assert "the database is away" in capsys.readouterr().err
+    assert "the database is unavailable" in capsys.readouterr().err
 
 
 def test_a_stack_in_this_folder_is_found_and_told(

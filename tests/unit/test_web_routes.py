@@ -27,7 +27,7 @@ class Database:
 
     def _look(self) -> None:
         if self.away:
-            raise Transient("the database is away")
+            raise Transient("the database is unavailable")
 
     async def jobs(self, **asked: Any) -> list[dict[str, Any]]:
         self._look()

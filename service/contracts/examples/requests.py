@@ -83,7 +83,7 @@ def examples() -> Iterator[Example]:
     missing = {"job_id": str(fixtures.JOB), "trust_ids": []}
     yield _invalid(
         "all_at_once",
-        "Every error is told, also those between fields.",
+        "Every error is listed, also those between fields.",
         missing | {"min_trusts": 2, "app_config": {"GLOBAL_ROUNDS": 3}, "prioritty": 1},
         ExampleOutcome.REJECTED,
         (

@@ -36,7 +36,7 @@ ROUND_REPORTED: Final = "fl.job.round_reported.v1"
 METRICS_REPORTED: Final = "fl.job.metrics_reported.v1"
 LOG_REPORTED: Final = "fl.job.log_reported.v1"
 
-#: FLIP's former word for RUNNING, still sent by older apps.
+#: FLIP's former name of RUNNING, still sent by older apps.
 _ALIAS: Final = "TRAINING_STARTED"
 _REPORTABLE: Final = tuple(status for status in ModelStatus if status is not ModelStatus.PENDING)
 # A site may also fail before the first round, while it loads its data.
@@ -88,7 +88,7 @@ class ReportedMetric(BaseModel):
 class JobReport(BaseModel):
     """What every report says: which run of which job it is about.
 
-    `attempt` is the submission's, as the FL-API server was told it; `path_id` too: the UUID that stood
+    `attempt` is the submission's, as the FL-API server received it; `path_id` too: the UUID that stood
     in the paths of its calls.
     """
 

@@ -2,7 +2,7 @@
 
 Promise of `read`: a record gives a command, or raises `ContractViolation` (`Undecodable` among them) when
 nobody can be answered: then it is a dead letter. A broken request or stop whose target can be read
-is a command too (`RejectRequest`, `RefuseStop`), so that its producer hears of it. Broken only by a
+is a command too (`RejectRequest`, `RefuseStop`), so that its producer receives an answer. Broken only by a
 record beyond the size limits of the consumer.
 """
 

@@ -57,7 +57,7 @@ class RejectedData(JobModel):
 
 
 class WaitingData(JobModel):
-    """What keeps a queued job from starting has changed; `position` is its place, 1 first."""
+    """What keeps a queued job from starting has changed; `position` is its position in the queue, 1 first."""
 
     reason: WaitingModel | None
     position: Position
@@ -136,7 +136,7 @@ class RefusedData(BaseModel):
     truncated: Truncated = None
 
 
-#: The shape of each lifecycle word; those without own fields have the common ones.
+#: The model of each lifecycle event; those without own fields have the common ones.
 MODELS: Final[dict[Lifecycle, type[JobModel]]] = {
     Lifecycle.QUEUED: QueuedData,
     Lifecycle.REJECTED: RejectedData,
@@ -159,7 +159,7 @@ MODELS: Final[dict[Lifecycle, type[JobModel]]] = {
     Lifecycle.FAILED: FailedData,
 }
 
-#: The event type of each lifecycle word.
+#: The event type of each lifecycle event.
 TYPES: Final[dict[Lifecycle, str]] = {word: f"fl.job.{word.value}.v1" for word in Lifecycle}
 
 

@@ -2,8 +2,8 @@
 
 Outbound data may only gain optional fields; anything else is a new event type. So these models
 tolerate fields they don't know, as every reader of ours should. They make the JSON Schemas, and the
-tests hold what the translations write against them; at work the bodies are written from plain
-dictionaries, since validating our own words would cost more than writing them.
+tests hold what the translations write against them; at run time the bodies are written from plain
+dictionaries, since validating our own bodies would cost more than writing them.
 """
 
 from __future__ import annotations

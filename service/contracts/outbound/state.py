@@ -77,7 +77,7 @@ class AttemptState(BaseModel):
 
 
 class SiteState(BaseModel):
-    """The last that was heard of one slot in the current attempt."""
+    """The last report of one slot in the current attempt."""
 
     model_config = _OPEN
 
@@ -88,7 +88,7 @@ class SiteState(BaseModel):
 
 
 class ProgressState(BaseModel):
-    """How far the current attempt's run came; empty while nothing was heard of it."""
+    """How far the current attempt's run came; empty while nothing was reported of it."""
 
     model_config = _OPEN
 

@@ -223,7 +223,7 @@ def _headers() -> dict[str, Any]:
         "ce_subject": _TEXT,
         "ce_traceparent": _TEXT,
     }
-    told = {
+    others = {
         "ce_dataschema": _TEXT,
         "ce_correlationid": _TEXT,
         "ce_causationid": _TEXT,
@@ -234,7 +234,7 @@ def _headers() -> dict[str, Any]:
     outbound = {
         "type": "object",
         "required": [*required, *always],
-        "properties": named | told,
+        "properties": named | others,
     }
     return {"InboundHeaders": inbound, "OutboundHeaders": outbound}
 

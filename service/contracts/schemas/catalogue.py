@@ -150,7 +150,7 @@ _LIFECYCLE_ABOUT: Final = {
     Lifecycle.METRICS_RECORDED: "The run reported numbers.",
     Lifecycle.LOG_RECORDED: "The run reported a line of its log.",
     Lifecycle.RETRY_SCHEDULED: "The attempt is over, the job is queued again.",
-    Lifecycle.STOP_REQUESTED: "A stop was accepted; it wins over everything that is not over.",
+    Lifecycle.STOP_REQUESTED: "A stop was accepted; it takes precedence in every non-terminal state.",
     Lifecycle.STOPPED: "The job was stopped. Ends the job.",
     Lifecycle.RESULTS_PENDING: "Training is over, its results are on the way.",
     Lifecycle.COMPLETED: "The job is done, here are its results. Ends the job.",

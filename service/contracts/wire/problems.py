@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from service.domain.values import Problem
 from service.errors import Invalid
 
-#: Most errors that one input is told about.
+#: Most errors that are listed of one input.
 MAX_PROBLEMS: Final = 100
 #: The pattern of text without NUL; lone surrogates never reach a pattern.
 NO_NUL: Final = r"^[^\x00]*$"
@@ -50,7 +50,7 @@ class ContractViolation(Invalid):
 
 
 def with_message(pattern: str, words: str) -> str:
-    """`pattern`, whose mismatch is told in `words` from now on: nobody wants to read patterns."""
+    """`pattern`, whose mismatch is reported in `words` from now on: nobody wants to read patterns."""
     _PATTERN_WORDS[pattern] = words
     return pattern
 

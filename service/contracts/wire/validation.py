@@ -62,13 +62,13 @@ def _all_of(
     return [*unreadable, *found, *_new(rules(valid, data), found)], valid
 
 
-def _new(more: Iterator[Problem], told: list[Problem]) -> Iterator[Problem]:
-    """The rules' problems without what the first pass told of the same place.
+def _new(more: Iterator[Problem], first: list[Problem]) -> Iterator[Problem]:
+    """The rules' problems without what the first pass said of the same location.
 
-    How a UUID is written matters only where it is one; a place with any error is left alone.
+    How a UUID is written matters only where it is one; a location with any error is left alone.
     """
-    locations = {p.loc for p in told}
-    kinds = {(p.loc, p.type) for p in told}
+    locations = {p.loc for p in first}
+    kinds = {(p.loc, p.type) for p in first}
     for p in more:
         if (p.loc, p.type) not in kinds and not (p.type == _SPELLING and p.loc in locations):
             yield p

@@ -1,2 +1,2 @@
--- The operator's word: positions go on above what the log has. $1 partition, $2 position
+-- The operator's decision: positions continue above what the log has. $1 partition, $2 position
 UPDATE head SET position = greatest(position, $2) WHERE partition = $1

@@ -32,7 +32,7 @@ SELECT s.job_id, s.attempt, s.net, s.state, s.run_id, s.in_doubt, j.state AS job
 FROM reservation s JOIN job j USING (job_id) ORDER BY s.net, s.job_id
 
 -- name: q_reservations_stuck
--- A job that is over does not change any more: its place is quarantined at least since then.
+-- A job that is over does not change any more: its reservation is quarantined at least since then.
 SELECT s.net, s.job_id, s.attempt, s.state, s.run_id, s.in_doubt, j.state AS job_state,
     coalesce(n.registered, false) AS registered, extract(epoch FROM now() - j.changed_at)::float8 AS seconds
 FROM reservation s JOIN job j USING (job_id) LEFT JOIN net n ON n.name = s.net

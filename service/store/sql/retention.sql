@@ -1,5 +1,5 @@
 -- name: old_jobs
--- Finished long ago, every event of theirs published, and no place of theirs still taken.
+-- Finished long ago, every event of theirs published, and no reservation of theirs left.
 SELECT j.job_id FROM job j
 WHERE j.finished_at < now() - make_interval(days => $1)
   AND NOT EXISTS (SELECT 1 FROM reservation s WHERE s.job_id = j.job_id)
