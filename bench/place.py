@@ -22,7 +22,7 @@ import yaml
 from service.bundles import ensure_buckets
 from service.kafka.clients import admin
 from service.kafka.topics import ensure_topics, plan, raise_errors
-from service.local.part import Progress
+from service.local.component import ComponentProgress
 from service.local.stack import Stack
 from service.settings import S3Settings, Settings, load
 from service.store.migrate import migrate
@@ -150,15 +150,15 @@ async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground
         # The database may run as another user and must reach its own folder.
         await asyncio.to_thread(folder.chmod, 0o711)
         parts = ("kafka", "postgres", "s3") if object_store else ("kafka", "postgres")
-        stack = Stack(folder / "stack", parts=parts, environ={})
+        stack = Stack(folder / "stack", components=parts, environ={})
         began = time.monotonic()
         say(f"starting {', '.join(parts)}")
         told: dict[str, str] = {}
 
-        def report(step: Progress) -> None:
-            if step.finished or (step.total and told.get(step.part) != step.message):
-                told[step.part] = step.message
-                say(f"{step.part}: {step.message}")
+        def report(step: ComponentProgress) -> None:
+            if step.finished or (step.total and told.get(step.component) != step.message):
+                told[step.component] = step.message
+                say(f"{step.component}: {step.message}")
 
         try:
             info = await asyncio.to_thread(stack.up, report)

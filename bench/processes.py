@@ -37,7 +37,7 @@ class Process:
         code = self._popen.poll()
         if code is not None:
             said = self._log.read_text("utf-8", "replace").strip()[-1_500:]
-            raise Transient(f"{self.name} ended with {code}: {said or 'it said nothing'}")
+            raise Transient(f"{self.name} ended with {code}: {said or 'it wrote nothing'}")
 
     def memory(self) -> Memory | None:
         return memory_of(self.pid)

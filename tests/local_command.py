@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.local.process import marked
-from service.local.stack import ALL_PARTS
+from service.local.process import tagged
+from service.local.stack import ALL_COMPONENTS
 
 _ADDRESSES = ("FL_KAFKA__BOOTSTRAP_SERVERS", "FL_DATABASE__DSN", "FL_S3__ENDPOINT_URL")
 
@@ -58,7 +58,7 @@ def document_of(done: subprocess.CompletedProcess[str]) -> Any:
 
 
 def running(folder: Path) -> bool:
-    return any(marked(f"{part}@{folder}") for part in ALL_PARTS)
+    return any(tagged(f"{part}@{folder}") for part in ALL_COMPONENTS)
 
 
 def interrupt_up(folder: Path, number: signal.Signals) -> None:

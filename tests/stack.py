@@ -33,7 +33,7 @@ from service.errors import MissingDependency
 from service.local.env_file import ADDRESS_OF
 from service.local.folder_lock import folder_lock
 from service.local.postgres import packaged
-from service.local.process import Running, birth_of
+from service.local.process import ProcessRecord, start_time_of
 from service.local.stack import Stack
 
 SERVERS: Final = ("kafka", "postgres", "s3")
@@ -149,7 +149,7 @@ def stop_run() -> None:
 def stop_abandoned() -> None:
     """Stop the stacks of runs whose process is gone."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = Running.read(folder / "owner")
+        owner = ProcessRecord.read(folder / "owner")
         if owner is not None and not owner.alive():
             Stack(folder).down(wipe=True)
 
@@ -157,17 +157,17 @@ def stop_abandoned() -> None:
 def _start_shared() -> RunningStack:
     chosen = os.environ.get("FL_TEST_STACK")
     if chosen:
-        info = Stack(Path(chosen), parts=SERVERS, environ={}).up()
+        info = Stack(Path(chosen), components=SERVERS, environ={}).up()
         return RunningStack(info.dir, info.env)
     folder = Path(os.environ[_RUN_DIR])
     folder.mkdir(mode=0o711, exist_ok=True)
     owner = int(folder.name.rpartition("-")[2])
     # Every worker writes the same; where two do at once, one of them finds its file moved already.
     with suppress(FileNotFoundError):
-        Running(owner, birth_of(owner) or "").write(folder / "owner")
+        ProcessRecord(owner, start_time_of(owner) or "").write(folder / "owner")
     stop_abandoned()
     given = {key: os.environ[key] for key in (*ADDRESS_OF.values(), *_AWS) if key in os.environ}
-    info = Stack(folder, parts=SERVERS, environ=given).up()
+    info = Stack(folder, components=SERVERS, environ=given).up()
     return RunningStack(info.dir, info.env)
 
 
@@ -216,7 +216,7 @@ def _with_database(stack: RunningStack, *, migrated: bool) -> Iterator[dict[str,
 def private_stack() -> Iterator[Callable[..., Stack]]:
     """Makes stacks of a test's own, to be killed and repaired; each is wiped at the test's end.
 
-    Called with the keywords of `Stack` (`parts=...`); the stack is not started yet.
+    Called with the keywords of `Stack` (`components=...`); the stack is not started yet.
     """
     made: list[Stack] = []
 

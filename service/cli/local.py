@@ -1,7 +1,7 @@
 """`fl-jobs local`: the embedded stack on this machine, from nothing to ready in one command.
 
-Promises that after `up` every other command works with `--env-file <dir>/env`: the parts run, and
-topics, buckets, schema and registry are there. Progress goes to standard error, so that `--json`
+Promises that after `up` every other command works with `--env-file <dir>/env`: the components run, and
+topics, buckets, schema and registry are there. ComponentProgress goes to standard error, so that `--json`
 on standard output stays clean.
 """
 
@@ -28,9 +28,9 @@ from service.bundles import ensure_buckets
 from service.cli.ending import ends_on_terminate, finish, undisturbed
 from service.errors import ServiceError
 from service.kafka.topics import ensure_topics, raise_errors
-from service.local.part import Progress, Report
-from service.local.stack import PartStatus, Stack
-from service.local.users import end_users
+from service.local.component import ComponentProgress, OnProgress
+from service.local.dependents import stop_dependents
+from service.local.stack import ComponentStatus, Stack
 from service.settings import DatabaseSettings, Settings, load
 from service.store.database import close_pool, open_pool
 from service.store.migrate import migrate
@@ -65,8 +65,8 @@ def up(
 ) -> None:
     """Start what isn't running, and make topics, buckets, schema and a demo registry.
 
-    A part is replaced by one of yours when its address is set: FL_KAFKA__BOOTSTRAP_SERVERS,
-    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. Running it again repairs what has died.
+    A component is replaced by one of yours when its address is set: FL_KAFKA__BOOTSTRAP_SERVERS,
+    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. ProcessRecord it again repairs what has died.
     """
     stack = Stack(dir, data_root, capacity=capacity)
     with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:
@@ -76,7 +76,7 @@ def up(
             finish(prepare(load(), stack, report))
         except KeyboardInterrupt:
             with undisturbed():
-                stack.take_back(info.started, report)
+                stack.rollback(info.started, report)
             raise
     if as_json:
         _print_json(stack, started=list(info.started))
@@ -89,17 +89,17 @@ def up(
 
 @app.command(epilog="Example: fl-jobs local status --json")
 def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
-    """Show every part: state, address, memory. Exit code 1 when one isn't running."""
+    """Show every component: state, address, memory. Exit code 1 when one isn't running."""
     stack = Stack(dir)
-    parts = stack.status()
+    components = stack.status()
     if as_json:
         _print_json(stack)
     else:
-        Console().print(_table(parts))
-        total = sum(part.pss or part.rss or 0 for part in parts)
+        Console().print(_table(components))
+        total = sum(component.pss or component.rss or 0 for component in components)
         if total:
             typer.echo(f"Together {total / _MIB:.0f} MiB; logs in {_short(stack.dir / 'logs')}")
-    if any(part.state not in ("running", "external") for part in parts):
+    if any(component.state not in ("running", "external") for component in components):
         raise typer.Exit(1)
 
 
@@ -109,21 +109,22 @@ def down(
     wipe: Annotated[bool, typer.Option("--wipe", help="Delete all its data as well.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Stop every part, and before them a demo of this folder and the service that its `service.pid` names.
+    """Stop every component, and before them a demo of this folder and the service that its `service.pid`
+    names.
 
     Data is kept for the next `up` unless --wipe is given.
     """
     stack = Stack(dir)
     with one_line_errors(), display(quiet=as_json) as report:
-        stopped = end_users(stack.dir, report) + stack.down(report, wipe=wipe)
+        stopped = stop_dependents(stack.dir, report) + stack.down(report, wipe=wipe)
     if as_json:
         typer.echo(json.dumps({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}))
     elif not stopped:
         typer.echo(f"Nothing of {_short(stack.dir)} was running.")
 
 
-async def prepare(settings: Settings, stack: Stack, report: Report) -> None:
-    """Make what the service needs in the parts: topics, buckets, schema, and the demo's registry.
+async def prepare(settings: Settings, stack: Stack, report: OnProgress) -> None:
+    """Make what the service needs in the components: topics, buckets, schema, and the demo's registry.
 
     Everything is idempotent, and a registry that was applied by hand stays. Raises the rooms' own errors.
     """
@@ -139,15 +140,15 @@ async def prepare(settings: Settings, stack: Stack, report: Report) -> None:
     raise_errors(topics)
     made = f"{len(topics.created)} topics, {len(buckets)} buckets made"
     for warning in topics.warnings:
-        report(Progress("topics", warning, finished=True))
+        report(ComponentProgress("topics", warning, finished=True))
     if settings.registry_file is not None:
         await _apply_registry(settings.database, settings.registry_file, stack)
-    report(Progress("prepare", f"schema and registry in place, {made}", finished=True))
+    report(ComponentProgress("prepare", f"schema and registry in place, {made}", finished=True))
 
 
 async def _apply_registry(database: DatabaseSettings, path: Path, stack: Stack) -> None:
     """Apply the file when it changed since it was last applied here, or the database has none: a repair
-    must not take back what `fl-jobs registry apply` said meanwhile."""
+    must not take back what `fl-jobs registry apply` wrote meanwhile."""
     digest = await asyncio.to_thread(_digest, path)
     if digest and digest == stack.applied_registry():
         pool = await open_pool(database)
@@ -189,16 +190,18 @@ def one_line_errors() -> Iterator[None]:
 
 
 class _Lines:
-    """One line per part: a spinner while it works, a bar while it downloads, a mark when done."""
+    """One line per component: a spinner while it works, a bar while it downloads, a mark when done."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
         self._tasks: dict[str, TaskID] = {}
 
-    def __call__(self, step: Progress) -> None:
-        task = self._tasks.get(step.part)
+    def __call__(self, step: ComponentProgress) -> None:
+        task = self._tasks.get(step.component)
         if task is None:
-            task = self._tasks[step.part] = self._display.add_task(step.part, total=None, say="")
+            task = self._tasks[step.component] = self._display.add_task(
+                step.component, total=None, say=""
+            )
         if step.finished:
             self._display.update(task, say=step.message, total=1, completed=1)
             self._display.stop_task(task)
@@ -208,22 +211,22 @@ class _Lines:
 
 
 class _Plain:
-    """For logs and pipes: one line when a part's step changes, a line per quarter of a download."""
+    """For logs and pipes: one line when a component's step changes, a line per quarter of a download."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[str, int]] = {}
 
-    def __call__(self, step: Progress) -> None:
+    def __call__(self, step: ComponentProgress) -> None:
         quarter = 4 * step.done // step.total if step.total else 0
-        if self._last.get(step.part) == (step.message, quarter):
+        if self._last.get(step.component) == (step.message, quarter):
             return
-        self._last[step.part] = (step.message, quarter)
+        self._last[step.component] = (step.message, quarter)
         share = f" {100 * step.done // step.total} %" if step.total else ""
-        typer.echo(f"{step.part}: {step.message}{share}", err=True)
+        typer.echo(f"{step.component}: {step.message}{share}", err=True)
 
 
 @contextmanager
-def display(*, quiet: bool) -> Iterator[Report]:
+def display(*, quiet: bool) -> Iterator[OnProgress]:
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield _Plain()
@@ -239,26 +242,29 @@ def display(*, quiet: bool) -> Iterator[Report]:
         yield _Lines(display)
 
 
-def _table(parts: list[PartStatus]) -> Table:
+def _table(components: list[ComponentStatus]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("Part", "State", "Address", "Pid", "MiB"):
         right = heading in ("Pid", "MiB")
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for part in parts:
-        memory = part.pss or part.rss
+    for component in components:
+        memory = component.pss or component.rss
         table.add_row(
-            part.name,
-            part.state,
-            part.endpoint,
-            str(part.pid or ""),
+            component.name,
+            component.state,
+            component.endpoint,
+            str(component.pid or ""),
             f"{memory / _MIB:.0f}" if memory else "",
         )
     return table
 
 
 def _print_json(stack: Stack, **more: Any) -> None:
-    parts = [asdict(part) | {"log": str(part.log) if part.log else None} for part in stack.status()]
-    document = {"dir": str(stack.dir), "env_file": str(stack.env_path), **more, "parts": parts}
+    components = [
+        asdict(component) | {"log": str(component.log) if component.log else None}
+        for component in stack.status()
+    ]
+    document = {"dir": str(stack.dir), "env_file": str(stack.env_path), **more, "parts": components}
     typer.echo(json.dumps(document, indent=2))
 
 

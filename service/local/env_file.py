@@ -2,7 +2,8 @@
 
 Promises every setting that the service needs to use this stack, one `KEY=value` a line, quoted where a
 shell needs it, in a file that only its owner can read. A value that the environment already has (a topic
-prefix, a bucket's name) wins over the stack's own. A registry that somebody has changed is left alone.
+prefix, a bucket's name) takes precedence over the stack's own. A registry that somebody has changed is left
+alone.
 """
 
 from __future__ import annotations
@@ -38,34 +39,34 @@ _DEFAULTS: Final = {
 _KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
-def endpoint_of(part: str, ports: Mapping[str, int]) -> str:
-    """How clients name this part, in the form of its setting."""
+def endpoint_of(component: str, ports: Mapping[str, int]) -> str:
+    """How clients name this component, in the form of its setting."""
     port = next(iter(ports.values()))
-    if part == "kafka":
+    if component == "kafka":
         return f"{HOST}:{port}"
-    return dsn(port) if part == "postgres" else f"http://{HOST}:{port}"
+    return dsn(port) if component == "postgres" else f"http://{HOST}:{port}"
 
 
 def settings(
     dir: Path,
-    parts: Iterable[str],
+    components: Iterable[str],
     state: State,
     external: Mapping[str, str],
     environ: Mapping[str, str],
 ) -> dict[str, str]:
     """All settings of this stack, in the order in which the file lists them."""
     env = {}
-    for part, key in ADDRESS_OF.items():
-        if part in external:
-            env[key] = external[part]
-        elif part in parts:
-            env[key] = endpoint_of(part, state.ports[part])
+    for component, key in ADDRESS_OF.items():
+        if component in external:
+            env[key] = external[component]
+        elif component in components:
+            env[key] = endpoint_of(component, state.ports[component])
     env |= {key: environ.get(key, value) for key, value in _DEFAULTS.items()}
     if "s3" in external:
         env |= {key: environ[key] for key in _KEYS if key in environ}
-    elif "s3" in parts:
+    elif "s3" in components:
         env |= dict(zip(_KEYS, (state.access_key, state.secret_key), strict=True))
-    if "net" in parts:
+    if "net" in components:
         env["FL_REGISTRY_FILE"] = str(dir / "registry.yaml")
     return env
 
@@ -95,5 +96,5 @@ def without_password(address: str) -> str:
     """An address as it may be shown: user and password of a URL left out."""
     if "://" not in address:
         return address
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    url = urlsplit(address)
+    return url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()

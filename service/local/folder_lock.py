@@ -18,14 +18,14 @@ def folder_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock at `path`; `on_wait` is called once when somebody else holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        told = False
+        waited = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
+                if not waited:
                     on_wait()
-                    told = True
+                    waited = True
                 time.sleep(0.1)
         yield

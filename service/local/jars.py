@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.errors import MissingDependency
-from service.local.part import Progress, Report, require
+from service.local.component import ComponentProgress, OnProgress, require
 
 KAFKA_VERSION: Final = "4.3.1"
 # The second coordinate keeps log4j's parent from pulling kafka-clients down to an older line,
@@ -73,7 +73,7 @@ def cache_dir() -> Path:
     return base / "fl-job-service"
 
 
-def class_path(report: Report) -> list[Path]:
+def class_path(report: OnProgress) -> list[Path]:
     """The broker's jars, fetched first where needed. Raises MissingDependency when they can't be had."""
     home = os.environ.get("KAFKA_HOME")
     if home:
@@ -110,7 +110,7 @@ def _is_whole(path: Path, jar: Jar) -> bool:
 class _Meter:
     """Adds up what all downloads have received."""
 
-    def __init__(self, report: Report, jars: list[Jar]) -> None:
+    def __init__(self, report: OnProgress, jars: list[Jar]) -> None:
         self._report = report
         self._total = sum(jar.size for jar in jars)
         self._text = f"downloading Kafka {KAFKA_VERSION} ({len(jars)} jars)"
@@ -121,7 +121,7 @@ class _Meter:
     def add(self, count: int) -> None:
         with self._lock:
             self._done += count
-            self._report(Progress("kafka", self._text, self._done, self._total))
+            self._report(ComponentProgress("kafka", self._text, self._done, self._total))
 
     @contextmanager
     def watch(self, _name: str, _size: int) -> Iterator[Any]:
@@ -129,7 +129,7 @@ class _Meter:
         yield self.add
 
 
-def _fetch(jars: list[Jar], folder: Path, report: Report) -> None:
+def _fetch(jars: list[Jar], folder: Path, report: OnProgress) -> None:
     require("jgo", "Kafka")
     import requests
 

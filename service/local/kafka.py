@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from service.errors import MissingDependency, Transient
+from service.local.component import Component, ComponentProgress, OnProgress, require
 from service.local.jars import KAFKA_VERSION, class_path, unpacked
-from service.local.part import Part, Progress, Report, require
 from service.local.ports import HOST
 from service.local.process import Launch, child_environment
 
@@ -39,7 +39,7 @@ logger.version.level = info
 
 # One node: every internal topic has one copy. The rest keeps it small and quick to come back:
 # few threads, small buffers, a short session for the broker itself. The data's folder is seen from the
-# part's own one: the file is read as Latin-1, and a comma would be the end of a path.
+# component's own one: the file is read as Latin-1, and a comma would be the end of a path.
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
@@ -83,7 +83,7 @@ _JVM: Final = (
 )
 
 
-class KafkaPart(Part):
+class KafkaComponent(Component):
     """The broker. Client port first, then the controller's."""
 
     name: ClassVar[str] = "kafka"
@@ -102,8 +102,8 @@ class KafkaPart(Part):
         if home := os.environ.get("KAFKA_HOME"):
             unpacked(Path(home))
 
-    def prepare(self, report: Report) -> None:
-        report(Progress(self.name, "looking for the jars"))
+    def prepare(self, report: OnProgress) -> None:
+        report(ComponentProgress(self.name, "looking for the jars"))
         jars = class_path(report)
         self.dir.mkdir(parents=True, exist_ok=True)
         (self.dir / "tmp").mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ class KafkaPart(Part):
             )
         )
         if not (self.dir / "data" / "meta.properties").exists():
-            report(Progress(self.name, "formatting storage"))
+            report(ComponentProgress(self.name, "formatting storage"))
             self._format()
 
     def _format(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import service
-from service.local.part import Part, Progress, Report, require
+from service.local.component import Component, ComponentProgress, OnProgress, require
 from service.local.ports import HOST
 from service.local.process import Launch, python
 
@@ -19,7 +19,7 @@ NET: Final = "net-1"
 SLOTS: Final = ("Trust_1", "Trust_2", "Trust_3")
 
 
-class NetPart(Part):
+class NetComponent(Component):
     """The FL-API server. `data_root` is the folder with one folder of data per site."""
 
     name: ClassVar[str] = "net"
@@ -50,8 +50,8 @@ class NetPart(Part):
     def check(self) -> None:
         require("numpy", "the embedded net")
 
-    def prepare(self, report: Report) -> None:
-        report(Progress(self.name, "preparing"))
+    def prepare(self, report: OnProgress) -> None:
+        report(ComponentProgress(self.name, "preparing"))
         self.dir.mkdir(parents=True, exist_ok=True)
         self._data_root.mkdir(parents=True, exist_ok=True)
 

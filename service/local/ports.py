@@ -2,7 +2,7 @@
 
 Promises a port that was free a moment ago and lies below the range from which systems take ports
 for outgoing connections, so that no client can take it before the server binds it. What breaks it:
-another server that binds in the same moment; whoever starts a part tries again with other ports.
+another server that binds in the same moment; whoever starts a component tries again with other ports.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from service.errors import MissingDependency, Transient
-from service.local.part import Part, Progress, Report, require
+from service.local.component import Component, ComponentProgress, OnProgress, require
 from service.local.ports import HOST
 from service.local.process import Launch, child_environment, group_of
 
@@ -60,7 +60,7 @@ def packaged() -> Path:
     return Path(spec.origin).parent
 
 
-class PostgresPart(Part):
+class PostgresComponent(Component):
     """The database server."""
 
     name: ClassVar[str] = "postgres"
@@ -108,11 +108,13 @@ class PostgresPart(Part):
                     "an ordinary user, or name a server in FL_DATABASE__DSN"
                 ) from exc
 
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: OnProgress) -> None:
         self.dir.mkdir(parents=True, exist_ok=True)
         package = packaged()
         if self.shelter in self.bin.parents and not self.bin.exists():
-            report(Progress(self.name, "copying the programs to where 'nobody' can run them"))
+            report(
+                ComponentProgress(self.name, "copying the programs to where 'nobody' can run them")
+            )
             self._make_shelter()
             shutil.copytree(package, self.shelter / package.name, symlinks=True)
             libraries = package.parent / f"{package.name}.libs"
@@ -126,7 +128,7 @@ class PostgresPart(Part):
         # No server of ours runs over this data now: a lock file can only be a dead one's.
         (self.data / "postmaster.pid").unlink(missing_ok=True)
         if not (self.data / "PG_VERSION").exists():
-            report(Progress(self.name, "making the database cluster"))
+            report(ComponentProgress(self.name, "making the database cluster"))
             self._initialise()
 
     def _initialise(self) -> None:

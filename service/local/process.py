@@ -1,9 +1,9 @@
 """Child processes that outlive the program which started them, and how to end exactly those.
 
 Promises: a process is only ever signalled when it is provably the one that was started: its pid is
-recorded with its time of birth, and every process also carries a marker in its environment that
-its children inherit, so that a worker whose parent was killed is found too. What breaks it: a
-system without `/proc` has no marker to look for, so there only recorded pids are stopped.
+recorded with its start time, and every process also carries a tag in its environment that its
+children inherit, so that a worker whose parent was killed is found too. What breaks it: a
+system without `/proc` has no tag to look for, so there only recorded pids are stopped.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-MARKER: Final = "FL_LOCAL_PART"
+TAG_VARIABLE: Final = "FL_LOCAL_PART"
 _PROC: Final = Path("/proc")
 _HAS_PROC: Final = (_PROC / "self" / "stat").exists()
 _PASSED_ON: Final = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "TMPDIR", "LD_LIBRARY_PATH")
-# English messages, and paths in UTF-8: in plain C, Java takes every other letter for a question mark.
+# English messages, and paths in UTF-8: in plain C, Java takes every other letter for a question tag.
 # macOS has no C.UTF-8, and its paths are UTF-8 whatever the locale.
 _LOCALE: Final = "C" if sys.platform == "darwin" else "C.UTF-8"
 
@@ -43,29 +43,29 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """A process as recorded on disk: `birth` tells it from a later owner of the same pid."""
+class ProcessRecord:
+    """A process as recorded on disk: `start_time` tells it from a later owner of the same pid."""
 
     pid: int
-    birth: str
+    start_time: str
 
     @classmethod
-    def read(cls, path: Path) -> Running | None:
+    def read(cls, path: Path) -> ProcessRecord | None:
         """None where nothing, or nothing readable, is recorded."""
         try:
             raw = json.loads(path.read_text())
-            return cls(int(raw["pid"]), str(raw["birth"]))
+            return cls(int(raw["pid"]), str(raw["start_time"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({"pid": self.pid, "birth": self.birth}))
+        fresh.write_text(json.dumps({"pid": self.pid, "start_time": self.start_time}))
         fresh.replace(path)
 
     def alive(self) -> bool:
-        return birth_of(self.pid) == self.birth
+        return start_time_of(self.pid) == self.start_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,20 @@ class Memory:
     pss: int | None
 
 
-def birth_of(pid: int) -> str | None:
-    """When this process was born, as opaque text; None when it is gone or only waits to be reaped."""
+def start_time_of(pid: int) -> str | None:
+    """When this process was started, as opaque text; None when it is gone or only waits to be reaped."""
     if _HAS_PROC:
         fields = _stat(pid)
-        birth = None if fields is None or _ended(pid, fields[0]) else fields[19]
+        start_time = None if fields is None or _ended(pid, fields[0]) else fields[19]
     else:
-        birth = _birth_by_ps(pid)
-    if birth is None and (child := _children.get(pid)) is not None and child.poll() is not None:
+        start_time = _start_time_by_ps(pid)
+    if (
+        start_time is None
+        and (child := _children.get(pid)) is not None
+        and child.poll() is not None
+    ):
         _children.pop(pid, None)
-    return birth
+    return start_time
 
 
 def _ended(pid: int, state: str) -> bool:
@@ -98,11 +102,11 @@ def _ended(pid: int, state: str) -> bool:
         return True
 
 
-def _birth_by_ps(pid: int) -> str | None:
+def _start_time_by_ps(pid: int) -> str | None:
     argv = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
     answer = subprocess.run(argv, capture_output=True, text=True, check=False)
-    state, _, born = answer.stdout.strip().partition(" ")
-    return None if not state or state.startswith("Z") else born.strip()
+    state, _, started = answer.stdout.strip().partition(" ")
+    return None if not state or state.startswith("Z") else started.strip()
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -114,23 +118,23 @@ def _stat(pid: int) -> list[str] | None:
     return raw.rpartition(")")[2].split()
 
 
-def child_environment(extra: Mapping[str, str], mark: str) -> dict[str, str]:
-    """A small environment: parts get no credentials or settings that they were not given."""
+def child_environment(extra: Mapping[str, str], tag: str) -> dict[str, str]:
+    """A small environment: components get no credentials or settings that they were not given."""
     env = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     env.update(LC_ALL=_LOCALE, TZ="UTC")
     env.update(extra)
-    env[MARKER] = mark
+    env[TAG_VARIABLE] = tag
     return env
 
 
-def spawn(launch: Launch, *, log: Path, mark: str) -> Running:
+def spawn(launch: Launch, *, log: Path, tag: str) -> ProcessRecord:
     """Start a process in a session of its own, its output appended to `log`. Raises OSError."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         child = subprocess.Popen(
             list(launch.argv),
             cwd=launch.cwd,
-            env=child_environment(launch.env, mark),
+            env=child_environment(launch.env, tag),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -140,7 +144,7 @@ def spawn(launch: Launch, *, log: Path, mark: str) -> Running:
             extra_groups=None if launch.user is None else [],
         )
     _children[child.pid] = child
-    return Running(child.pid, birth_of(child.pid) or "")
+    return ProcessRecord(child.pid, start_time_of(child.pid) or "")
 
 
 def group_of(user: str) -> int:
@@ -150,7 +154,7 @@ def group_of(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
 
-def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
+def stop(process: ProcessRecord, *, first: signal.Signals, seconds: float) -> None:
     """Ask with `first`, wait up to `seconds`, then kill it and what is left of its group."""
     if not process.alive():
         return
@@ -165,7 +169,7 @@ def stop(process: Running, *, first: signal.Signals, seconds: float) -> None:
             child.wait(5.0)
 
 
-def stop_alone(process: Running, *, first: signal.Signals, seconds: float) -> None:
+def stop_alone(process: ProcessRecord, *, first: signal.Signals, seconds: float) -> None:
     """As `stop`, but for the others of its group: a shell's pipeline is not ours."""
     _signal(process, first)
     if not wait_gone(process, seconds):
@@ -180,13 +184,13 @@ def _group_leader(pid: int) -> bool:
         return False
 
 
-def _signal(process: Running, number: signal.Signals) -> None:
+def _signal(process: ProcessRecord, number: signal.Signals) -> None:
     if process.alive():
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
-def wait_gone(process: Running, seconds: float) -> bool:
+def wait_gone(process: ProcessRecord, seconds: float) -> bool:
     """True once the process has ended, False when it still lives after `seconds`."""
     until = time.monotonic() + seconds
     while process.alive():
@@ -196,17 +200,17 @@ def wait_gone(process: Running, seconds: float) -> bool:
     return True
 
 
-def marked(mark: str) -> list[Running]:
-    """Every living process started under `mark`, descendants included. Empty without /proc."""
-    wanted = f"{MARKER}={mark}".encode()
+def tagged(tag: str) -> list[ProcessRecord]:
+    """Every living process started under `tag`, descendants included. Empty without /proc."""
+    wanted = f"{TAG_VARIABLE}={tag}".encode()
     found = []
     for pid in _pids():
         try:
             environment = (_PROC / str(pid) / "environ").read_bytes()
         except OSError:
             continue
-        if wanted in environment.split(b"\0") and (birth := birth_of(pid)):
-            found.append(Running(pid, birth))
+        if wanted in environment.split(b"\0") and (start_time := start_time_of(pid)):
+            found.append(ProcessRecord(pid, start_time))
     return found
 
 
@@ -223,7 +227,7 @@ def command_of(pid: int) -> list[str]:
 
 
 def age_of(pid: int) -> float | None:
-    """Seconds since it was born; None when it is gone or the system doesn't tell."""
+    """Seconds since its start; None when it is gone or the system doesn't tell."""
     fields = _stat(pid) if _HAS_PROC else None
     if fields is None:
         return None
@@ -231,9 +235,9 @@ def age_of(pid: int) -> float | None:
     return up - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def sweep(mark: str) -> int:
-    """Kill what still runs under `mark`; says how many there were."""
-    strays = marked(mark)
+def kill_tagged(tag: str) -> int:
+    """Kill what still runs under `tag`; says how many there were."""
+    strays = tagged(tag)
     for stray in strays:
         _signal(stray, signal.SIGKILL)
     for stray in strays:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from service.errors import MissingDependency
-from service.local.part import INSTALL_LINE, Part, Progress, Report
+from service.local.component import INSTALL_LINE, Component, ComponentProgress, OnProgress
 from service.local.ports import GRPC_OFFSET, HOST
 from service.local.process import Launch
 
 
-class S3Part(Part):
+class S3Component(Component):
     """The object store. `access_key` and `secret_key` are what clients sign with."""
 
     name: ClassVar[str] = "s3"
@@ -40,8 +40,8 @@ class S3Part(Part):
     def check(self) -> None:
         _weed()
 
-    def prepare(self, report: Report) -> None:
-        report(Progress(self.name, "preparing"))
+    def prepare(self, report: OnProgress) -> None:
+        report(ComponentProgress(self.name, "preparing"))
         (self.dir / "data").mkdir(parents=True, exist_ok=True)
         identity = {"name": "fl", "credentials": [self._keys], "actions": ["Admin"]}
         config = self.dir / "identities.json"

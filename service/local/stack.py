@@ -1,12 +1,12 @@
 """The embedded stack: a real broker, database, object store and FL net, up and down as one.
 
 Promises: `up` starts what isn't running and touches nothing that is; a second `up` changes
-nothing; a part that died comes back, on its old ports while they are free. `down` leaves no
+nothing; a component that died is started again, on its old ports while they are free. `down` leaves no
 process behind and nothing in the temporary directory, and keeps the data for the next `up`. Both
-hold one lock per folder, so that two at once take turns. A part whose address is already set in
+hold one lock per folder, so that two at once take turns. A component whose address is already set in
 the environment is used as it is, and never started or stopped. A start that fails or is
-interrupted stops what it had started. What breaks it: SIGKILL of `up` in mid-start leaves parts
-running, which the next `up` or `down` finds by the marker they carry.
+interrupted stops what it had started. What breaks it: SIGKILL of `up` in mid-start leaves components
+running, which the next `up` or `down` finds by the tag that they carry.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from typing import Final
 
 from service.errors import Transient
 from service.local import env_file, ports
+from service.local.component import Component, ComponentProgress, OnProgress, silent
 from service.local.folder_lock import folder_lock
-from service.local.kafka import KafkaPart
-from service.local.nets import NetPart
-from service.local.part import Part, Progress, Report, silent
-from service.local.postgres import PostgresPart
-from service.local.process import Running, memory_of, spawn, stop, sweep
-from service.local.s3 import S3Part
+from service.local.kafka import KafkaComponent
+from service.local.nets import NetComponent
+from service.local.postgres import PostgresComponent
+from service.local.process import ProcessRecord, kill_tagged, memory_of, spawn, stop
+from service.local.s3 import S3Component
 from service.local.state import State
 
-ALL_PARTS: Final = ("kafka", "postgres", "s3", "net")
-_TYPES: Final[dict[str, type[Part]]] = {
-    each.name: each for each in (KafkaPart, PostgresPart, S3Part, NetPart)
+ALL_COMPONENTS: Final = ("kafka", "postgres", "s3", "net")
+_TYPES: Final[dict[str, type[Component]]] = {
+    each.name: each for each in (KafkaComponent, PostgresComponent, S3Component, NetComponent)
 }
 _TRIES: Final = 3
 _HUNG_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class PartStatus:
-    """One part as it is now. `state`: running, starting, died, stopped, or external.
+class ComponentStatus:
+    """One component as it is now. `state`: running, starting, died, stopped, or external.
 
-    `rss` and `pss` are bytes of the part and its children (None: not running or not known).
+    `rss` and `pss` are bytes of the component and its children (None: not running or not known).
     """
 
     name: str
@@ -69,7 +69,7 @@ class StackInfo:
 
 
 class _Cancelled(Exception):
-    """Another part failed, or somebody pressed Ctrl-C."""
+    """Another component failed, or somebody pressed Ctrl-C."""
 
 
 class Stack:
@@ -80,13 +80,13 @@ class Stack:
         dir: Path,
         data_root: Path | None = None,
         *,
-        parts: Iterable[str] = ALL_PARTS,
+        components: Iterable[str] = ALL_COMPONENTS,
         environ: Mapping[str, str] | None = None,
         capacity: int = 1,
     ) -> None:
         self.dir = dir.absolute()
         self.data_root = (data_root or self.dir / "data").absolute()
-        self.parts = tuple(name for name in ALL_PARTS if name in set(parts))
+        self.components = tuple(name for name in ALL_COMPONENTS if name in set(components))
         self._environ = os.environ if environ is None else environ
         self._capacity = capacity
         self._cancelled = threading.Event()
@@ -96,26 +96,28 @@ class Stack:
         return self.dir / "env"
 
     def log_path(self, name: str) -> Path:
-        """Where a part's output goes."""
+        """Where a component's output goes."""
         return self.dir / "logs" / f"{name}.log"
 
-    def up(self, progress: Report = silent) -> StackInfo:
+    def up(self, progress: OnProgress = silent) -> StackInfo:
         """Start what isn't running, and write the settings. Raises MissingDependency or Transient."""
-        waiting = Progress("stack", "waiting for another start or stop of this stack")
+        waiting = ComponentProgress("stack", "waiting for another start or stop of this stack")
         with folder_lock(self.dir / "lock", lambda: progress(waiting)):
             self._cancelled.clear()
             state = self._state()
             external = self._external(state)
-            own: list[str] = [name for name in self.parts if name not in external]
+            own: list[str] = [name for name in self.components if name not in external]
             for name in own:
                 self._build(name, state, external).check()
             started: list[str] = []
             try:
                 self._start_all(own, state, external, started, progress)
-                env = env_file.settings(self.dir, self.parts, state, external, self._environ)
-                state.remember(env[key] for part, key in env_file.ADDRESS_OF.items() if part in own)
+                env = env_file.settings(self.dir, self.components, state, external, self._environ)
+                state.remember(
+                    env[key] for component, key in env_file.ADDRESS_OF.items() if component in own
+                )
                 env_file.write(self.env_path, env)
-                if "net" in self.parts:
+                if "net" in self.components:
                     env_file.write_registry(
                         state, self.dir, self._endpoint("net", state), self._capacity
                     )
@@ -125,12 +127,12 @@ class Stack:
                 raise
             return StackInfo(self.dir, self.env_path, env, tuple(started))
 
-    def take_back(self, started: Iterable[str], progress: Report = silent) -> None:
-        """Stop what an `up` says to have started; the settings go with the last part."""
+    def rollback(self, started: Iterable[str], progress: OnProgress = silent) -> None:
+        """Stop what an `up` says to have started; the settings go with the last component."""
         with folder_lock(self.dir / "lock", lambda: None):
             state = self._state()
             self._stop_all(list(started), state, progress)
-            if not any(self._pid_path(name).exists() for name in ALL_PARTS):
+            if not any(self._pid_path(name).exists() for name in ALL_COMPONENTS):
                 self.env_path.unlink(missing_ok=True)
 
     def applied_registry(self) -> str:
@@ -144,14 +146,14 @@ class Stack:
             state.registry_applied = sha256
             state.save()
 
-    def down(self, progress: Report = silent, *, wipe: bool = False) -> list[str]:
+    def down(self, progress: OnProgress = silent, *, wipe: bool = False) -> list[str]:
         """Stop everything of this stack; with `wipe` delete its data too. Names what it stopped."""
         if not self.dir.exists():
             return []
-        waiting = Progress("stack", "waiting for another start or stop of this stack")
+        waiting = ComponentProgress("stack", "waiting for another start or stop of this stack")
         with folder_lock(self.dir / "lock", lambda: progress(waiting)):
             state = self._state()
-            stopped = self._stop_all(list(ALL_PARTS), state, progress)
+            stopped = self._stop_all(list(ALL_COMPONENTS), state, progress)
             self.env_path.unlink(missing_ok=True)
             if wipe:
                 for entry in self.dir.iterdir():
@@ -163,11 +165,11 @@ class Stack:
             shutil.rmtree(self.dir, ignore_errors=True)
         return stopped
 
-    def status(self) -> list[PartStatus]:
-        """Each part as it is now. Changes nothing."""
+    def status(self) -> list[ComponentStatus]:
+        """Each component as it is now. Changes nothing."""
         state = self._state()
         external = self._external(state)
-        return [self._status_of(name, state, external) for name in self.parts]
+        return [self._status_of(name, state, external) for name in self.components]
 
     # -- starting ---------------------------------------------------------------------------
 
@@ -177,11 +179,11 @@ class Stack:
         state: State,
         external: Mapping[str, str],
         started: list[str],
-        progress: Report,
+        progress: OnProgress,
     ) -> None:
         """Start side by side; the net follows the broker, which it reports to."""
 
-        def report(step: Progress) -> None:
+        def report(step: ComponentProgress) -> None:
             if self._cancelled.is_set():
                 raise _Cancelled
             progress(step)
@@ -215,12 +217,12 @@ class Stack:
         name: str,
         state: State,
         external: Mapping[str, str],
-        report: Report,
+        report: OnProgress,
         started: list[str],
     ) -> None:
-        """Start a part unless it is running and well; `started` has its name before it runs."""
+        """Start a component unless it is running and well; `started` has its name before it runs."""
         if self._is_well(name, state, external):
-            report(Progress(name, "already running", finished=True))
+            report(ComponentProgress(name, "already running", finished=True))
             return
         began = time.monotonic()
         started.append(name)
@@ -228,65 +230,65 @@ class Stack:
             self._stop(name, state)
             state.ports_for(name, _TYPES[name].port_uses, fresh=attempt > 0)
             state.save()
-            part = self._build(name, state, external)
-            part.prepare(report)
-            report(Progress(name, "starting"))
-            if self._run(part, report):
+            component = self._build(name, state, external)
+            component.prepare(report)
+            report(ComponentProgress(name, "starting"))
+            if self._run(component, report):
                 took = time.monotonic() - began
-                report(Progress(name, f"ready in {took:.1f} s", finished=True))
+                report(ComponentProgress(name, f"ready in {took:.1f} s", finished=True))
                 return
         raise Transient(f"{name} found no free port in {_TRIES} tries")
 
-    def _run(self, part: Part, report: Report) -> bool:
+    def _run(self, component: Component, report: OnProgress) -> bool:
         """Spawn and wait until it works. False: its port was taken meanwhile. Raises Transient."""
-        log = self.log_path(part.name)
+        log = self.log_path(component.name)
         offset = log.stat().st_size if log.exists() else 0
         try:
-            process = spawn(part.launch(), log=log, mark=self._mark(part.name))
+            process = spawn(component.launch(), log=log, tag=self._tag(component.name))
         except OSError as exc:
-            raise Transient(f"{part.name} can't be started: {exc}") from exc
-        process.write(self._pid_path(part.name))
-        until = time.monotonic() + part.start_seconds
+            raise Transient(f"{component.name} can't be started: {exc}") from exc
+        process.write(self._pid_path(component.name))
+        until = time.monotonic() + component.start_seconds
         while time.monotonic() < until:
-            if part.ready():
-                part.complete()
+            if component.ready():
+                component.complete()
                 return True
             if not process.alive():
-                said = _tail(log, offset)
-                if "already in use" in said.lower() or "bindexception" in said.lower():
+                output = _tail(log, offset)
+                if "already in use" in output.lower() or "bindexception" in output.lower():
                     return False
-                raise Transient(f"{part.name} ended while starting ({log}): {_last(said)}")
-            report(Progress(part.name, "starting"))
+                raise Transient(f"{component.name} ended while starting ({log}): {_last(output)}")
+            report(ComponentProgress(component.name, "starting"))
             time.sleep(0.05)
         raise Transient(
-            f"{part.name} was not ready within {part.start_seconds:.0f} s ({log}): "
+            f"{component.name} was not ready within {component.start_seconds:.0f} s ({log}): "
             f"{_last(_tail(log, offset))}"
         )
 
     def _is_well(self, name: str, state: State, external: Mapping[str, str]) -> bool:
-        process = Running.read(self._pid_path(name))
+        process = ProcessRecord.read(self._pid_path(name))
         if process is None or not process.alive() or name not in state.ports:
             return False
-        part = self._build(name, state, external)
+        component = self._build(name, state, external)
         until = time.monotonic() + _HUNG_SECONDS
         while process.alive() and time.monotonic() < until:
-            if part.ready():
+            if component.ready():
                 return True
             time.sleep(0.1)
         return False
 
     # -- stopping ---------------------------------------------------------------------------
 
-    def _stop_all(self, names: list[str], state: State, progress: Report = silent) -> list[str]:
+    def _stop_all(self, names: list[str], state: State, progress: OnProgress = silent) -> list[str]:
         """The net first, since it reports to the broker; the others side by side."""
         stopped: list[str] = []
 
         def one(name: str) -> None:
             if self._stop(name, state):
                 stopped.append(name)
-                # Whom we tell may be gone, and the other parts must still be stopped.
+                # Whoever is shown this may be gone, and the other components must still be stopped.
                 with suppress(OSError):
-                    progress(Progress(name, "stopped", finished=True))
+                    progress(ComponentProgress(name, "stopped", finished=True))
 
         for group in ([n for n in names if n == "net"], [n for n in names if n != "net"]):
             if group:
@@ -295,13 +297,13 @@ class Stack:
         return stopped
 
     def _stop(self, name: str, state: State) -> bool:
-        """True when anything of this part was running. Cleans up after it either way."""
+        """True when anything of this component was running. Cleans up after it either way."""
         kind = _TYPES[name]
-        process = Running.read(self._pid_path(name))
+        process = ProcessRecord.read(self._pid_path(name))
         ran = process is not None and process.alive()
         if process is not None:
             stop(process, first=kind.stop_signal, seconds=kind.stop_seconds)
-        strays = sweep(self._mark(name))
+        strays = kill_tagged(self._tag(name))
         if name in state.ports:
             self._build(name, state, {}).clean()
         self._pid_path(name).unlink(missing_ok=True)
@@ -315,7 +317,7 @@ class Stack:
     def _pid_path(self, name: str) -> Path:
         return self.dir / "run" / f"{name}.pid"
 
-    def _mark(self, name: str) -> str:
+    def _tag(self, name: str) -> str:
         return f"{name}@{self.dir}"
 
     def _external(self, state: State) -> dict[str, str]:
@@ -330,20 +332,20 @@ class Stack:
     def _endpoint(self, name: str, state: State) -> str:
         return env_file.endpoint_of(name, state.ports[name])
 
-    def _build(self, name: str, state: State, external: Mapping[str, str]) -> Part:
+    def _build(self, name: str, state: State, external: Mapping[str, str]) -> Component:
         own_ports = state.ports.get(name) or dict.fromkeys(_TYPES[name].port_uses, 0)
         folder = self.dir / name
         if name == "kafka":
-            return KafkaPart(folder, own_ports)
+            return KafkaComponent(folder, own_ports)
         if name == "postgres":
-            return PostgresPart(folder, own_ports)
+            return PostgresComponent(folder, own_ports)
         if name == "s3":
             keys = {"access_key": state.access_key, "secret_key": state.secret_key}
-            return S3Part(folder, own_ports, **keys)
+            return S3Component(folder, own_ports, **keys)
         broker = external.get("kafka") or (
             self._endpoint("kafka", state) if "kafka" in state.ports else ""
         )
-        return NetPart(
+        return NetComponent(
             folder,
             own_ports,
             bootstrap=broker,
@@ -353,21 +355,21 @@ class Stack:
             bundle_origin=external.get("s3", ""),
         )
 
-    def _status_of(self, name: str, state: State, external: Mapping[str, str]) -> PartStatus:
+    def _status_of(self, name: str, state: State, external: Mapping[str, str]) -> ComponentStatus:
         if name in external:
-            return PartStatus(name, "external", env_file.without_password(external[name]))
-        process = Running.read(self._pid_path(name))
+            return ComponentStatus(name, "external", env_file.without_password(external[name]))
+        process = ProcessRecord.read(self._pid_path(name))
         if name not in state.ports:
-            return PartStatus(name, "stopped", "")
+            return ComponentStatus(name, "stopped", "")
         endpoint = self._endpoint(name, state)
         log = self.log_path(name)
         if process is None:
-            return PartStatus(name, "stopped", endpoint, log=log)
+            return ComponentStatus(name, "stopped", endpoint, log=log)
         port = state.ports[name][_TYPES[name].port_uses[0]]
         if not process.alive():
-            return PartStatus(name, "died", endpoint, port=port, log=log)
+            return ComponentStatus(name, "died", endpoint, port=port, log=log)
         memory = memory_of(process.pid)
-        return PartStatus(
+        return ComponentStatus(
             name,
             "running" if ports.answers(port) else "starting",
             endpoint,
@@ -386,6 +388,6 @@ def _tail(log: Path, offset: int) -> str:
 
 
 def _last(text: str) -> str:
-    """The last line that says something, for a one-line error."""
+    """The last line that is not empty, for a one-line error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else "it wrote nothing"

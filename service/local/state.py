@@ -1,6 +1,6 @@
 """What a stack remembers between one `up` and the next: ports, keys, and what it wrote.
 
-Promises that a part which comes back does so on the port it had, as long as that port is free, so
+Promises that a component that is started again does so on the port it had, as long as that port is free, so
 that the settings handed out stay true. The file holds the secret key and is closed to others. What
 breaks it: deleting the file while data remains; the object store then takes new keys.
 """
@@ -19,11 +19,11 @@ from service.local import ports
 
 @dataclass(slots=True)
 class State:
-    """Ports by part and use, the object store's key pair, the digests of the registry file as we wrote it
-    and as it was last applied.
+    """Ports by component and use, the object store's key pair, the digests of the registry file as we wrote
+    it and as it was last applied.
 
     `handed_out` has every address that was ever written as ours: one of them in the environment
-    means that somebody loaded our settings, not that a part of theirs is to be used.
+    means that somebody loaded our settings, not that a component of theirs is to be used.
     """
 
     path: Path
@@ -71,15 +71,17 @@ class State:
         """Note addresses as ours."""
         self.handed_out += [each for each in addresses if each not in self.handed_out]
 
-    def ports_for(self, part: str, uses: tuple[str, ...], *, fresh: bool = False) -> dict[str, int]:
-        """This part's ports: the remembered ones when all are free and `fresh` isn't asked."""
+    def ports_for(
+        self, component: str, uses: tuple[str, ...], *, fresh: bool = False
+    ) -> dict[str, int]:
+        """This component's ports: the remembered ones when all are free and `fresh` isn't asked."""
         with self._lock:
-            kept = self.ports.get(part, {})
+            kept = self.ports.get(component, {})
             usable = set(kept) == set(uses) and all(map(ports.is_free, kept.values()))
             if fresh or not usable:
                 taken = {port for other in self.ports.values() for port in other.values()}
-                self.ports[part] = {use: ports.pick(taken) for use in uses}
-            return self.ports[part]
+                self.ports[component] = {use: ports.pick(taken) for use in uses}
+            return self.ports[component]
 
 
 def write_private(path: Path, text: str) -> None:

@@ -103,7 +103,8 @@ class NetClients(Protocol):
 
 
 class BundleStore(Protocol):
-    """Raises errors.Permanent with the staging codes of `ReasonCode`, errors.Transient when S3 is unavailable."""
+    """Raises errors.Permanent with the staging codes of `ReasonCode`, errors.Transient when S3 is
+    unavailable."""
 
     async def stage(
         self,

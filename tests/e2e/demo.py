@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from service.local.env_file import ADDRESS_OF
-from service.local.process import marked
-from service.local.stack import ALL_PARTS, Stack
+from service.local.process import tagged
+from service.local.stack import ALL_COMPONENTS, Stack
 from tests.local_command import heed_a_hangup
 
 
@@ -56,8 +56,8 @@ class Demo:
             time.sleep(0.02)
 
     def running(self) -> list[str]:
-        names = (*ALL_PARTS, "service")
-        return [name for name in names if marked(f"{name}@{self.dir}")]
+        names = (*ALL_COMPONENTS, "service")
+        return [name for name in names if tagged(f"{name}@{self.dir}")]
 
     def assert_nothing_left(self) -> None:
         assert self.running() == []

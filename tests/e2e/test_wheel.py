@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import MissingDependency
-from service.local.kafka import KafkaPart
-from service.local.process import sweep
-from service.local.stack import ALL_PARTS
+from service.local.kafka import KafkaComponent
+from service.local.process import kill_tagged
+from service.local.stack import ALL_COMPONENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,8 +42,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
-    for part in (*ALL_PARTS, "service"):
-        sweep(f"{part}@{tmp_path / 'fl-demo'}")
+    for part in (*ALL_COMPONENTS, "service"):
+        kill_tagged(f"{part}@{tmp_path / 'fl-demo'}")
 
 
 def run(installed: Path, folder: Path, *words: str, **settings: str) -> str:
@@ -100,7 +100,7 @@ def test_it_migrates_and_checks_its_schemas(
 @pytest.mark.timeout(180)
 def test_its_demo_runs_from_an_empty_folder(installed: Path, empty: Path) -> None:
     try:
-        KafkaPart(empty, {"client": 0, "controller": 0}).check()
+        KafkaComponent(empty, {"client": 0, "controller": 0}).check()
     except MissingDependency as exc:
         pytest.skip(str(exc))
     document = json.loads(run(installed, empty, "demo", "--rounds", "3", "--json"))

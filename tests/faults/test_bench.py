@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.local.process import marked
-from service.local.stack import ALL_PARTS
+from service.local.process import tagged
+from service.local.stack import ALL_COMPONENTS
 
 
 def command_lines() -> list[str]:
@@ -46,6 +46,6 @@ def test_an_ended_benchmark_stops_what_it_started(measured: str) -> None:
         time.sleep(3)  # into the first contestant's run
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 130
-        assert not any(marked(f"{part}@{own / 'stack'}") for part in ALL_PARTS)
+        assert not any(tagged(f"{part}@{own / 'stack'}") for part in ALL_COMPONENTS)
         assert [path.name for path in Path(folder).iterdir()] == ["said"]
         assert not [line for line in command_lines() if str(own) in line]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.stack import ALL_PARTS
+from service.local.stack import ALL_COMPONENTS
 from tests.e2e.demo import Demo, demo_folder, interrupt
 
 _TERMINAL = {f"fl.job.{word}.v1" for word in ("completed", "failed", "stopped", "rejected")}
@@ -97,7 +97,7 @@ def test_down_ends_what_a_killed_demo_left(apart: Path) -> None:
     assert "service" in demo.running()
     down = [sys.executable, "-m", "service", "local", "down", "--json", "--dir", str(demo.dir)]
     done = subprocess.run(down, capture_output=True, text=True, check=True, timeout=90)
-    assert sorted(json.loads(done.stdout)["stopped"]) == sorted(("service", *ALL_PARTS))
+    assert sorted(json.loads(done.stdout)["stopped"]) == sorted(("service", *ALL_COMPONENTS))
     assert demo.running() == []
     assert not (demo.dir / "service.pid").exists()
 

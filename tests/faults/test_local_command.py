@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.stack import ALL_PARTS
+from service.local.stack import ALL_COMPONENTS
 from tests.local_command import (
     command,
     document_of,
@@ -75,7 +75,7 @@ def test_down_ends_the_service_that_the_folder_names(folder: Path) -> None:
             assert time.monotonic() < until
             time.sleep(0.05)
         stopped = document_of(local("down", folder, "--json"))["stopped"]
-        assert sorted(stopped) == sorted(("service", *ALL_PARTS))
+        assert sorted(stopped) == sorted(("service", *ALL_COMPONENTS))
         assert service.wait(5) == 0
     finally:
         service.kill()

@@ -127,7 +127,7 @@ class Campaign:
 @pytest.mark.timeout(300 + SECONDS * 2)
 async def test_crashes_lose_and_double_nothing(private_stack: Callable[..., Stack]) -> None:
     print(f"FL_CAMPAIGN_SEED={SEED}")
-    stack = private_stack(parts={"kafka", "postgres"})
+    stack = private_stack(components={"kafka", "postgres"})
     info = await asyncio.to_thread(stack.up)
     env = info.env | {"FL_KAFKA__TOPIC_PREFIX": "c.", "FL_KAFKA__GROUP_ID": "campaign"}
     await migrate(DatabaseSettings(dsn=env["FL_DATABASE__DSN"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.stack import ALL_PARTS
+from service.local.stack import ALL_COMPONENTS
 from tests.local_command import (
     command,
     document_of,
@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
 def test_up_makes_everything_and_down_leaves_nothing(folder: Path) -> None:
     document = document_of(local("up", folder, "--json"))
     assert {part["state"] for part in document["parts"]} == {"running"}
-    assert sorted(document["started"]) == sorted(ALL_PARTS)
+    assert sorted(document["started"]) == sorted(ALL_COMPONENTS)
     lines = Path(document["env_file"]).read_text().splitlines()
     env = dict(line.split("=", 1) for line in lines)
     stack = RunningStack(folder, env)
@@ -46,7 +46,7 @@ def test_up_makes_everything_and_down_leaves_nothing(folder: Path) -> None:
 
     assert document_of(local("up", folder, "--json"))["started"] == []
     assert env["AWS_SECRET_ACCESS_KEY"] not in local("status", folder).stdout
-    assert sorted(document_of(local("down", folder, "--json"))["stopped"]) == sorted(ALL_PARTS)
+    assert sorted(document_of(local("down", folder, "--json"))["stopped"]) == sorted(ALL_COMPONENTS)
     assert not running(folder)
     assert local("status", folder).returncode == 1
 

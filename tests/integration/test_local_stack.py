@@ -21,11 +21,11 @@ import pytest
 from service.contracts import registry_file
 from service.errors import MissingDependency
 from service.local import env_file, jars, ports
+from service.local.component import ComponentProgress, require
 from service.local.demo_registry import registry_yaml
-from service.local.kafka import KafkaPart, brokers_known
-from service.local.part import Progress, require
-from service.local.postgres import PostgresPart
-from service.local.process import Running, marked
+from service.local.kafka import KafkaComponent, brokers_known
+from service.local.postgres import PostgresComponent
+from service.local.process import ProcessRecord, tagged
 from service.local.stack import Stack
 from service.local.state import State
 from tests.stack import RunningStack
@@ -34,7 +34,7 @@ Make = Callable[..., Stack]
 
 
 def _pid(stack: Stack, part: str) -> int:
-    record = Running.read(stack.dir / "run" / f"{part}.pid")
+    record = ProcessRecord.read(stack.dir / "run" / f"{part}.pid")
     assert record is not None
     return record.pid
 
@@ -68,7 +68,7 @@ def test_the_running_broker_says_its_version(stack: RunningStack) -> None:
 
 
 def test_a_second_up_changes_nothing(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres", "s3"})
+    own = private_stack(components={"postgres", "s3"})
     first = own.up()
     assert set(first.started) == {"postgres", "s3"}
     before = (_pid(own, "postgres"), _pid(own, "s3"), first.env_file.stat().st_mtime_ns)
@@ -79,8 +79,8 @@ def test_a_second_up_changes_nothing(private_stack: Make) -> None:
 
 
 def test_two_ups_at_once_start_one_stack(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
-    other = Stack(own.dir, parts={"postgres"}, environ={})
+    own = private_stack(components={"postgres"})
+    other = Stack(own.dir, components={"postgres"}, environ={})
     results = []
     threads = [threading.Thread(target=lambda s=s: results.append(s.up())) for s in (own, other)]
     for thread in threads:
@@ -92,7 +92,7 @@ def test_two_ups_at_once_start_one_stack(private_stack: Make) -> None:
 
 
 def test_a_dead_part_comes_back_alone_on_its_port_with_its_data(private_stack: Make) -> None:
-    own = private_stack(parts={"kafka", "postgres", "s3"})
+    own = private_stack(components={"kafka", "postgres", "s3"})
     env = own.up().env
     others = (_pid(own, "postgres"), _pid(own, "s3"))
     os.kill(_pid(own, "kafka"), signal.SIGKILL)
@@ -106,13 +106,13 @@ def test_a_dead_part_comes_back_alone_on_its_port_with_its_data(private_stack: M
 
 def test_down_leaves_no_process_and_nothing_in_the_temporary_folder(private_stack: Make) -> None:
     before = set(Path(tempfile.gettempdir()).iterdir())
-    own = private_stack(parts={"kafka", "postgres", "s3"})
+    own = private_stack(components={"kafka", "postgres", "s3"})
     own.up()
     pids = [_pid(own, part) for part in own.parts]
     assert sorted(own.down()) == ["kafka", "postgres", "s3"]
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
-    assert not any(marked(f"{part}@{own.dir}") for part in own.parts)
+    assert not any(tagged(f"{part}@{own.dir}") for part in own.parts)
     assert not own.env_path.exists()
     mine = [p for p in set(Path(tempfile.gettempdir()).iterdir()) - before if _is_ours(p, own)]
     assert mine == []
@@ -147,7 +147,7 @@ def _is_ours(path: Path, own: Stack) -> bool:
 
 
 def test_what_a_killed_up_left_running_is_found(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
+    own = private_stack(components={"postgres"})
     own.up()
     pid = _pid(own, "postgres")
     (own.dir / "run" / "postgres.pid").unlink()
@@ -156,15 +156,15 @@ def test_what_a_killed_up_left_running_is_found(private_stack: Make) -> None:
 
 
 def test_a_foreign_process_with_a_recorded_pid_is_not_touched(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
-    Running(os.getpid(), "another birth").write(own.dir / "run" / "postgres.pid")
+    own = private_stack(components={"postgres"})
+    ProcessRecord(os.getpid(), "another start time").write(own.dir / "run" / "postgres.pid")
     assert own.down() == []
 
 
 def test_a_failed_start_says_why_and_leaves_nothing_running(
     private_stack: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = private_stack(parts={"kafka", "postgres", "s3"})
+    own = private_stack(components={"kafka", "postgres", "s3"})
     monkeypatch.setenv("XDG_CACHE_HOME", str(own.dir / "cache"))
     monkeypatch.setattr(jars, "_context", _unreachable)
     with pytest.raises(MissingDependency) as caught:
@@ -184,24 +184,24 @@ def _unreachable(*_: object) -> object:
 
 
 def test_an_interrupted_start_leaves_nothing_running(private_stack: Make) -> None:
-    own = private_stack(parts={"kafka", "postgres"})
+    own = private_stack(components={"kafka", "postgres"})
 
-    def interrupt(step: Progress) -> None:
+    def interrupt(step: ComponentProgress) -> None:
         if step.part == "kafka" and step.message == "starting":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         own.up(interrupt)
     assert "running" not in _states(own).values()
-    assert not any(marked(f"{part}@{own.dir}") for part in own.parts)
+    assert not any(tagged(f"{part}@{own.dir}") for part in own.parts)
 
 
 def test_a_part_named_in_the_environment_is_not_started(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
+    own = private_stack(components={"postgres"})
     env = own.up().env
     theirs = Stack(
         own.dir / "second",
-        parts={"postgres"},
+        components={"postgres"},
         environ={"FL_DATABASE__DSN": env["FL_DATABASE__DSN"]},
     )
     info = theirs.up()
@@ -209,12 +209,12 @@ def test_a_part_named_in_the_environment_is_not_started(private_stack: Make) -> 
     assert info.env["FL_DATABASE__DSN"] == env["FL_DATABASE__DSN"]
     assert _states(theirs) == {"postgres": "external"}
     # The settings that `up` wrote, loaded into a shell, still mean a part of our own.
-    same = Stack(own.dir, parts={"postgres"}, environ=env)
+    same = Stack(own.dir, components={"postgres"}, environ=env)
     assert _states(same) == {"postgres": "running"}
 
 
 def test_the_secret_is_for_its_owner_only(private_stack: Make) -> None:
-    own = private_stack(parts={"s3"})
+    own = private_stack(components={"s3"})
     info = own.up()
     for path in (info.env_file, own.dir / "state.json", own.dir / "s3" / "identities.json"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
@@ -224,9 +224,9 @@ def test_the_secret_is_for_its_owner_only(private_stack: Make) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the database as another user")
 def test_a_closed_folder_keeps_its_permissions_and_its_data(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
+    own = private_stack(components={"postgres"})
     own.dir.chmod(0o700)
-    shelter = PostgresPart(own.dir / "postgres", {"client": 1}).shelter
+    shelter = PostgresComponent(own.dir / "postgres", {"client": 1}).shelter
     env = own.up().env
     assert stat.S_IMODE(own.dir.stat().st_mode) == 0o700
     assert (shelter / "data" / "PG_VERSION").exists()
@@ -239,14 +239,14 @@ def test_a_closed_folder_keeps_its_permissions_and_its_data(private_stack: Make)
 
 
 def test_addresses_handed_out_before_are_still_ours(private_stack: Make) -> None:
-    own = private_stack(parts={"postgres"})
+    own = private_stack(components={"postgres"})
     before = own.up().env["FL_DATABASE__DSN"]
     own.down()
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         squatter.bind((ports.HOST, int(urlsplit(before).port or 0)))
         squatter.listen()
-        again = Stack(own.dir, parts={"postgres"}, environ={"FL_DATABASE__DSN": before}).up()
+        again = Stack(own.dir, components={"postgres"}, environ={"FL_DATABASE__DSN": before}).up()
     assert again.started == ("postgres",)
     assert again.env["FL_DATABASE__DSN"] != before
 
@@ -279,7 +279,7 @@ def test_an_unpacked_kafka_is_used_when_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAFKA_HOME", str(tmp_path))
-    part = KafkaPart(tmp_path / "kafka", {"client": 1, "controller": 2})
+    part = KafkaComponent(tmp_path / "kafka", {"client": 1, "controller": 2})
     with pytest.raises(MissingDependency, match="KAFKA_HOME"):
         part.prepare(lambda step: None)
     (tmp_path / "libs").mkdir()

@@ -20,7 +20,7 @@ from service.errors import Permanent
 from service.kafka.read import Record
 from service.local import env_file
 from service.local.nets import SLOTS
-from service.local.stack import ALL_PARTS, PartStatus
+from service.local.stack import ALL_COMPONENTS, ComponentStatus
 from service.local.state import State
 
 
@@ -140,7 +140,7 @@ def test_the_settings_of_another_stack_are_forgotten_and_told() -> None:
 def test_what_a_stack_writes_for_its_users_is_all_forgotten(tmp_path: Path) -> None:
     state = State.load(tmp_path / "state.json")
     state.ports = {"kafka": {"client": 1}, "postgres": {"client": 2}, "s3": {"http": 3}}
-    written = env_file.settings(tmp_path, ALL_PARTS, state, {}, {})
+    written = env_file.settings(tmp_path, ALL_COMPONENTS, state, {}, {})
     assert environment.of_a_stack(written) == sorted(written)
 
 
@@ -152,7 +152,7 @@ def test_what_an_earlier_demo_left_is_stopped_and_nothing_else() -> None:
         {"job_id": str(theirs), "requested_by": None},
         None,  # gone between two looks
     ]
-    own = [PartStatus(name, "running", "") for name in ALL_PARTS]
+    own = [ComponentStatus(name, "running", "") for name in ALL_COMPONENTS]
     assert left_by_earlier(jobs, own) == [left]
-    shared = [*own[1:], PartStatus("kafka", "external", "")]
+    shared = [*own[1:], ComponentStatus("kafka", "external", "")]
     assert left_by_earlier(jobs, shared) == []

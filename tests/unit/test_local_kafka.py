@@ -11,9 +11,9 @@ import pytest
 
 from service.errors import MissingDependency
 from service.local import jars
+from service.local.component import ComponentProgress
 from service.local.jars import Jar
 from service.local.kafka import cluster_id
-from service.local.part import Progress
 
 GOOD = b"what was recorded"
 JAR = Jar("org.example:thing:1.0", hashlib.sha256(GOOD).hexdigest(), len(GOOD))
@@ -68,7 +68,7 @@ def test_a_jar_is_fetched_once_and_the_bytes_are_counted(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = _serve(monkeypatch, GOOD)
-    steps: list[Progress] = []
+    steps: list[ComponentProgress] = []
     assert jars.class_path(steps.append) == [cache / "thing-1.0.jar"]
     assert (steps[-1].done, steps[-1].total) == (len(GOOD), len(GOOD))
     jars.class_path(steps.append)

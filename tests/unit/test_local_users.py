@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.local.users import end_users, service_pid
+from service.local.dependents import service_pid, stop_dependents
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -43,7 +43,7 @@ def test_the_service_that_the_file_names_is_ended(tmp_path: Path, start: Start) 
     ended: list[list[str]] = []
     # Reaped at once, as a shell would.
     while service.poll() is None:
-        ended.append(end_users(tmp_path))
+        ended.append(stop_dependents(tmp_path))
     assert ended[0] == ["service"]
     assert not service_pid(tmp_path).exists()
 
@@ -54,7 +54,7 @@ def test_another_program_is_left_alone(
 ) -> None:
     other = start(*words)
     service_pid(tmp_path).write_text(f"{other.pid}\n")
-    assert end_users(tmp_path) == []
+    assert stop_dependents(tmp_path) == []
     assert other.poll() is None
 
 
@@ -63,11 +63,11 @@ def test_a_later_owner_of_the_pid_is_left_alone(tmp_path: Path, start: Start) ->
     service_pid(tmp_path).write_text(f"{later.pid}\n")
     before = time.time() - 60
     os.utime(service_pid(tmp_path), (before, before))
-    assert end_users(tmp_path) == []
+    assert stop_dependents(tmp_path) == []
     assert later.poll() is None
 
 
 @pytest.mark.parametrize("text", ["", "no pid", "-1", "0", "1"])
 def test_a_file_that_names_nobody_is_none(tmp_path: Path, text: str) -> None:
     service_pid(tmp_path).write_text(text)
-    assert end_users(tmp_path) == []
+    assert stop_dependents(tmp_path) == []

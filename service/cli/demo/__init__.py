@@ -14,7 +14,7 @@ from service.cli.demo import environment
 from service.cli.ending import ends_on_terminate
 from service.cli.local import one_line_errors
 from service.errors import MissingDependency
-from service.local.part import require
+from service.local.component import require
 
 _BACKENDS: Final = ("embedded",)
 

@@ -18,8 +18,17 @@ from typing import Final
 
 import service
 from service.errors import Transient
-from service.local.process import Launch, Memory, Running, memory_of, python, spawn, stop, sweep
-from service.local.users import service_mark, service_pid
+from service.local.dependents import service_pid, service_tag
+from service.local.process import (
+    Launch,
+    Memory,
+    ProcessRecord,
+    kill_tagged,
+    memory_of,
+    python,
+    spawn,
+    stop,
+)
 
 _SOON: Final = 5.0
 _DEATHS: Final = 6
@@ -40,7 +49,7 @@ class Child:
         self._dir = dir
         self._env_file = env_file
         self.say = say
-        self._process: Running | None = None
+        self._process: ProcessRecord | None = None
         self._began = 0.0
         self.restarts = 0
 
@@ -54,7 +63,7 @@ class Child:
 
     def start(self) -> int:
         """Start it; its pid. Raises Transient when no process can be made."""
-        sweep(self._mark)
+        kill_tagged(self._tag)
         own = {k: v for k, v in os.environ.items() if k.startswith(("FL_", "AWS_"))}
         # Started from a checkout, the package is found by the folder that it lies in.
         own["PYTHONPATH"] = str(Path(service.__file__).parents[1])
@@ -62,7 +71,7 @@ class Child:
         launch = Launch(argv, self._dir, {**_IMPATIENT, **own})
         self._began = time.monotonic()
         try:
-            self._process = spawn(launch, log=self.log, mark=self._mark)
+            self._process = spawn(launch, log=self.log, tag=self._tag)
         except OSError as exc:
             raise Transient(f"the service can't be started: {exc}") from exc
         self.pid_file.write_text(f"{self._process.pid}\n")
@@ -88,7 +97,7 @@ class Child:
         process, self._process = self._process, None
         if process is not None:
             stop(process, first=signal.SIGTERM, seconds=_STOP_SECONDS)
-        sweep(self._mark)
+        kill_tagged(self._tag)
         self.pid_file.unlink(missing_ok=True)
 
     def memory(self) -> Memory | None:
@@ -96,5 +105,5 @@ class Child:
         return None if self._process is None else memory_of(self._process.pid)
 
     @property
-    def _mark(self) -> str:
-        return service_mark(self._dir)
+    def _tag(self) -> str:
+        return service_tag(self._dir)

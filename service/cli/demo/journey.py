@@ -42,11 +42,11 @@ from service.errors import Permanent, Transient
 from service.kafka.publish import event_headers, publish
 from service.kafka.topics import Topics
 from service.local.demo_registry import PROJECT, TRUSTS
+from service.local.dependents import demo_record
 from service.local.folder_lock import folder_lock
 from service.local.nets import SLOTS
-from service.local.process import Running, birth_of
-from service.local.stack import PartStatus, Stack
-from service.local.users import demo_record
+from service.local.process import ProcessRecord, start_time_of
+from service.local.stack import ComponentStatus, Stack
 from service.settings import Settings, load
 from service.store.queries import Queries
 
@@ -142,10 +142,10 @@ def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
     """Stop the stack at the end if it is the demo's own, one that a killed demo left included."""
     ours = demo_record(stack.dir)
     with folder_lock(stack.dir / "demo.lock", lambda: _say("waiting for another demo to end")):
-        left = Running.read(ours) is not None
+        left = ProcessRecord.read(ours) is not None
         mine = left or all(part.state != "running" for part in stack.status())
         if mine:
-            Running(os.getpid(), birth_of(os.getpid()) or "").write(ours)
+            ProcessRecord(os.getpid(), start_time_of(os.getpid()) or "").write(ours)
         try:
             yield stack
         finally:
@@ -162,7 +162,7 @@ def _say(line: str) -> None:
 
 
 def left_by_earlier(
-    jobs: Iterable[Mapping[str, Any] | None], parts: Iterable[PartStatus]
+    jobs: Iterable[Mapping[str, Any] | None], parts: Iterable[ComponentStatus]
 ) -> list[UUID]:
     """Which of the unfinished jobs to stop: a demo's, and none where others may run demos too."""
     if any(part.state == "external" for part in parts):

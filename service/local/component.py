@@ -1,6 +1,6 @@
-"""What every part of the embedded stack has in common: ports, a preparation, a start, a test.
+"""What every component of the embedded stack has in common: ports, a preparation, a start, a test.
 
-Promises the stack one shape for four very different servers. A part knows nothing of the others
+Promises the stack one shape for four very different servers. A component knows nothing of the others
 and starts nothing itself: the stack does, so that one rule decides what runs and what is stopped.
 """
 
@@ -21,24 +21,24 @@ INSTALL_LINE: Final = "pip install 'fl-job-service[local]'"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """A step of one part. `done` of `total` bytes while something is downloaded, else 0 of 0."""
+class ComponentProgress:
+    """A step of one component. `done` of `total` bytes while something is downloaded, else 0 of 0."""
 
-    part: str
+    component: str
     message: str
     done: int = 0
     total: int = 0
     finished: bool = False
 
 
-Report = Callable[[Progress], None]
+OnProgress = Callable[[ComponentProgress], None]
 
 
-def silent(_: Progress) -> None:
+def silent(_: ComponentProgress) -> None:
     """Reports to nobody."""
 
 
-class Part(ABC):
+class Component(ABC):
     """One server. `dir` holds its data, `ports` its port numbers by use, the client's first."""
 
     name: ClassVar[str]
@@ -58,10 +58,10 @@ class Part(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise MissingDependency when this part can't be had here. Quick, changes nothing."""
+        """Raise MissingDependency when this component can't be had here. Quick, changes nothing."""
 
     @abstractmethod
-    def prepare(self, report: Report) -> None:
+    def prepare(self, report: OnProgress) -> None:
         """Fetch and write what the start needs; quick when it was done before."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class Part(ABC):
         return None
 
 
-def require(module: str, part: str) -> None:
-    """Raise MissingDependency with the install line when the package behind a part isn't installed."""
+def require(module: str, component: str) -> None:
+    """Raise MissingDependency with the install line when the package behind a component isn't installed."""
     if find_spec(module) is None:
-        raise MissingDependency(f"{part} needs the extra 'local': {INSTALL_LINE}")
+        raise MissingDependency(f"{component} needs the extra 'local': {INSTALL_LINE}")

@@ -1,6 +1,6 @@
-"""Who works on a stack: a demo, and the service. They are ended before the parts that they use.
+"""Who works on a stack: a demo, and the service. They are ended before the components that they use.
 
-Promises that only those are signalled: the demo by its record, the service of a demo by its marker, and
+Promises that only those are signalled: the demo by its record, the service of a demo by its tag, and
 a pid that somebody wrote into `service.pid` only while it is a service's `run` that was there before the
 file was. What breaks it: a file that is written anew for a process of another stack.
 """
@@ -14,14 +14,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from service.local.part import Progress, Report, silent
+from service.local.component import ComponentProgress, OnProgress, silent
 from service.local.process import (
-    Running,
+    ProcessRecord,
     age_of,
-    birth_of,
     command_of,
-    marked,
+    start_time_of,
     stop_alone,
+    tagged,
 )
 
 _DEMO_SECONDS: Final = 60.0
@@ -40,47 +40,47 @@ def service_pid(dir: Path) -> Path:
     return dir / "service.pid"
 
 
-def service_mark(dir: Path) -> str:
+def service_tag(dir: Path) -> str:
     """What a service that a demo started carries in its environment."""
     return f"service@{dir}"
 
 
-def end_users(dir: Path, progress: Report = silent) -> list[str]:
+def stop_dependents(dir: Path, progress: OnProgress = silent) -> list[str]:
     """End them, the demo first, since it would start the service again. Names what was ended."""
     ended = []
-    demo = Running.read(demo_record(dir))
+    demo = ProcessRecord.read(demo_record(dir))
     if demo is not None and demo.alive() and demo.pid != os.getpid():
-        progress(Progress("demo", "stopping"))
+        progress(ComponentProgress("demo", "stopping"))
         stop_alone(demo, first=signal.SIGTERM, seconds=_DEMO_SECONDS)
-        progress(Progress("demo", "stopped", finished=True))
+        progress(ComponentProgress("demo", "stopped", finished=True))
         ended.append("demo")
-    services = marked(service_mark(dir))
+    services = tagged(service_tag(dir))
     named = _named(service_pid(dir))
     if named is not None and named not in services:
         services.append(named)
     for service in services:
-        progress(Progress("service", f"stopping (pid {service.pid})"))
+        progress(ComponentProgress("service", f"stopping (pid {service.pid})"))
         stop_alone(service, first=signal.SIGTERM, seconds=_SERVICE_SECONDS)
-        progress(Progress("service", "stopped", finished=True))
+        progress(ComponentProgress("service", "stopped", finished=True))
     if services:
         ended.append("service")
         service_pid(dir).unlink(missing_ok=True)
     return ended
 
 
-def _named(file: Path) -> Running | None:
+def _named(file: Path) -> ProcessRecord | None:
     """The service that the file names, if it is one."""
     try:
         pid, written = int(file.read_text()), file.stat().st_mtime
     except (OSError, ValueError):
         return None
-    birth = birth_of(pid) if pid > 1 else None
-    if birth is None or not _runs_service(command_of(pid)):
+    start_time = start_time_of(pid) if pid > 1 else None
+    if start_time is None or not _runs_service(command_of(pid)):
         return None
     age = age_of(pid)
     if age is not None and time.time() - age > written + _SLACK_SECONDS:
         return None
-    return Running(pid, birth)
+    return ProcessRecord(pid, start_time)
 
 
 def _runs_service(words: list[str]) -> bool:
