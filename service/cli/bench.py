@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from service.cli.ending import ends_on_terminate, finish
 from service.errors import MissingDependency
+from service.local.signals import ends_on_terminate, finish
 
 app = typer.Typer(no_args_is_help=True, help="Measure, side by side with rivals.")
 

@@ -7,8 +7,6 @@ on standard output stays clean.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import json
 import os
 import shlex
@@ -20,21 +18,15 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Display
 from rich.table import Table
 
-from service.bundles import ensure_buckets
-from service.cli.ending import ends_on_terminate, finish, undisturbed
 from service.errors import ServiceError
-from service.kafka.topics import ensure_topics, raise_errors
-from service.local.component import ComponentProgress, OnProgress
 from service.local.dependents import stop_dependents
+from service.local.display import display
+from service.local.preparation import prepare
+from service.local.signals import ends_on_terminate, finish, shielded
 from service.local.stack import ComponentStatus, Stack
-from service.settings import DatabaseSettings, Settings, load
-from service.store.database import close_pool, open_pool
-from service.store.migrate import migrate
-from service.store.registry import apply_registry_file, show
+from service.settings import load
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,7 +67,7 @@ def up(
         try:
             finish(prepare(load(), stack, report))
         except KeyboardInterrupt:
-            with undisturbed():
+            with shielded():
                 stack.rollback(info.started, report)
             raise
     if as_json:
@@ -123,60 +115,6 @@ def down(
         typer.echo(f"Nothing of {_short(stack.dir)} was running.")
 
 
-async def prepare(settings: Settings, stack: Stack, report: OnProgress) -> None:
-    """Make what the service needs in the components: topics, buckets, schema, and the demo's registry.
-
-    Everything is idempotent, and a registry that was applied by hand stays. Raises the rooms' own errors.
-    """
-    topics, buckets, _ = await asyncio.gather(
-        ensure_topics(settings.kafka),
-        ensure_buckets(
-            bucket_names(settings),
-            endpoint_url=settings.s3.endpoint_url,
-            region=settings.s3.region,
-        ),
-        migrate(settings.database),
-    )
-    raise_errors(topics)
-    made = f"{len(topics.created)} topics, {len(buckets)} buckets made"
-    for warning in topics.warnings:
-        report(ComponentProgress("topics", warning, finished=True))
-    if settings.registry_file is not None:
-        await _apply_registry(settings.database, settings.registry_file, stack)
-    report(ComponentProgress("prepare", f"schema and registry in place, {made}", finished=True))
-
-
-async def _apply_registry(database: DatabaseSettings, path: Path, stack: Stack) -> None:
-    """Apply the file when it changed since it was last applied here, or the database has none: a repair
-    must not take back what `fl-jobs registry apply` wrote meanwhile."""
-    digest = await asyncio.to_thread(_digest, path)
-    if digest and digest == stack.applied_registry():
-        pool = await open_pool(database)
-        try:
-            version, _ = await show(pool)
-        finally:
-            await close_pool(pool)
-        if version:
-            return
-    await apply_registry_file(database, path)
-    stack.note_applied_registry(digest)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
-
-
-def bucket_names(settings: Settings) -> list[str]:
-    """The buckets that the service uses, as its settings name them."""
-    s3 = settings.s3
-    return [
-        s3.model_files_bucket,
-        s3.app_base_bucket,
-        s3.app_destination_bucket,
-        s3.results_bucket,
-    ]
-
-
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     try:
@@ -187,59 +125,6 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("interrupted; what this command started is stopped", err=True)
         raise typer.Exit(130) from None
-
-
-class _Lines:
-    """One line per component: a spinner while it works, a bar while it downloads, a mark when done."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._tasks: dict[str, TaskID] = {}
-
-    def __call__(self, step: ComponentProgress) -> None:
-        task = self._tasks.get(step.component)
-        if task is None:
-            task = self._tasks[step.component] = self._display.add_task(
-                step.component, total=None, say=""
-            )
-        if step.finished:
-            self._display.update(task, say=step.message, total=1, completed=1)
-            self._display.stop_task(task)
-        else:
-            total = step.total or None
-            self._display.update(task, say=step.message, total=total, completed=step.done)
-
-
-class _Plain:
-    """For logs and pipes: one line when a component's step changes, a line per quarter of a download."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[str, int]] = {}
-
-    def __call__(self, step: ComponentProgress) -> None:
-        quarter = 4 * step.done // step.total if step.total else 0
-        if self._last.get(step.component) == (step.message, quarter):
-            return
-        self._last[step.component] = (step.message, quarter)
-        share = f" {100 * step.done // step.total} %" if step.total else ""
-        typer.echo(f"{step.component}: {step.message}{share}", err=True)
-
-
-@contextmanager
-def display(*, quiet: bool) -> Iterator[OnProgress]:
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield _Plain()
-        return
-    columns = (
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.description:<9}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[say]}"),
-        TimeElapsedColumn(),
-    )
-    with Display(*columns, console=console) as display:
-        yield _Lines(display)
 
 
 def _table(components: list[ComponentStatus]) -> Table:

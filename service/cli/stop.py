@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import json
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
 import typer
 
 from service.cli.follow import follow
 from service.cli.session import AsJson, EnvFile, read_uuid, say_json, settings_of, work
-from service.contracts.inbound.stop import STOP_REQUESTED
-from service.kafka.publish import event_headers, publish
-from service.kafka.topics import Topics
-from service.settings import Settings
-
-
-async def request_stop(
-    settings: Settings, name: str, target: UUID, *, by: str, reason: str | None = None
-) -> None:
-    """Publish a stop; `name` is `job_id` or `model_id`. Raises errors.Transient."""
-    data: dict[str, Any] = {name: str(target), "requested_by": by}
-    if reason:
-        data["reason"] = reason
-    await publish(
-        settings.kafka,
-        Topics(settings.kafka.topic_prefix).requests,
-        str(target).encode(),
-        json.dumps(data).encode(),
-        event_headers(STOP_REQUESTED, str(target)),
-    )
+from service.kafka.stop_request import publish_stop
 
 
 def stop(
@@ -54,7 +33,7 @@ def stop(
     settings = settings_of(env_file)
     name, given = ("job_id", job) if job is not None else ("model_id", model)
     target = read_uuid(given or "", name)
-    work(request_stop(settings, name, target, by=getpass.getuser(), reason=reason))
+    work(publish_stop(settings, name, target, by=getpass.getuser(), reason=reason))
     if wait and job is not None:
         state = work(follow(settings, target, quiet=as_json))
         if as_json:

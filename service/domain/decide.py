@@ -15,7 +15,7 @@ RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]
     c.RequestTraining: queue.request_training,
     c.RejectRequest: queue.reject_request,
     c.ReportWaiting: queue.report_waiting,
-    c.RequestStop: stop.request_stop,
+    c.RequestStop: stop.publish_stop,
     c.ReportStatus: progress.report,
     c.ReportRound: progress.report,
     c.ReportMetrics: progress.report,

@@ -11,7 +11,7 @@ from service.domain.job import Job
 from service.domain.values import Reason, Stop
 
 
-def request_stop(job: Job | None, command: c.RequestStop, facts: Facts) -> Decision:
+def publish_stop(job: Job | None, command: c.RequestStop, facts: Facts) -> Decision:
     """An accepted stop: over at once where no run can exist, else aborted until the backend agrees."""
     if job is None:
         return PARKED

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 
 from service.cli.demo import environment
-from service.cli.ending import ends_on_terminate
 from service.cli.local import one_line_errors
 from service.errors import MissingDependency
 from service.local.component import require
+from service.local.signals import ends_on_terminate
 
 _BACKENDS: Final = ("embedded",)
 

@@ -32,20 +32,21 @@ from service.cli.demo.child import Child
 from service.cli.demo.hospitals import Patients
 from service.cli.demo.story import TOGETHER, Story, follow
 from service.cli.demo.watching import Watching
-from service.cli.ending import finish, undisturbed
-from service.cli.local import display, prepare
 from service.cli.session import pool_of
-from service.cli.stop import request_stop
 from service.contracts.inbound import training
 from service.domain.enums import Lifecycle
 from service.errors import Permanent, Transient
 from service.kafka.publish import event_headers, publish
+from service.kafka.stop_request import publish_stop
 from service.kafka.topics import Topics
 from service.local.demo_registry import PROJECT, TRUSTS
 from service.local.dependents import demo_record
+from service.local.display import display
 from service.local.folder_lock import folder_lock
 from service.local.nets import SLOTS
+from service.local.preparation import prepare
 from service.local.process import ProcessRecord, start_time_of
+from service.local.signals import finish, shielded
 from service.local.stack import ComponentStatus, Stack
 from service.settings import Settings, load
 from service.store.queries import Queries
@@ -117,7 +118,7 @@ def travel(
             outcome = finish(way.go(patients.result(), rounds))
             drawn = aside.submit(_draw, outcome)
         finally:
-            with undisturbed():
+            with shielded():
                 child.stop()
         outcome.restarts = child.restarts
     outcome.left_running = any(part.state == "running" for part in stack.status())
@@ -149,7 +150,7 @@ def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
         try:
             yield stack
         finally:
-            with undisturbed():
+            with shielded():
                 if mine and not keep:
                     with display(quiet=quiet) as report:
                         stack.down(report)
@@ -213,7 +214,7 @@ class _Way:
             found = [await queries.job(UUID(row["job_id"])) for row in rows]
         for job_id in left_by_earlier(found, self._stack.status()):
             self._console.print(f"stopping job {job_id} of an earlier demo", soft_wrap=True)
-            await request_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
+            await publish_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
 
     async def _upload_and_ask(self, rounds: int | None) -> None:
         model_id = uuid4()

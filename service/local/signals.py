@@ -1,7 +1,7 @@
 """How a command that has started something ends: TERM and a closed terminal unwind it like Ctrl-C.
 
-Promises that the clean-up runs once and whole: a second TERM or hangup is not heard, and what is printed
-to a terminal that is gone harms nothing. What breaks it: SIGKILL, and a second Ctrl-C outside `undisturbed`.
+Promises that the clean-up runs once and whole: a second TERM or hangup is ignored, and what is printed to
+a terminal that is gone harms nothing. What breaks it: SIGKILL, and a second Ctrl-C outside `shielded`.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def ends_on_terminate() -> Iterator[None]:
             return
         raise KeyboardInterrupt
 
-    heard = [signal.SIGTERM]
+    handled = [signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        heard.append(signal.SIGHUP)
-    before = {number: signal.signal(number, unwind) for number in heard}
+        handled.append(signal.SIGHUP)
+    before = {number: signal.signal(number, unwind) for number in handled}
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def finish(coroutine: Coroutine[Any, Any, T], run: Callable[..., Any] = asyncio.
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def shielded() -> Iterator[None]:
     """Another signal must not leave half of it running."""
     numbers = (signal.SIGINT, *_ENDING)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}

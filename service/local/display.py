@@ -1,0 +1,67 @@
+"""Progress of the components on standard error: spinners and bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Display
+
+from service.local.component import ComponentProgress, OnProgress
+
+
+class _Lines:
+    """One line per component: a spinner while it works, a bar while it downloads, a mark when done."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, step: ComponentProgress) -> None:
+        task = self._tasks.get(step.component)
+        if task is None:
+            task = self._tasks[step.component] = self._display.add_task(
+                step.component, total=None, say=""
+            )
+        if step.finished:
+            self._display.update(task, say=step.message, total=1, completed=1)
+            self._display.stop_task(task)
+        else:
+            total = step.total or None
+            self._display.update(task, say=step.message, total=total, completed=step.done)
+
+
+class _Plain:
+    """For logs and pipes: one line when a component's step changes, a line per quarter of a download."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, step: ComponentProgress) -> None:
+        quarter = 4 * step.done // step.total if step.total else 0
+        if self._last.get(step.component) == (step.message, quarter):
+            return
+        self._last[step.component] = (step.message, quarter)
+        share = f" {100 * step.done // step.total} %" if step.total else ""
+        typer.echo(f"{step.component}: {step.message}{share}", err=True)
+
+
+@contextmanager
+def display(*, quiet: bool) -> Iterator[OnProgress]:
+    """Shows progress while inside; `quiet` never draws."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield _Plain()
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓[/]"),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[say]}"),
+        TimeElapsedColumn(),
+    )
+    with Display(*columns, console=console) as display:
+        yield _Lines(display)
