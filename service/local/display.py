@@ -24,14 +24,14 @@ class _Lines:
         task = self._tasks.get(step.component)
         if task is None:
             task = self._tasks[step.component] = self._display.add_task(
-                step.component, total=None, say=""
+                step.component, total=None, status=""
             )
         if step.finished:
-            self._display.update(task, say=step.message, total=1, completed=1)
+            self._display.update(task, status=step.message, total=1, completed=1)
             self._display.stop_task(task)
         else:
             total = step.total or None
-            self._display.update(task, say=step.message, total=total, completed=step.done)
+            self._display.update(task, status=step.message, total=total, completed=step.done)
 
 
 class _Plain:
@@ -60,7 +60,7 @@ def display(*, quiet: bool) -> Iterator[OnProgress]:
         SpinnerColumn(finished_text="[green]✓[/]"),
         TextColumn("{task.description:<9}"),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[say]}"),
+        TextColumn("{task.fields[status]}"),
         TimeElapsedColumn(),
     )
     with Display(*columns, console=console) as display:

@@ -227,7 +227,7 @@ def command_of(pid: int) -> list[str]:
 
 
 def age_of(pid: int) -> float | None:
-    """Seconds since its start; None when it is gone or the system doesn't tell."""
+    """Seconds since its start; None when it is gone or the system does not know."""
     fields = _stat(pid) if _HAS_PROC else None
     if fields is None:
         return None

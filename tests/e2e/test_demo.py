@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.demo import Demo, demo_folder, interrupt
+from tests.e2e.demo_process import DemoProcess, demo_folder, interrupt
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def home() -> Iterator[Path]:
 
 
 def test_it_trains_a_model_and_leaves_nothing_running(home: Path) -> None:
-    demo = Demo(home)
+    demo = DemoProcess(home)
     began = time.monotonic()
     found = demo.document(demo.start("--json"))
     print(f"demo from an empty folder: {time.monotonic() - began:.1f} s, parts {found['seconds']}")
@@ -47,10 +47,10 @@ def test_it_trains_a_model_and_leaves_nothing_running(home: Path) -> None:
 
 
 def test_an_interrupted_demo_stops_everything(home: Path) -> None:
-    interrupt(Demo(home), "running", signal.SIGINT)
+    interrupt(DemoProcess(home), "running", signal.SIGINT)
 
 
 def test_a_backend_that_it_has_not_is_a_usage_error(home: Path) -> None:
-    done = Demo(home).start("--backend", "abacus")
+    done = DemoProcess(home).start("--backend", "abacus")
     done.communicate(timeout=30)
     assert done.returncode == 2

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.local.stack import ALL_COMPONENTS
-from tests.e2e.demo import Demo, demo_folder, interrupt
+from tests.e2e.demo_process import DemoProcess, demo_folder, interrupt
 
 _TERMINAL = {f"fl.job.{word}.v1" for word in ("completed", "failed", "stopped", "rejected")}
 
@@ -25,7 +25,7 @@ def apart() -> Iterator[Path]:
 
 
 def test_a_killed_service_still_completes_the_job(apart: Path) -> None:
-    demo = Demo(apart)
+    demo = DemoProcess(apart)
     process = demo.start("--json", "--rounds", "100")
     demo.wait_for("round 10/100", process)
     os.kill(int((demo.dir / "service.pid").read_text()), signal.SIGKILL)
@@ -44,7 +44,7 @@ def test_a_killed_service_still_completes_the_job(apart: Path) -> None:
 
 
 def test_a_shell_with_the_settings_of_another_stack_changes_nothing(apart: Path) -> None:
-    demo = Demo(apart)
+    demo = DemoProcess(apart)
     nowhere = {
         "FL_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
         "FL_KAFKA__TOPIC_PREFIX": "theirs.",
@@ -57,7 +57,7 @@ def test_a_shell_with_the_settings_of_another_stack_changes_nothing(apart: Path)
     found = demo.document(demo.start("--json", "--rounds", "3", **nowhere))
     demo.assert_nothing_left()
     assert found["state"] == "completed"
-    told = [line for line in demo.said.read_text().splitlines() if line.startswith("ignored: ")]
+    told = [line for line in demo.stderr.read_text().splitlines() if line.startswith("ignored: ")]
     assert len(told) == 1
 
 
@@ -73,11 +73,11 @@ def test_a_shell_with_the_settings_of_another_stack_changes_nothing(apart: Path)
 def test_an_interrupted_demo_stops_everything(
     apart: Path, when: str, number: signal.Signals
 ) -> None:
-    interrupt(Demo(apart), when, number)
+    interrupt(DemoProcess(apart), when, number)
 
 
 def test_down_ends_a_demo_and_its_service(apart: Path) -> None:
-    demo = Demo(apart)
+    demo = DemoProcess(apart)
     process = demo.start("--rounds", "1000")
     demo.wait_for("running", process)
     down = [sys.executable, "-m", "service", "local", "down", "--json", "--dir", str(demo.dir)]
@@ -89,7 +89,7 @@ def test_down_ends_a_demo_and_its_service(apart: Path) -> None:
 
 
 def test_down_ends_what_a_killed_demo_left(apart: Path) -> None:
-    demo = Demo(apart)
+    demo = DemoProcess(apart)
     process = demo.start("--rounds", "1000")
     demo.wait_for("running", process)
     process.kill()
@@ -104,4 +104,4 @@ def test_down_ends_what_a_killed_demo_left(apart: Path) -> None:
     # Its job is still there, and does not keep the next demo's waiting.
     found = demo.document(demo.start("--json", "--rounds", "3"))
     assert found["state"] == "completed"
-    assert "of an earlier demo" in demo.said.read_text()
+    assert "of an earlier demo" in demo.stderr.read_text()

@@ -16,9 +16,9 @@ import structlog
 import typer
 
 from service.cli import COMMANDS, main
-from service.cli.demo import hospitals
 from service.cli.follow import one_line
 from service.cli.jobs import summary_line
+from service.demo import dataset
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.local import env_file
@@ -235,17 +235,17 @@ def test_one_line_tells_where_a_job_is() -> None:
 
 
 def test_the_demo_splits_every_patient_once_and_the_same_way_again(tmp_path: Path) -> None:
-    found = hospitals.write(tmp_path / "data", tmp_path / "test")
+    found = dataset.write(tmp_path / "data", tmp_path / "test")
     assert sum(place.total for place in found.values()) == 569
     lines: list[str] = []
-    for file in sorted(tmp_path.rglob(hospitals.FILE)):
+    for file in sorted(tmp_path.rglob(dataset.FILE)):
         lines += file.read_text().splitlines()[1:]
     assert len(lines) == len(set(lines)) == 569
     shares = {place: who.malignant / who.total for place, who in found.items()}
     assert max(shares.values()) - min(shares.values()) > 0.4, "hospitals should differ"
-    before = {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
-    assert hospitals.write(tmp_path / "data", tmp_path / "test") == found
-    assert before == {f: f.read_bytes() for f in tmp_path.rglob(hospitals.FILE)}
+    before = {f: f.read_bytes() for f in tmp_path.rglob(dataset.FILE)}
+    assert dataset.write(tmp_path / "data", tmp_path / "test") == found
+    assert before == {f: f.read_bytes() for f in tmp_path.rglob(dataset.FILE)}
 
 
 def test_a_warning_leaves_standard_output_to_the_command(

@@ -1,4 +1,4 @@
-"""The demo's own parts: a split without overlap, a story without gaps, results that are results."""
+"""The demo's own parts: a split without overlap, a lifecycle without gaps, results that are results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from service.cli.demo import environment, hospitals, picture, rivals
-from service.cli.demo.journey import left_by_earlier
-from service.cli.demo.story import Story, Told, read
+from service.demo import baselines, dataset, environment, plot
+from service.demo.lifecycle import LifecycleLog, LoggedEvent, read
+from service.demo.runner import left_by_earlier
 from service.domain.enums import Lifecycle
 from service.errors import Permanent
 from service.kafka.read import Record
@@ -29,15 +29,15 @@ def _rows(path: Path) -> list[tuple[str, ...]]:
         return [tuple(row) for row in csv.reader(file)][1:]
 
 
-def test_every_patient_is_in_one_place(tmp_path: Path) -> None:
-    found = hospitals.write(tmp_path / "sites", tmp_path / "test")
-    places = {slot: _rows(tmp_path / "sites" / slot / "patients.csv") for slot in SLOTS}
-    places["test"] = _rows(tmp_path / "test" / "patients.csv")
-    everybody = [row for rows in places.values() for row in rows]
+def test_every_patient_is_at_one_site(tmp_path: Path) -> None:
+    found = dataset.write(tmp_path / "sites", tmp_path / "test")
+    sites = {slot: _rows(tmp_path / "sites" / slot / "patients.csv") for slot in SLOTS}
+    sites["test"] = _rows(tmp_path / "test" / "patients.csv")
+    everybody = [row for rows in sites.values() for row in rows]
     assert len(everybody) == len(set(everybody)) == 569
-    for place, rows in places.items():
-        assert found[place].total == len(rows)
-        assert found[place].malignant == sum(row[-1] == "1" for row in rows)
+    for site, rows in sites.items():
+        assert found[site].total == len(rows)
+        assert found[site].malignant == sum(row[-1] == "1" for row in rows)
     sizes = [found[slot].total for slot in SLOTS]
     assert [round(100 * size / sum(sizes)) for size in sizes] == [60, 25, 15]
     shares = [found[slot].malignant / found[slot].total for slot in SLOTS]
@@ -46,49 +46,53 @@ def test_every_patient_is_in_one_place(tmp_path: Path) -> None:
 
 def test_the_split_is_the_same_every_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        hospitals.write(tmp_path / name, tmp_path / name / "test")
+        dataset.write(tmp_path / name, tmp_path / name / "test")
     one, two = (sorted((tmp_path / n).rglob("*.csv")) for n in ("a", "b"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     assert len(one) == 4
 
 
-def _told(sequence: int, word: Lifecycle = Lifecycle.RUNNING, **data: Any) -> Told:
-    return Told(sequence, word, "2026-01-01T00:00:00Z", 0, sequence, data)
+def _event(sequence: int, event_name: Lifecycle = Lifecycle.RUNNING, **data: Any) -> LoggedEvent:
+    return LoggedEvent(sequence, event_name, "2026-01-01T00:00:00Z", 0, sequence, data)
 
 
 @pytest.mark.parametrize("second", [1, 3])
 def test_a_gap_or_a_double_is_an_error(second: int) -> None:
-    story = Story()
-    story.add(_told(1))
+    lifecycle = LifecycleLog()
+    lifecycle.add(_event(1))
     with pytest.raises(Permanent, match="event 2 expected"):
-        story.add(_told(second))
+        lifecycle.add(_event(second))
 
 
-def test_scores_are_gathered_by_round_and_place() -> None:
-    story = Story()
+def test_scores_are_gathered_by_round_and_site() -> None:
+    lifecycle = LifecycleLog()
     values = [("loss", 0.5, "Trust_1"), ("auc", None, "Trust_1"), ("train_loss", 0.1, None)]
     metrics = [
-        {"label": label, "result": value, "global_round": 2, "fl_client_name": place}
-        for label, value, place in [*values, ("accuracy", 0.9, None)]
+        {"label": label, "result": value, "global_round": 2, "fl_client_name": site}
+        for label, value, site in [*values, ("accuracy", 0.9, None)]
     ]
-    story.add(_told(1, Lifecycle.METRICS_RECORDED, metrics=metrics))
-    assert {p: dict(s) for p, s in story.rounds[2].items()} == {
+    lifecycle.add(_event(1, Lifecycle.METRICS_RECORDED, metrics=metrics))
+    assert {p: dict(s) for p, s in lifecycle.rounds[2].items()} == {
         "Trust_1": {"loss": 0.5},
         "all": {"accuracy": 0.9},
     }
-    assert story.last.round == 2
+    assert lifecycle.last.round == 2
 
 
 def test_a_record_is_read_by_its_headers() -> None:
     headers = {"ce_type": "fl.job.queued.v1", "ce_sequence": "1", "ce_time": "t"}
-    told = read(Record(3, 7, "job", b'{"state": "queued"}', headers))
-    assert (told.word, told.sequence, told.data) == (Lifecycle.QUEUED, 1, {"state": "queued"})
+    event = read(Record(3, 7, "job", b'{"state": "queued"}', headers))
+    assert (event.event_name, event.sequence, event.data) == (
+        Lifecycle.QUEUED,
+        1,
+        {"state": "queued"},
+    )
 
 
 @pytest.mark.parametrize("raw", [b"", b"no zip"])
 def test_results_that_are_none_are_refused(raw: bytes) -> None:
     with pytest.raises(Permanent, match="hold no parameters"):
-        rivals.parameters_of(raw)
+        baselines.parameters_of(raw)
 
 
 def test_a_zip_without_parameters_is_refused() -> None:
@@ -96,7 +100,7 @@ def test_a_zip_without_parameters_is_refused() -> None:
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("result.json", "{}")
     with pytest.raises(Permanent, match="hold no parameters"):
-        rivals.parameters_of(buffer.getvalue())
+        baselines.parameters_of(buffer.getvalue())
 
 
 def test_parameters_come_back_under_their_names() -> None:
@@ -104,20 +108,20 @@ def test_parameters_come_back_under_their_names() -> None:
     np.savez(inner, weights=np.arange(3.0))
     with zipfile.ZipFile(outer, "w") as archive:
         archive.writestr("parameters.npz", inner.getvalue())
-    assert rivals.parameters_of(outer.getvalue())["weights"].tolist() == [0, 1, 2]
+    assert baselines.parameters_of(outer.getvalue())["weights"].tolist() == [0, 1, 2]
 
 
-def test_a_place_that_missed_a_round_still_gives_a_picture(
+def test_a_site_that_missed_a_round_still_gives_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
     rounds = {1: {"all": {"loss": 1.0, "accuracy": 0.5}}, 2: {"all": {"loss": 0.5}, "Trust_1": {}}}
     names = {"all": "Together", "Trust_1": "North"}
-    picture.draw(tmp_path / "p.png", rounds, names, {"Federated": 0.9})
+    plot.draw(tmp_path / "p.png", rounds, names, {"Federated": 0.9})
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_settings_of_another_stack_are_forgotten_and_told() -> None:
+def test_the_settings_of_another_stack_are_forgotten_and_named() -> None:
     others = {
         "FL_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9092",
         "fl_database__dsn": "postgresql://fl@127.0.0.1/fl",

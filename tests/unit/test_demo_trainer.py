@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from service.cli.demo import rivals
+from service.demo import baselines
 from service.fl_server.embedded.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def trainer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("t", rivals.model_files() / "trainer.py")
+    spec = importlib.util.spec_from_file_location("t", baselines.model_files() / "trainer.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +28,7 @@ def trainer() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((rivals.model_files() / "config.json").read_text())
+    found: dict[str, Any] = json.loads((baselines.model_files() / "config.json").read_text())
     return found
 
 
@@ -82,5 +82,5 @@ def test_local_rounds_are_honoured(trainer: ModuleType, config: dict[str, Any]) 
 
 
 def test_the_engine_takes_it(tmp_path: Path, config: dict[str, Any]) -> None:
-    loaded = Trainer(rivals.model_files(), "trainer.py", "Trust_1")
+    loaded = Trainer(baselines.model_files(), "trainer.py", "Trust_1")
     assert loaded.initial_parameters(config).keys == ("weights", "intercept")

@@ -1,6 +1,6 @@
 """What the federated model is measured against: each hospital alone, and all data in one place.
 
-Promises that every rival is trained by the same trainer with the same config for as many rounds, and
+Promises that every baseline is trained by the same trainer with the same config for as many rounds, and
 that all are measured on the same test set, which no training saw.
 """
 
@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.cli.demo.hospitals import FILE
 from service.contracts.package_data import data_path
+from service.demo.dataset import FILE
 from service.errors import MissingDependency, Permanent
 
 FEDERATED: Final = "federated"

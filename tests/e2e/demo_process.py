@@ -22,17 +22,17 @@ from service.local.stack import ALL_COMPONENTS, Stack
 from tests.local_command import heed_a_hangup
 
 
-class Demo:
+class DemoProcess:
     """One folder for a demo, and one that is its temporary directory."""
 
     def __init__(self, home: Path) -> None:
         self.dir = home / "demo"
         self.temporary = home / "temporary"
-        self.said = home / "said.txt"
+        self.stderr = home / "said.txt"
 
     def start(self, *more: str, **settings: str) -> subprocess.Popen[str]:
         own = {key: value for key, value in os.environ.items() if key not in ADDRESS_OF.values()}
-        with self.said.open("w") as said:
+        with self.stderr.open("w") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "service", "demo", "--dir", str(self.dir), *more],
                 env=own | {"TMPDIR": str(self.temporary)} | settings,
@@ -44,15 +44,15 @@ class Demo:
 
     def document(self, process: subprocess.Popen[str]) -> dict[str, Any]:
         out, _ = process.communicate(timeout=100)
-        assert process.returncode == 0, self.said.read_text()
+        assert process.returncode == 0, self.stderr.read_text()
         found: dict[str, Any] = json.loads(out)
         return found
 
     def wait_for(self, text: str, process: subprocess.Popen[str], seconds: float = 60.0) -> None:
         until = time.monotonic() + seconds
-        while text not in self.said.read_text():
-            assert process.poll() is None, self.said.read_text()
-            assert time.monotonic() < until, self.said.read_text()
+        while text not in self.stderr.read_text():
+            assert process.poll() is None, self.stderr.read_text()
+            assert time.monotonic() < until, self.stderr.read_text()
             time.sleep(0.02)
 
     def running(self) -> list[str]:
@@ -81,13 +81,13 @@ def demo_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def interrupt(demo: Demo, when: str, number: signal.Signals) -> None:
+def interrupt(demo: DemoProcess, when: str, number: signal.Signals) -> None:
     """Send the signal to a demo that has said `when`: it ends everything that it has started."""
     process = demo.start("--rounds", "1000")
     demo.wait_for(when, process)
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert demo.said.read_text().splitlines()[-1].startswith("interrupted")
-    assert "pending" not in demo.said.read_text()
+    assert demo.stderr.read_text().splitlines()[-1].startswith("interrupted")
+    assert "pending" not in demo.stderr.read_text()
     demo.assert_nothing_left()

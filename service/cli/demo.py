@@ -10,8 +10,8 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from service.cli.demo import environment
 from service.cli.local import one_line_errors
+from service.demo import environment
 from service.errors import MissingDependency
 from service.local.component import require
 from service.local.signals import ends_on_terminate
@@ -67,14 +67,14 @@ def demo(
     with one_line_errors(), ends_on_terminate():
         for module in ("numpy", "sklearn", "matplotlib"):
             require(module, "the demo")
-        from service.cli.demo import journey, showing
+        from service.demo import report, runner
 
         try:
-            outcome = journey.travel(dir, rounds, console, quiet=as_json, keep=keep, began=began)
-            showing.show(outcome, as_json=as_json)
+            result = runner.run_demo(dir, rounds, console, quiet=as_json, keep=keep, began=began)
+            report.show_result(result, as_json=as_json)
         except OSError as exc:
             raise MissingDependency(
                 f"{exc.strerror}: {exc.filename or dir}; choose a --dir"
             ) from exc
-    if not outcome.completed:
+    if not result.completed:
         raise typer.Exit(1)

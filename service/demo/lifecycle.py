@@ -1,6 +1,6 @@
-"""What the lifecycle topic tells of the demo's job, gathered event by event.
+"""The events of the demo's job on the lifecycle topic, gathered one by one.
 
-Promises that the story is what a read-committed consumer saw, in order: an event whose `sequence` is
+Promises that the lifecycle is what a read-committed consumer saw, in order: an event whose `sequence` is
 not the next one is an error, since the topic promises 1..n without a gap.
 """
 
@@ -39,11 +39,11 @@ Scores = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class LoggedEvent:
     """One lifecycle event as it was on the topic. `time` is its RFC 3339 text."""
 
     sequence: int
-    word: Lifecycle
+    event_name: Lifecycle
     time: str
     partition: int
     offset: int
@@ -51,46 +51,48 @@ class Told:
 
     @property
     def round(self) -> int | None:
-        """The round that it speaks of."""
+        """The round that it is about."""
         if "global_round" in self.data:
             return int(self.data["global_round"])
         metrics = self.data.get("metrics")
-        return int(metrics[0]["global_round"]) if metrics and self.word in OF_A_ROUND else None
+        return (
+            int(metrics[0]["global_round"]) if metrics and self.event_name in OF_A_ROUND else None
+        )
 
 
 @dataclass(slots=True)
-class Story:
-    """The events so far, and by round and place (a slot, or `all`) the scores told in them."""
+class LifecycleLog:
+    """The events so far, and by round and site (a slot, or `all`) the scores in them."""
 
-    events: list[Told] = field(default_factory=list)
+    events: list[LoggedEvent] = field(default_factory=list)
     rounds: dict[int, dict[str, Scores]] = field(
         default_factory=lambda: defaultdict(lambda: defaultdict(dict))
     )
 
     @property
-    def last(self) -> Told:
+    def last(self) -> LoggedEvent:
         return self.events[-1]
 
-    def add(self, told: Told) -> None:
+    def add(self, event: LoggedEvent) -> None:
         """Raises Permanent when events are missing or doubled."""
-        if told.sequence != len(self.events) + 1:
-            raise Permanent(f"event {len(self.events) + 1} expected, {told.sequence} came")
-        self.events.append(told)
-        if told.word is Lifecycle.METRICS_RECORDED:
-            for metric in told.data["metrics"]:
+        if event.sequence != len(self.events) + 1:
+            raise Permanent(f"event {len(self.events) + 1} expected, {event.sequence} came")
+        self.events.append(event)
+        if event.event_name is Lifecycle.METRICS_RECORDED:
+            for metric in event.data["metrics"]:
                 if metric["label"] in METRICS and metric["result"] is not None:
-                    place = metric["fl_client_name"] or TOGETHER
-                    self.rounds[metric["global_round"]][place][metric["label"]] = metric["result"]
+                    site = metric["fl_client_name"] or TOGETHER
+                    self.rounds[metric["global_round"]][site][metric["label"]] = metric["result"]
 
-    def count(self, word: Lifecycle) -> int:
-        return sum(told.word is word for told in self.events)
+    def count(self, event_name: Lifecycle) -> int:
+        return sum(event.event_name is event_name for event in self.events)
 
 
-def read(record: Record) -> Told:
+def read(record: Record) -> LoggedEvent:
     """One record of the lifecycle topic about a job."""
     headers = record.headers
     kind = headers["ce_type"].removeprefix("fl.job.").removesuffix(".v1")
-    return Told(
+    return LoggedEvent(
         int(headers["ce_sequence"]),
         Lifecycle(kind),
         headers["ce_time"],
@@ -100,15 +102,17 @@ def read(record: Record) -> Told:
     )
 
 
-async def follow(connection: Connection, job_id: UUID, heard: Callable[[Story], None]) -> Story:
-    """Read the job's events to the one that ends it. Raises Transient when the broker is away."""
-    story = Story()
+async def follow(
+    connection: Connection, job_id: UUID, on_event: Callable[[LifecycleLog], None]
+) -> LifecycleLog:
+    """Read the job's events to the one that ends it. Raises Transient when the broker is unavailable."""
+    lifecycle = LifecycleLog()
     topic = Topics(connection.topic_prefix).lifecycle
     async for record in tail(connection, topic, from_start=True):
         if record.key != str(job_id) or not record.headers["ce_type"].startswith("fl.job."):
             continue
-        story.add(read(record))
-        heard(story)
-        if story.last.word in ENDS:
+        lifecycle.add(read(record))
+        on_event(lifecycle)
+        if lifecycle.last.event_name in ENDS:
             break
-    return story
+    return lifecycle

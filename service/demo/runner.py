@@ -1,4 +1,4 @@
-"""The demo's way: stack up, service up, patients out, request in, training watched, results fetched.
+"""The demo from start to end: stack up, service up, data out, request in, training shown, results fetched.
 
 Promises that whatever it started is stopped at its end, however it ends short of SIGKILL; what a killed
 demo left is taken over by the next one in the same folder. A stack that somebody else had running is
@@ -27,13 +27,12 @@ from rich.console import Console
 
 from service.app import make_bundles
 from service.bundles.s3 import ObjectStore
-from service.cli.demo import hospitals, picture, rivals
-from service.cli.demo.child import Child
-from service.cli.demo.hospitals import Patients
-from service.cli.demo.story import TOGETHER, Story, follow
-from service.cli.demo.watching import Watching
-from service.cli.session import pool_of
 from service.contracts.inbound import training
+from service.demo import baselines, dataset, plot
+from service.demo.dataset import Patients
+from service.demo.lifecycle import TOGETHER, LifecycleLog, follow
+from service.demo.progress import DemoProgress
+from service.demo.service_process import ServiceProcess
 from service.domain.enums import Lifecycle
 from service.errors import Permanent, Transient
 from service.kafka.publish import event_headers, publish
@@ -49,10 +48,11 @@ from service.local.process import ProcessRecord, start_time_of
 from service.local.signals import finish, shielded
 from service.local.stack import ComponentStatus, Stack
 from service.settings import Settings, load
+from service.store.database import close_pool, open_pool
 from service.store.queries import Queries
 
 #: Longest silence on the topic: a killed service's jobs are taken over within a fraction of it.
-_SILENT_SECONDS: Final = 60.0
+_SILENCE_SECONDS: Final = 60.0
 _BY: Final = "fl-jobs demo"
 _RESULT_BYTES: Final = 64 * 2**20
 _QUERY: Final = "select * from masses where imaging = 'fine needle aspirate'"
@@ -60,14 +60,14 @@ NAMES: Final = dict(zip(SLOTS, (name for name, _ in TRUSTS.values()), strict=Tru
 
 
 @dataclass(slots=True)
-class Outcome:
+class DemoResult:
     """All that the demo shows at its end. `memory` is PSS in bytes by process while it trained,
-    `seconds` how long each part of the way took."""
+    `seconds` how long each phase took."""
 
     dir: Path
     job_id: UUID
     patients: dict[str, Patients]
-    story: Story
+    lifecycle: LifecycleLog
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     results: Path | None = None
     picture: Path | None = None
@@ -78,63 +78,63 @@ class Outcome:
 
     @property
     def completed(self) -> bool:
-        return self.story.last.word is Lifecycle.COMPLETED
+        return self.lifecycle.last.event_name is Lifecycle.COMPLETED
 
 
-class _Clock:
-    """Seconds of each part of the way, by name."""
+class _PhaseClock:
+    """Seconds of each phase, by name."""
 
     def __init__(self, began: float) -> None:
-        self.laps: dict[str, float] = {}
+        self.phases: dict[str, float] = {}
         self._last = began
 
-    def lap(self, name: str) -> None:
+    def end(self, name: str) -> None:
         now = time.monotonic()
-        self.laps[name] = round(now - self._last, 2)
+        self.phases[name] = round(now - self._last, 2)
         self._last = now
 
 
-def travel(
+def run_demo(
     dir: Path, rounds: int | None, console: Console, *, quiet: bool, keep: bool, began: float
-) -> Outcome:
-    """Go the whole way. `began` is the monotonic time when the command started.
+) -> DemoResult:
+    """Run the whole demo. `began` is the monotonic time when the command started.
 
-    Raises the rooms' errors; an ended job is an outcome, however it ended.
+    Raises the rooms' errors; a job that ended is a result, however it ended.
     """
-    clock = _Clock(began)
+    clock = _PhaseClock(began)
     with ThreadPoolExecutor(1) as aside, _owned(Stack(dir), quiet=quiet, keep=keep) as stack:
         # Loading scikit-learn takes a second or two, which the broker's start takes anyway.
-        patients = aside.submit(hospitals.write, stack.data_root, stack.dir / hospitals.TEST)
+        patients = aside.submit(dataset.write, stack.data_root, stack.dir / dataset.TEST)
         with display(quiet=quiet) as report:
             os.environ.update(stack.up(report).env)
-            clock.lap("stack")
+            clock.end("stack")
             settings = load()
             finish(prepare(settings, stack, report))
-        clock.lap("topics, buckets, schema")
-        child = Child(stack.dir, stack.env_path, console.print)
+        clock.end("topics, buckets, schema")
+        service_process = ServiceProcess(stack.dir, stack.env_path, console.print)
         try:
-            child.start()
-            way = _Way(settings, stack, child, console, clock)
-            outcome = finish(way.go(patients.result(), rounds))
-            drawn = aside.submit(_draw, outcome)
+            service_process.start()
+            run = DemoRun(settings, stack, service_process, console, clock)
+            result = finish(run.run(patients.result(), rounds))
+            drawn = aside.submit(_draw, result)
         finally:
             with shielded():
-                child.stop()
-        outcome.restarts = child.restarts
-    outcome.left_running = any(part.state == "running" for part in stack.status())
-    outcome.picture = drawn.result()
-    clock.lap("stop")
-    outcome.seconds = clock.laps
-    return outcome
+                service_process.stop()
+        result.restarts = service_process.restarts
+    result.left_running = any(part.state == "running" for part in stack.status())
+    result.picture = drawn.result()
+    clock.end("stop")
+    result.seconds = clock.phases
+    return result
 
 
-def _draw(outcome: Outcome) -> Path | None:
-    if not outcome.story.rounds:
+def _draw(result: DemoResult) -> Path | None:
+    if not result.lifecycle.rounds:
         return None
-    said = {"Federated": rivals.FEDERATED, "All data in one place": rivals.POOLED}
-    levels = {n: outcome.scores[k]["accuracy"] for n, k in said.items() if k in outcome.scores}
-    path = outcome.dir / "learning-curve.png"
-    picture.draw(path, outcome.story.rounds, {TOGETHER: "Together", **NAMES}, levels)
+    said = {"Federated": baselines.FEDERATED, "All data in one place": baselines.POOLED}
+    levels = {n: result.scores[k]["accuracy"] for n, k in said.items() if k in result.scores}
+    path = result.dir / "learning-curve.png"
+    plot.draw(path, result.lifecycle.rounds, {TOGETHER: "Together", **NAMES}, levels)
     return path
 
 
@@ -171,47 +171,55 @@ def left_by_earlier(
     return [UUID(job["job_id"]) for job in jobs if job is not None and job["requested_by"] == _BY]
 
 
-class _Way:
+class DemoRun:
     """From the request to the comparison, on a stack and a service that run."""
 
     def __init__(
-        self, settings: Settings, stack: Stack, child: Child, console: Console, clock: _Clock
+        self,
+        settings: Settings,
+        stack: Stack,
+        service_process: ServiceProcess,
+        console: Console,
+        clock: _PhaseClock,
     ) -> None:
         self._settings = settings
         self._stack = stack
-        self._child = child
+        self._service = service_process
         self._console = console
         self._clock = clock
         self._job_id = uuid4()
         self._memory: dict[str, int] = {}
 
-    async def go(self, patients: dict[str, Patients], rounds: int | None) -> Outcome:
+    async def run(self, patients: dict[str, Patients], rounds: int | None) -> DemoResult:
         """Raises Transient when the job does not end in time or the service can't live."""
         await self._stop_earlier()
         await self._upload_and_ask(rounds)
-        self._clock.lap("request")
-        story = await self._watched(rounds)
-        self._clock.lap("job")
-        outcome = Outcome(self._stack.dir, self._job_id, patients, story, memory=self._memory)
-        if outcome.completed:
-            outcome.results, raw = await self._fetch(story.last.data["results"])
-            outcome.scores = await asyncio.to_thread(
-                rivals.compare,
-                rivals.parameters_of(raw),
-                story.last.data["config"],
+        self._clock.end("request")
+        lifecycle = await self._watched(rounds)
+        self._clock.end("job")
+        result = DemoResult(self._stack.dir, self._job_id, patients, lifecycle, memory=self._memory)
+        if result.completed:
+            result.results, raw = await self._fetch(lifecycle.last.data["results"])
+            result.scores = await asyncio.to_thread(
+                baselines.compare,
+                baselines.parameters_of(raw),
+                lifecycle.last.data["config"],
                 self._stack.data_root,
                 SLOTS,
-                self._stack.dir / hospitals.TEST,
+                self._stack.dir / dataset.TEST,
             )
-        self._clock.lap("results, comparison")
-        return outcome
+        self._clock.end("results, comparison")
+        return result
 
     async def _stop_earlier(self) -> None:
         """Stop what an interrupted demo left unfinished here: it would go first."""
-        async with pool_of(self._settings) as pool:
+        pool = await open_pool(self._settings.database)
+        try:
             queries = Queries(pool)
             rows = await queries.jobs_live(datetime.now(UTC), 100)
             found = [await queries.job(UUID(row["job_id"])) for row in rows]
+        finally:
+            await close_pool(pool)
         for job_id in left_by_earlier(found, self._stack.status()):
             self._console.print(f"stopping job {job_id} of an earlier demo", soft_wrap=True)
             await publish_stop(self._settings, "job_id", job_id, by=_BY, reason="another demo")
@@ -220,7 +228,7 @@ class _Way:
         model_id = uuid4()
         bundles = make_bundles(self._settings)
         try:
-            await bundles.upload_model_files(model_id, rivals.model_files())
+            await bundles.upload_model_files(model_id, baselines.model_files())
         finally:
             await bundles.close()
         data = {
@@ -237,18 +245,20 @@ class _Way:
         headers = event_headers(training.REQUESTED, key)
         await publish(kafka, topic, key.encode(), json.dumps(data).encode(), headers)
 
-    async def _watched(self, rounds: int | None) -> Story:
+    async def _watched(self, rounds: int | None) -> LifecycleLog:
         total = (
             rounds
-            or json.loads((rivals.model_files() / "config.json").read_text())["GLOBAL_ROUNDS"]
+            or json.loads((baselines.model_files() / "config.json").read_text())["GLOBAL_ROUNDS"]
         )
-        watching = Watching(self._console, NAMES, total)
-        self._child.say = watching.say
-        with watching.shown():
-            watching.say(f"request for job {self._job_id} published")
-            reading = asyncio.create_task(follow(self._settings.kafka, self._job_id, watching.hear))
-            others: list[asyncio.Task[None]] = [asyncio.create_task(self._child.watch())]
-            others.append(asyncio.create_task(self._weigh()))
+        progress = DemoProgress(self._console, NAMES, total)
+        self._service.announce = progress.print
+        with progress.shown():
+            progress.print(f"request for job {self._job_id} published")
+            reading = asyncio.create_task(
+                follow(self._settings.kafka, self._job_id, progress.on_event)
+            )
+            others: list[asyncio.Task[None]] = [asyncio.create_task(self._service.watch())]
+            others.append(asyncio.create_task(self._sample_memory()))
             try:
                 while not reading.done():
                     await asyncio.wait(
@@ -257,10 +267,10 @@ class _Way:
                     for task in others:
                         if task.done():
                             task.result()
-                    if not reading.done() and watching.silent_seconds > _SILENT_SECONDS:
+                    if not reading.done() and progress.seconds_since_last_event > _SILENCE_SECONDS:
                         raise Transient(
-                            f"nothing was told of the job for {_SILENT_SECONDS:g} s:"
-                            f" see {self._child.log}"
+                            f"no event of the job came for {_SILENCE_SECONDS:g} s:"
+                            f" see {self._service.log}"
                         )
                 return reading.result()
             finally:
@@ -269,7 +279,7 @@ class _Way:
                     task.cancel()
                 await asyncio.gather(reading, *others, return_exceptions=True)
 
-    async def _weigh(self) -> None:
+    async def _sample_memory(self) -> None:
         """Note the memory of every process while it trains; the greatest sum is kept."""
         while True:
             await asyncio.sleep(0.5)
@@ -280,16 +290,16 @@ class _Way:
 
     def _memory_now(self) -> dict[str, int]:
         found = {part.name: part.pss or 0 for part in self._stack.status()}
-        memory = self._child.memory()
+        memory = self._service.memory()
         return found | {"service": (memory.pss or 0) if memory else 0}
 
     async def _fetch(self, results: Mapping[str, Any]) -> tuple[Path, bytes]:
-        """The results, checked against the digest that the event told, and kept as a file."""
-        place = urlsplit(results["uri"])
+        """The results, checked against the digest in the completed event, and kept as a file."""
+        location = urlsplit(results["uri"])
         s3 = self._settings.s3
         store = ObjectStore(endpoint_url=s3.endpoint_url, region=s3.region)
         try:
-            raw = await store.get(place.netloc, place.path.lstrip("/"), limit=_RESULT_BYTES)
+            raw = await store.get(location.netloc, location.path.lstrip("/"), limit=_RESULT_BYTES)
         finally:
             await store.close()
         if hashlib.sha256(raw).hexdigest() != results["sha256"]:

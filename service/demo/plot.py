@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from service.cli.demo.story import TOGETHER, Scores
+from service.demo.lifecycle import TOGETHER, Scores
 
 _SHOWN: Final = (("loss", "Loss"), ("accuracy", "Accuracy"))
 
@@ -17,7 +17,7 @@ def draw(
     names: Mapping[str, str],
     levels: Mapping[str, float],
 ) -> None:
-    """Write a PNG. `names` are the places' names for people, `levels` test accuracies to compare with."""
+    """Write a PNG. `names` are the sites' names for people, `levels` test accuracies to compare with."""
     # Without pyplot: no window system is looked for and nothing is kept when it is drawn.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -26,9 +26,9 @@ def draw(
     FigureCanvasAgg(figure)
     numbers = sorted(rounds)
     for axes, (metric, title) in zip(figure.subplots(1, 2), _SHOWN, strict=True):
-        for place, name in names.items():
-            values = [rounds[number].get(place, {}).get(metric, float("nan")) for number in numbers]
-            wide = place == TOGETHER
+        for site, name in names.items():
+            values = [rounds[number].get(site, {}).get(metric, float("nan")) for number in numbers]
+            wide = site == TOGETHER
             axes.plot(numbers, values, label=name, linewidth=2.6 if wide else 1.2, marker=".")
         axes.set_title(f"{title} on the hospitals' own held-back patients", fontsize=10)
         axes.set_xlabel("round")

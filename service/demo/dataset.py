@@ -2,7 +2,7 @@
 
 Promises the same split every time: a fifth of all patients is kept apart as the test set, the rest go
 to the hospitals unevenly, in number and in how many of their patients are ill. No patient is in two
-places.
+sites.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ def write(data_root: Path, apart: Path) -> dict[str, Patients]:
     ill = 1 - data.target
     names = [str(name) for name in data.feature_names]
     found = {}
-    for place, rows in _split(ill).items():
-        folder = apart if place == TEST else data_root / place
+    for site, rows in _split(ill).items():
+        folder = apart if site == TEST else data_root / site
         _write_csv(folder / FILE, names, data.data[rows], ill[rows])
-        found[place] = Patients(len(rows), int(ill[rows].sum()))
+        found[site] = Patients(len(rows), int(ill[rows].sum()))
     return found
 
 
 def _split(ill: Any) -> Mapping[str, Any]:
     rng = np.random.default_rng(_SEED)
-    places: dict[str, list[Any]] = {name: [] for name in (TEST, *SLOTS)}
+    sites: dict[str, list[Any]] = {name: [] for name in (TEST, *SLOTS)}
     for kind in (0, 1):
         rows = rng.permutation(np.flatnonzero(ill == kind))
         cut = round(len(rows) * _TEST_SHARE)
-        places[TEST].append(rows[:cut])
+        sites[TEST].append(rows[:cut])
         rest = rows[cut:]
         begin = 0
         for slot, shares in zip(SLOTS, _SHARES, strict=True):
             end = begin + round(len(rest) * shares[kind])
             last = slot == SLOTS[-1]
-            places[slot].append(rest[begin:] if last else rest[begin:end])
+            sites[slot].append(rest[begin:] if last else rest[begin:end])
             begin = end
-    return {place: rng.permutation(np.concatenate(rows)) for place, rows in places.items()}
+    return {site: rng.permutation(np.concatenate(rows)) for site, rows in sites.items()}
 
 
 def _write_csv(path: Path, names: list[str], x: Any, ill: Any) -> None:

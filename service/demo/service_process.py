@@ -1,9 +1,9 @@
 """The service as the demo's child process, watched and started again when it dies.
 
 Promises one service at a time: one that an interrupted demo left is ended first, and a dead one is
-followed by a new one at once, which goes on where the dead one was. Its pid stands in
+followed by a new one at once, which continues where the dead one was. Its pid stands in
 `<dir>/service.pid`. What breaks it: a service that can't start; after three deaths in a row, each soon
-after its start, the demo gives up and says what the log says.
+after its start, the demo gives up and names the log.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from service.local.process import (
     stop,
 )
 
-_SOON: Final = 5.0
-_DEATHS: Final = 6
+_QUICK_DEATH_SECONDS: Final = 5.0
+_MOST_DEATHS: Final = 6
 _STOP_SECONDS: Final = 10.0
 #: A killed service's successor is back in its consumer group, and takes over its jobs, within seconds.
-_IMPATIENT: Final = {
+_QUICK_TAKEOVER: Final = {
     "FL_KAFKA__GROUP_INSTANCE_ID": "demo",
     "FL_STEPS__LEASE_SECONDS": "4",
     "FL_STEPS__RENEW_SECONDS": "1",
@@ -42,13 +42,13 @@ _IMPATIENT: Final = {
 }
 
 
-class Child:
-    """`say` is told of each death. Use: `start`, `watch` as a task, `stop`."""
+class ServiceProcess:
+    """`announce` is event of each death. Use: `start`, `watch` as a task, `stop`."""
 
-    def __init__(self, dir: Path, env_file: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, dir: Path, env_file: Path, announce: Callable[[str], None]) -> None:
         self._dir = dir
         self._env_file = env_file
-        self.say = say
+        self.announce = announce
         self._process: ProcessRecord | None = None
         self._began = 0.0
         self.restarts = 0
@@ -68,7 +68,7 @@ class Child:
         # Started from a checkout, the package is found by the folder that it lies in.
         own["PYTHONPATH"] = str(Path(service.__file__).parents[1])
         argv = [python(), "-m", "service", "run", "--env-file", str(self._env_file)]
-        launch = Launch(argv, self._dir, {**_IMPATIENT, **own})
+        launch = Launch(argv, self._dir, {**_QUICK_TAKEOVER, **own})
         self._began = time.monotonic()
         try:
             self._process = spawn(launch, log=self.log, tag=self._tag)
@@ -85,12 +85,14 @@ class Child:
             process = self._process
             if process is None or process.alive():
                 continue
-            quick = quick + 1 if time.monotonic() - self._began < _SOON else 1
-            if quick >= _DEATHS:
+            quick = quick + 1 if time.monotonic() - self._began < _QUICK_DEATH_SECONDS else 1
+            if quick >= _MOST_DEATHS:
                 raise Transient(f"the service ends soon after every start: see {self.log}")
             self.restarts += 1
             pid = self.start()
-            self.say(f"[yellow]the service (pid {process.pid}) died; started again[/] (pid {pid})")
+            self.announce(
+                f"[yellow]the service (pid {process.pid}) died; started again[/] (pid {pid})"
+            )
 
     def stop(self) -> None:
         """End it, and whatever it left."""
@@ -101,7 +103,7 @@ class Child:
         self.pid_file.unlink(missing_ok=True)
 
     def memory(self) -> Memory | None:
-        """What it takes now; None when it is gone or the system doesn't tell."""
+        """What it takes now; None when it is gone or the system does not know."""
         return None if self._process is None else memory_of(self._process.pid)
 
     @property
