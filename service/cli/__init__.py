@@ -34,13 +34,19 @@ COMMANDS: Final = {
     "nets": ("service.cli.nets", "app", "Nets: list, status, pause, resume, release."),
     "dead-letters": ("service.cli.dead_letters", "app", "Records that could not be used."),
     "schemas": ("service.cli.schemas", "app", "JSON Schemas and AsyncAPI: export, check."),
-    "doctor": ("service.cli.doctor", "doctor", "Look at every part, and say how to mend it."),
+    "doctor": (
+        "service.cli.doctor",
+        "doctor",
+        "Check every component, and say how to fix what is wrong.",
+    ),
     "fl-server": ("service.cli.fl_server", "app", "Be an FL net: an FL-API server."),
     "bench": ("service.cli.bench", "app", "Measure, side by side with rivals."),
 }
 
 #: Earlier names that still work.
 ALIASES: Final = {"fl-api": "fl-server"}
+#: Former names that still work; help does not list them.
+_ALIASES: Final = {"fl-api": "fl-server"}
 
 
 _HELP = """Federated-learning jobs, driven by events.
@@ -49,7 +55,7 @@ _HELP = """Federated-learning jobs, driven by events.
 fl-jobs demo                          train a model here, from nothing
 fl-jobs local up && fl-jobs run       a whole stack, and the service on it
 fl-jobs submit request.yaml --wait    ask for a training run and watch it
-fl-jobs doctor                        what is wrong, and how to mend it
+fl-jobs doctor                        what is wrong, and how to fix it
 """
 
 
@@ -65,7 +71,7 @@ def assemble(chosen: str | None) -> typer.Typer:
     )
     for name, (module, attribute, text) in COMMANDS.items():
         if name != chosen:
-            root.command(name, help=text)(_listed)
+            root.command(name, help=text)(_not_loaded)
             continue
         found: Any = getattr(importlib.import_module(module), attribute)
         if isinstance(found, typer.Typer):
@@ -75,7 +81,7 @@ def assemble(chosen: str | None) -> typer.Typer:
     return root
 
 
-def _listed() -> None:
+def _not_loaded() -> None:
     """Stands for a command that this call does not use."""
 
 
@@ -106,7 +112,7 @@ def _log_to_stderr() -> None:
     logs.configure(level if level in logs.LEVELS else "warning")
 
 
-_AWAY = {
+_ADDRESS_SETTINGS = {
     "database_away": ("FL_DATABASE__DSN", "postgresql://127.0.0.1"),
     "broker_away": ("FL_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1"),
 }
@@ -114,9 +120,9 @@ _AWAY = {
 
 def _remedy(exc: ServiceError) -> str:
     """What to do about a part of this machine that does not answer; nothing about others."""
-    if exc.code not in _AWAY:
+    if exc.code not in _ADDRESS_SETTINGS:
         return ""
-    setting, default = _AWAY[exc.code]
+    setting, default = _ADDRESS_SETTINGS[exc.code]
     address = os.environ.get(setting, default)
     here = any(host in address for host in ("127.0.0.1", "localhost", "[::1]"))
     return f"; `fl-jobs local up` starts a stack here, or correct {setting}" if here else ""
@@ -130,6 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
         chosen = next((word for word in words if not word.startswith("-")), None)
         if chosen in ALIASES:
             words[words.index(chosen)] = chosen = ALIASES[chosen]
+        if chosen in _ALIASES:
+            words[words.index(chosen)] = chosen = _ALIASES[chosen]
         if chosen is not None:
             _log_to_stderr()
         assemble(chosen)(args=words, prog_name="fl-jobs")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.cli.session import AsJson, EnvFile, out, pool_of, say_json, settings_of, work
+from service.cli.command import AsJson, EnvFile, out, pool_of, print_json, run_async, settings_of
 from service.errors import Invalid
 from service.kafka.publish import publish
 from service.settings import Settings
@@ -26,9 +26,9 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """The newest first, with the cause."""
-    rows = work(_list(settings_of(env_file), topic, limit))
+    rows = run_async(_list(settings_of(env_file), topic, limit))
     if as_json:
-        say_json(rows)
+        print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("record", no_wrap=True, min_width=30)
@@ -49,7 +49,7 @@ async def _list(settings: Settings, topic: str | None, limit: int) -> list[dict[
 @app.command(epilog="Example: fl-jobs dead-letters show fl.training-requests.v1/3/17")
 def show(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """One record as it came, with everything that is wrong with it."""
-    letter = work(_get(settings_of(env_file), where))
+    letter = run_async(_get(settings_of(env_file), where))
     shown = {
         **letter,
         "key": _text(letter["key"]),
@@ -57,7 +57,7 @@ def show(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> Non
         "headers": {name: _text(value) for name, value in letter["headers"]},
     }
     if as_json:
-        say_json(shown)
+        print_json(shown)
         return
     for name in ("kind", "message", "at", "published_at", "key", "headers", "value"):
         print(f"{name}: {shown[name]}")
@@ -85,11 +85,11 @@ async def _get(settings: Settings, where: str) -> dict[str, Any]:
 def redrive(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Publish the record once more on its topic, as it came: after the cause was mended."""
     settings = settings_of(env_file)
-    letter = work(_get(settings, where))
-    offset = work(
+    letter = run_async(_get(settings, where))
+    offset = run_async(
         publish(settings.kafka, letter["topic"], letter["key"], letter["value"], letter["headers"])
     )
     if as_json:
-        say_json({"topic": letter["topic"], "offset": offset})
+        print_json({"topic": letter["topic"], "offset": offset})
         return
     print(f"published again on {letter['topic']} at offset {offset}")

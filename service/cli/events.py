@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.session import AsJson, EnvFile, out, settings_of, work
+from service.cli.command import AsJson, EnvFile, out, run_async, settings_of
 from service.kafka.read import Record, tail
 from service.kafka.topics import Topics
 from service.settings import Settings
@@ -39,7 +39,7 @@ def tail_events(
     fl-jobs events tail --from-start --job 6f1c…
     """
     with contextlib.suppress(KeyboardInterrupt):
-        work(_tail(settings_of(env_file), job, from_start, not no_follow, as_json))
+        run_async(_tail(settings_of(env_file), job, from_start, not no_follow, as_json))
 
 
 async def _tail(

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.session import pool_of
+from service.cli.command import pool_of
 from service.domain.enums import TERMINAL
 from service.errors import Invalid
 from service.settings import Settings
@@ -32,7 +32,7 @@ async def follow(
     deadline = time.monotonic() + appears_within
     live = Live(console=console, refresh_per_second=8, transient=False)
     shown = not quiet and console.is_terminal
-    told = ""
+    shown_line = ""
     async with pool_of(settings) as pool:
         queries = Queries(pool)
         with live if shown else contextlib.nullcontext():
@@ -46,8 +46,8 @@ async def follow(
                 if job is not None:
                     if shown:
                         live.update(panel(job))
-                    elif not quiet and (line := one_line(job)) != told:
-                        told = line
+                    elif not quiet and (line := one_line(job)) != shown_line:
+                        shown_line = line
                         print(line, flush=True)
                     if job["state"] in TERMINAL:
                         return job

@@ -13,18 +13,18 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from service.cli.follow import COLOURS, follow, panel, sites_table
-from service.cli.session import (
+from service.cli.command import (
     AsJson,
     EnvFile,
     out,
     plain,
     pool_of,
+    print_json,
     read_uuid,
-    say_json,
+    run_async,
     settings_of,
-    work,
 )
+from service.cli.follow import COLOURS, follow, panel, sites_table
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
@@ -44,9 +44,9 @@ def list_jobs(
 ) -> None:
     """The newest jobs first."""
     model_id = None if model is None else read_uuid(model, "--model")
-    rows = work(_list(settings_of(env_file), state, model_id, project, limit))
+    rows = run_async(_list(settings_of(env_file), state, model_id, project, limit))
     if as_json:
-        say_json(rows)
+        print_json(rows)
         return
     out().print(jobs_table(rows) if rows else "no jobs")
 
@@ -90,9 +90,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """One job: its state, its timeline with reasons, and while queued its position and what it waits for."""
-    found = work(_show(settings_of(env_file), read_uuid(job, "the job")))
+    found = run_async(_show(settings_of(env_file), read_uuid(job, "the job")))
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     state = found["state"]
     console = out()
@@ -163,11 +163,11 @@ def watch(
     """
     settings = settings_of(env_file)
     if job is not None:
-        state = work(follow(settings, read_uuid(job, "the job"), quiet=as_json))
+        state = run_async(follow(settings, read_uuid(job, "the job"), quiet=as_json))
         if as_json:
-            say_json(state)
+            print_json(state)
         return
-    work(_watch_all(settings, as_json))
+    run_async(_watch_all(settings, as_json))
 
 
 async def _watch_all(settings: Settings, as_json: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.cli.command import AsJson, EnvFile, print_json, run_async, settings_of
 from service.cli.registry import apply_file, say_applied
-from service.cli.session import AsJson, EnvFile, say_json, settings_of, work
 from service.settings import Settings
 from service.store import migrate as migrations
 
@@ -19,9 +19,9 @@ def migrate(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     \b
     fl-jobs migrate --env-file .local/env
     """
-    done, registry = work(_migrate(settings_of(env_file)))
+    done, registry = run_async(_migrate(settings_of(env_file)))
     if as_json:
-        say_json({"applied": done} | ({} if registry is None else {"registry": registry}))
+        print_json({"applied": done} | ({} if registry is None else {"registry": registry}))
         return
     print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
     if registry is not None:

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.cli.session import (
+from service.cli.command import (
     AsJson,
     EnvFile,
     out,
     pool_of,
+    print_json,
     read_uuid,
-    say_json,
+    run_async,
     settings_of,
-    work,
 )
 from service.domain.commands import ReleaseReservation
 from service.domain.decision import Outcome
@@ -32,9 +32,9 @@ app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume,
 @app.command("list", epilog="Example: fl-jobs nets list")
 def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Every registered net in a line."""
-    nets = work(_nets(settings_of(env_file)))
+    nets = run_async(_nets(settings_of(env_file)))
     if as_json:
-        say_json(nets)
+        print_json(nets)
         return
     table = Table(box=None, pad_edge=False)
     for name in ("net", "state", "jobs", "online", "seen", "strays"):
@@ -72,11 +72,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Clients, places, runs that nobody here submitted."""
-    nets = [n for n in work(_nets(settings_of(env_file))) if net in (None, n["name"])]
+    nets = [n for n in run_async(_nets(settings_of(env_file))) if net in (None, n["name"])]
     if net is not None and not nets:
         raise Invalid(f"the registry has no net {net}; `fl-jobs nets list` names them")
     if as_json:
-        say_json(nets)
+        print_json(nets)
         return
     console = out()
     for found in nets:
@@ -106,7 +106,7 @@ def pause(
     net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
     """Start nothing more on this net, or anywhere; what runs goes on."""
-    name = work(_pause(settings_of(env_file), net, every, True))
+    name = run_async(_pause(settings_of(env_file), net, every, True))
     _told(as_json, {"net": net, "all": every, "paused": True}, f"{name} paused")
 
 
@@ -115,13 +115,13 @@ def resume(
     net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
     """Let jobs start on this net, or anywhere, again. A net paused by name stays so with --all."""
-    name = work(_pause(settings_of(env_file), net, every, False))
+    name = run_async(_pause(settings_of(env_file), net, every, False))
     _told(as_json, {"net": net, "all": every, "paused": False}, f"{name} taking jobs again")
 
 
 def _told(as_json: bool, document: dict[str, Any], line: str) -> None:
     if as_json:
-        say_json(document)
+        print_json(document)
     else:
         print(line)
 
@@ -146,7 +146,7 @@ def release(
 ) -> None:
     """Free a quarantined place, by your word that its run is over on the backend."""
     job_id = read_uuid(job, "the job")
-    freed = work(_release(settings_of(env_file), job_id, attempt))
+    freed = run_async(_release(settings_of(env_file), job_id, attempt))
     if not freed:
         raise Invalid(f"job {job_id} has no quarantined place; `fl-jobs nets status` shows them")
     _told(as_json, {"job_id": str(job_id), "released": freed}, f"released {freed} place(s)")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from service.cli.session import AsJson, EnvFile, pool_of, say_json, settings_of, work
+from service.cli.command import AsJson, EnvFile, pool_of, print_json, run_async, settings_of
 from service.settings import Settings
 from service.store import registry as stored
 from service.store.queries import Queries
@@ -29,7 +29,7 @@ def apply(
     places are held there is named: nobody looks at its runs any more.
     """
     settings = settings_of(env_file)
-    applied = work(apply_file(settings, file))
+    applied = run_async(apply_file(settings, file))
     named = settings.registry_file
     if named is not None and named.resolve() != file.resolve():
         print(
@@ -38,7 +38,7 @@ def apply(
             file=sys.stderr,
         )
     if as_json:
-        say_json(applied)
+        print_json(applied)
     else:
         say_applied(applied)
 
@@ -70,9 +70,9 @@ async def apply_file(settings: Settings, file: Path) -> dict[str, Any]:
 @app.command(epilog="Example: fl-jobs registry show > registry.yaml")
 def show(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """Print what holds now; it can be applied again."""
-    version, document = work(_show(settings_of(env_file)))
+    version, document = run_async(_show(settings_of(env_file)))
     if as_json:
-        say_json(document)
+        print_json(document)
     elif version == 0:
         print("no registry was applied yet: `fl-jobs registry apply FILE`")
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.session import EnvFile, settings_of
+from service.cli.command import EnvFile, settings_of
 from service.telemetry import logs
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from service.cli.command import AsJson, EnvFile, print_json, read_uuid, run_async, settings_of
 from service.cli.follow import follow
-from service.cli.session import AsJson, EnvFile, read_uuid, say_json, settings_of, work
 from service.kafka.stop_request import publish_stop
 
 
@@ -17,12 +17,14 @@ def stop(
     model: Annotated[
         str | None, typer.Option("--model", help="Stop all unfinished jobs of this model instead.")
     ] = None,
-    reason: Annotated[str | None, typer.Option("--reason", help="Told to everybody.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="The reason, published with the stop.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the job has stopped.")] = False,
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask for a stop. It wins over everything that is not over yet.
+    """Ask for a stop. It takes precedence in every non-terminal state.
 
     \b
     fl-jobs stop 6f1c… --reason "wrong data" --wait
@@ -33,16 +35,16 @@ def stop(
     settings = settings_of(env_file)
     name, given = ("job_id", job) if job is not None else ("model_id", model)
     target = read_uuid(given or "", name)
-    work(publish_stop(settings, name, target, by=getpass.getuser(), reason=reason))
+    run_async(publish_stop(settings, name, target, by=getpass.getuser(), reason=reason))
     if wait and job is not None:
-        state = work(follow(settings, target, quiet=as_json))
+        state = run_async(follow(settings, target, quiet=as_json))
         if as_json:
-            say_json(state)
+            print_json(state)
         raise typer.Exit(0 if state["state"] == "stopped" else 1)
     if as_json:
-        say_json({name: str(target), "requested": True})
+        print_json({name: str(target), "requested": True})
     else:
         print(
-            f"a stop of {name} {target} is on its way: `fl-jobs jobs list` tells what came of it;"
+            f"a stop of {name} {target} is on its way: `fl-jobs jobs list` shows the outcome;"
             " where nothing is known by that id, it waits for the request"
         )

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import typer
 import yaml
 
+from service.cli.command import AsJson, EnvFile, out, pool_of, print_json, run_async, settings_of
 from service.cli.follow import follow
-from service.cli.session import AsJson, EnvFile, out, pool_of, say_json, settings_of, work
 from service.contracts.inbound import training
 from service.contracts.wire.envelope import Envelope
 from service.contracts.wire.problems import ContractViolation
@@ -64,7 +64,7 @@ def submit(
     data.setdefault("model_id", str(uuid4()))
     command = _command(data)
     try:
-        problems, waiting, words = work(_judge(settings, command))
+        problems, waiting, words = run_async(_judge(settings, command))
     except Transient as exc:
         problems = list(command.errors) if isinstance(command, RejectRequest) else []
         if dry_run and not problems:
@@ -75,20 +75,20 @@ def submit(
     if dry_run or problems:
         _tell(data, problems, waiting, words, as_json)
         raise typer.Exit(1 if problems else 0)
-    work(_send(settings, data, model_files))
+    run_async(_send(settings, data, model_files))
     job_id = UUID(str(data["job_id"]))
     if not wait:
         if as_json:
-            say_json({"job_id": str(job_id), "waiting_for": waiting})
+            print_json({"job_id": str(job_id), "waiting_for": waiting})
         else:
             print(job_id)
             print(f"`fl-jobs jobs watch {job_id}` shows how it goes", file=sys.stderr)
         return
     if not as_json:
         print(f"job {job_id}", file=sys.stderr)
-    state = work(follow(settings, job_id, quiet=as_json))
+    state = run_async(follow(settings, job_id, quiet=as_json))
     if as_json:
-        say_json(state)
+        print_json(state)
     raise typer.Exit(0 if state["state"] == "completed" else 1)
 
 
@@ -160,7 +160,7 @@ def _tell(
     data: dict[str, Any], problems: list[Problem], waiting: str | None, words: str, as_json: bool
 ) -> None:
     if as_json:
-        say_json(
+        print_json(
             {
                 "job_id": data["job_id"],
                 "valid": not problems,

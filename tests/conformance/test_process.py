@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class NetProcess:
-    """`fl-jobs fl-api embedded` over one folder."""
+    """`fl-jobs fl-server embedded` over one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -175,7 +175,7 @@ async def test_an_operator_and_what_waits_or_breaks(
         findings = await broken.json("doctor", code=1)
         wrong = {f["part"]: f for f in findings if f["state"] != "ok"}
         assert wrong["broker"]["state"] == "failed"
-        assert any("FL_REGISTRI_FILE" in f["told"] for f in findings if f["part"] == "settings")
+        assert any("FL_REGISTRI_FILE" in f["message"] for f in findings if f["part"] == "settings")
         assert all(f["fix"] for f in wrong.values())
 
 

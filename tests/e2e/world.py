@@ -67,7 +67,7 @@ class World:
         """The embedded net; its address is kept in `net_url`."""
         port = self.net_url.rsplit(":", 1)[-1] if self.net_url else "0"
         process = self._start(
-            "fl-api", "embedded", "--port", port, "--dir", str(self.folder / "net"),
+            "fl-server", "embedded", "--port", port, "--dir", str(self.folder / "net"),
             "--name", "net-1", "--slots", ",".join(SLOTS), "--capacity", "4",
             "--data-root", str(self.folder / "data"), "--kafka", self.bootstrap,
             "--topic-prefix", self.prefix, out=subprocess.PIPE,

@@ -12,8 +12,8 @@ import yaml
 
 from service.cli import local
 from service.cli import registry as registry_command
-from service.cli.checks import examine
-from service.cli.finding import Finding
+from service.cli.doctor.checks import examine
+from service.cli.doctor.finding import Finding
 from service.ingest.progress import lag
 from service.kafka.clients import Producer, consumer, discard_consumer, start_consumer
 from service.kafka.topics import Topics, ensure_topics
@@ -48,16 +48,16 @@ async def test_settings_that_name_nothing(settings: Settings, tmp_path: Path) ->
     )
     findings = await found(wrong, "settings")
     states = {
-        one.told.split(":")[0].split(" ")[0]: one.state
+        one.message.split(":")[0].split(" ")[0]: one.state
         for one in findings
-        if "TEST" not in one.told
+        if "TEST" not in one.message
     }
     assert states == {
         "FL_REGISTRY_FILE": "failed",
         "FL_HTTP__HOST": "failed",
         "FL_RELAY_ACCEPT_LOG": "warning",
     }
-    assert [one for one in await found(settings, "settings") if "TEST" not in one.told] == []
+    assert [one for one in await found(settings, "settings") if "TEST" not in one.message] == []
 
 
 async def test_a_database_that_is_not_there_names_its_setting(
@@ -67,17 +67,17 @@ async def test_a_database_that_is_not_there_names_its_setting(
     monkeypatch.setenv("FL_DATABASE__DSN", dsn.rpartition("/")[0] + "/no_such_database")
     (finding,) = await found(load(), "database")
     assert finding.state == "failed"
-    assert "FL_DATABASE__DSN" in finding.told
+    assert "FL_DATABASE__DSN" in finding.message
 
 
 async def test_nobody_reads_and_a_line_that_stands_still(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.check_reading._STANDS_SECONDS", 0.5)
+    monkeypatch.setattr("service.cli.doctor.consumer._STANDS_SECONDS", 0.5)
     await ensure_topics(settings.kafka)
     (nobody,) = await found(settings, "consumer group")
     assert nobody.state == "warning", nobody
-    assert "no members" in nobody.told
+    assert "no members" in nobody.message
     assert "/readyz" in nobody.fix
 
     topic = Topics(settings.kafka.topic_prefix).requests
@@ -97,7 +97,7 @@ async def test_nobody_reads_and_a_line_that_stands_still(
     finally:
         await discard_consumer(reader)
     assert standing.state == "warning"
-    assert f"{topic}/0 stands still: 3 records" in standing.told
+    assert f"{topic}/0 stands still: 3 records" in standing.message
     assert "fl-jobs dead-letters list" in standing.fix
 
 
@@ -140,8 +140,8 @@ async def test_places_that_nothing_frees(
         findings = [one async for one in examine(settings)]
     (gone,) = [one for one in findings if one.part == "net net-2"]
     assert gone.state == "failed"
-    assert str(job_ids[1]) in gone.told
-    (long,) = [one for one in findings if one.part == "net net-1" and "120 minutes" in one.told]
+    assert str(job_ids[1]) in gone.message
+    (long,) = [one for one in findings if one.part == "net net-1" and "120 minutes" in one.message]
     assert f"fl-jobs nets release {job_ids[0]}" in long.fix
 
 
@@ -155,7 +155,7 @@ async def test_a_net_that_cannot_list_its_jobs_is_named(
         findings = [one async for one in examine(settings)]
     server.close()
     told = [one for one in findings if one.part == "net net-1" and one.state == "failed"]
-    assert any("list its jobs" in one.told for one in told), told
+    assert any("list its jobs" in one.message for one in told), told
 
 
 async def half_an_adapter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

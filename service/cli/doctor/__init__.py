@@ -1,17 +1,17 @@
-"""`fl-jobs doctor`: every part looked at as the service uses it."""
+"""`fl-jobs doctor`: every component checked as the service uses it."""
 
 from __future__ import annotations
 
 import typer
 
-from service.cli.session import AsJson, EnvFile, out, say_json, settings_of, work
+from service.cli.command import AsJson, EnvFile, out, print_json, run_async, settings_of
 from service.settings import Settings
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 
 
 def doctor(env_file: EnvFile = None, as_json: AsJson = False) -> None:
-    """Look at broker, topics, database, object store, manifests, nets and work under way.
+    """Check broker, topics, database, object store, manifests, nets and work under way.
 
     What is wrong comes with its fix. Exit code 1 when something failed.
 
@@ -19,23 +19,23 @@ def doctor(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     fl-jobs doctor --json
     """
     settings = settings_of(env_file)
-    states = work(_run(settings, as_json))
+    states = run_async(_run(settings, as_json))
     raise typer.Exit(1 if "failed" in states else 0)
 
 
 async def _run(settings: Settings, as_json: bool) -> set[str]:
     from dataclasses import asdict
 
-    from service.cli.checks import examine
+    from service.cli.doctor.checks import examine
 
     console = out()
     found = []
     async for finding in examine(settings):
         found.append(finding)
         if not as_json:
-            console.print(f"{_MARKS[finding.state]} [bold]{finding.part}[/]: {finding.told}")
+            console.print(f"{_MARKS[finding.state]} [bold]{finding.part}[/]: {finding.message}")
             if finding.fix:
                 console.print(f"    → {finding.fix}")
     if as_json:
-        say_json([asdict(finding) for finding in found])
+        print_json([asdict(finding) for finding in found])
     return {finding.state for finding in found}

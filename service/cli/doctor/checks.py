@@ -1,4 +1,4 @@
-"""The checks of `doctor`: each looks at one part as the service would use it, and says how to mend it."""
+"""The checks of `doctor`: each checks one component as the service would use it, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from service.adapters import AdapterClients
 from service.app import ManifestReader, fact_reader, make_bundles, make_nets
 from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
-from service.cli.check_reading import reading_on
-from service.cli.finding import Finding, failed, ok, warning
+from service.cli.doctor.consumer import consumer_findings
+from service.cli.doctor.finding import Finding, failed, ok, warning
 from service.contracts import registry_file
 from service.contracts.wire.problems import ContractViolation
 from service.errors import Invalid, ServiceError, Transient
@@ -35,7 +35,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known. What depends on a part that failed is left out."""
     for name in unknown_variables(os.environ):
         yield warning("settings", f"{name} is read by nothing", "is it misspelt? See the README")
-    async for finding in _words(settings):
+    async for finding in _settings(settings):
         yield finding
     partitions: dict[str, int] = {}
     async for finding in _broker(settings, partitions):
@@ -50,28 +50,32 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
 
 
-async def _words(settings: Settings) -> AsyncIterator[Finding]:
-    """Settings that are well formed and still name nothing, or something for once only."""
+async def _settings(settings: Settings) -> AsyncIterator[Finding]:
+    """Settings that are well formed and still name nothing, or something meant for one run only."""
     if settings.registry_file is not None:
         try:
             registry_file.load(await asyncio.to_thread(settings.registry_file.read_bytes))
         except OSError as exc:
-            told = f"FL_REGISTRY_FILE: {settings.registry_file} can't be read: {exc.strerror}"
-            yield failed("settings", told, "correct the path, or leave the variable out")
+            message = f"FL_REGISTRY_FILE: {settings.registry_file} can't be read: {exc.strerror}"
+            yield failed("settings", message, "correct the path, or leave the variable out")
         except (ContractViolation, ServiceError) as exc:
-            told = f"FL_REGISTRY_FILE: {settings.registry_file}: {exc}"
-            yield failed("settings", told, "correct the file")
+            message = f"FL_REGISTRY_FILE: {settings.registry_file}: {exc}"
+            yield failed("settings", message, "correct the file")
     host = settings.http.host
     try:
         # Any port: the service's own is taken while it runs.
         server = await asyncio.start_server(lambda *_: None, host, 0)
         server.close()
     except (OSError, UnicodeError) as exc:
-        told = f"FL_HTTP__HOST: {host!r} is no address of this machine: {exc}"
-        yield failed("settings", told, "0.0.0.0 for all its addresses, 127.0.0.1 for itself alone")
+        message = f"FL_HTTP__HOST: {host!r} is no address of this machine: {exc}"
+        yield failed(
+            "settings", message, "0.0.0.0 for all its addresses, 127.0.0.1 for itself alone"
+        )
     if settings.relay_accept_log:
-        told = "FL_RELAY_ACCEPT_LOG is on: every relay goes on from the log without asking you"
-        yield warning("settings", told, "take it out again; `fl-jobs run --accept-log` is for once")
+        message = "FL_RELAY_ACCEPT_LOG is on: every relay continues from the log without asking you"
+        yield warning(
+            "settings", message, "take it out again; `fl-jobs run --accept-log` is for once"
+        )
 
 
 async def _broker(settings: Settings, partitions: dict[str, int]) -> AsyncIterator[Finding]:
@@ -84,10 +88,14 @@ async def _broker(settings: Settings, partitions: dict[str, int]) -> AsyncIterat
         yield failed("broker", f"{servers}: {exc.message}", fix)
         return
     yield ok("broker", f"{servers} answers")
-    for told in report.errors:
-        yield failed("topics", told, "start a service, or mend the topic with your broker's tools")
-    for told in report.warnings:
-        yield warning("topics", told, "change the topic's configuration with your broker's tools")
+    for message in report.errors:
+        yield failed(
+            "topics", message, "start a service, or fix the topic with your broker's tools"
+        )
+    for message in report.warnings:
+        yield warning(
+            "topics", message, "change the topic's configuration with your broker's tools"
+        )
     if not report.errors:
         partitions.update(report.partitions)
         yield ok("topics", f"{len(report.partitions)} topics are as they should be")
@@ -112,9 +120,9 @@ async def _open_transactions(
             yield failed("topics", exc.message, "give this service's user the right to read them")
             continue
         for number, at in behind.items():
-            told = f"{topic}/{number}: readers wait at offset {at} for a transaction to end"
+            message = f"{topic}/{number}: readers wait at offset {at} for a transaction to end"
             fix = "a relay ends its own within a minute; for others: kafka-transactions.sh abort"
-            yield warning("topics", told, fix)
+            yield warning("topics", message, fix)
 
 
 def _behind(offsets: Mapping[int, tuple[int, int]]) -> dict[int, int]:
@@ -140,11 +148,11 @@ async def _storage(settings: Settings) -> AsyncIterator[Finding]:
     for problem in problems:
         yield failed("object store", problem.message, problem.fix)
     if not problems:
-        async for finding in _writes(settings):
+        async for finding in _write_access(settings):
             yield finding
 
 
-async def _writes(settings: Settings) -> AsyncIterator[Finding]:
+async def _write_access(settings: Settings) -> AsyncIterator[Finding]:
     """Write into the buckets that the service writes into, and take it away again."""
     s3 = settings.s3
     store = ObjectStore(endpoint_url=s3.endpoint_url, region=s3.region)
@@ -183,14 +191,14 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
     try:
         queries = Queries(pool)
         if partitions:
-            async for finding in reading_on(settings, queries, partitions):
+            async for finding in consumer_findings(settings, queries, partitions):
                 yield finding
         version, _ = await stored.show(pool)
         if version == 0:
             yield failed("registry", "none was applied", "`fl-jobs registry apply FILE`")
             return
         yield ok("registry", f"version {version}")
-        async for finding in _work(queries):
+        async for finding in _held_work(queries):
             yield finding
         async with reading(pool) as connection:
             registry = await fact_reader(settings).registry(connection)
@@ -204,8 +212,8 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
             for name, net in sorted(registry.nets.items()):
                 yield await _adapter(nets, name, net.endpoint)
             if outside := nets.unencrypted_endpoints():
-                told = f"project ids go to {', '.join(outside)} in clear"
-                yield warning("encryption", told, "set FL_ENCRYPTION__AES_KEY_BASE64")
+                message = f"project ids go to {', '.join(outside)} in clear"
+                yield warning("encryption", message, "set FL_ENCRYPTION__AES_KEY_BASE64")
         finally:
             await nets.close()
     finally:
@@ -226,49 +234,51 @@ async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
     try:
         await client.runs()
     except (ServiceError, Invalid) as exc:
-        told = f"it answers, and can't list its jobs: {exc.message}"
-        return failed(part, told, f"look at the log of its adapter at {endpoint} (list_jobs)")
+        message = f"it answers, and can't list its jobs: {exc.message}"
+        return failed(part, message, f"look at the log of its adapter at {endpoint} (list_jobs)")
     offline = sorted(c.slot for c in clients if not c.online)
     extensions = ", ".join(sorted(health.extensions)) or "none"
     if offline:
-        told = f"offline: {', '.join(offline)}; extensions: {extensions}"
-        return warning(part, told, "start these sites' FL clients")
+        message = f"offline: {', '.join(offline)}; extensions: {extensions}"
+        return warning(part, message, "start these sites' FL clients")
     return ok(part, f"{len(clients)} clients online; extensions: {extensions}")
 
 
-async def _places(queries: Queries) -> AsyncIterator[Finding]:
-    """Slots that nothing will free by itself."""
+async def _reservations(queries: Queries) -> AsyncIterator[Finding]:
+    """Reservations that nothing will free by itself."""
     for slot in await queries.stuck_reservations(_LONG_QUARANTINE_SECONDS):
         place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:
-            told = f"{place}, and the registry has no such net: nobody looks at its run"
+            message = f"{place}, and the registry has no such net: nobody looks at its run"
             fix = "put the net back with `fl-jobs registry apply FILE` until its runs are over"
-            yield failed(f"net {slot['net']}", told, fix)
+            yield failed(f"net {slot['net']}", message, fix)
         elif not slot["in_doubt"]:
-            told = f"{place}, since {slot['seconds'] / 60:.0f} minutes: nobody could prove its end"
-            yield warning(f"net {slot['net']}", told, fix)
+            message = (
+                f"{place}, since {slot['seconds'] / 60:.0f} minutes: nobody could prove its end"
+            )
+            yield warning(f"net {slot['net']}", message, fix)
 
 
-async def _work(queries: Queries) -> AsyncIterator[Finding]:
+async def _held_work(queries: Queries) -> AsyncIterator[Finding]:
     counts = await queries.counts()
     for net in await queries.nets():
         if net["strays"]:
-            told = f"runs nobody here submitted: {', '.join(net['strays'][:5])}"
-            yield warning(f"net {net['name']}", told, "end them there, or set strays: abort")
+            message = f"runs nobody here submitted: {', '.join(net['strays'][:5])}"
+            yield warning(f"net {net['name']}", message, "end them there, or set strays: abort")
         for slot in net["slots"]:
             if slot["in_doubt"] and slot["state"] == "quarantined":
-                told = f"the submission of job {slot['job_id']} has no known outcome"
+                message = f"the submission of job {slot['job_id']} has no known outcome"
                 fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
-                yield failed(f"net {net['name']}", told, fix)
-    async for finding in _places(queries):
+                yield failed(f"net {net['name']}", message, fix)
+    async for finding in _reservations(queries):
         yield finding
     if counts["dead_letters_unsent"]:
-        told = f"{counts['dead_letters_unsent']} not on their topic yet"
-        yield warning("dead letters", told, "is a relay running, and does it have rights there?")
+        message = f"{counts['dead_letters_unsent']} not on their topic yet"
+        yield warning("dead letters", message, "is a relay running, and does it have rights there?")
     if counts["dead_letters"]:
-        told = f"{counts['dead_letters']} record(s) could not be used"
-        yield warning("dead letters", told, "`fl-jobs dead-letters list`")
+        message = f"{counts['dead_letters']} record(s) could not be used"
+        yield warning("dead letters", message, "`fl-jobs dead-letters list`")
     if counts["outbox_lag"] > 1_000:
-        told = f"{counts['outbox_lag']} events wait to be published"
-        yield warning("outbox", told, "run the relay role: `fl-jobs run --role relay`")
+        message = f"{counts['outbox_lag']} events wait to be published"
+        yield warning("outbox", message, "run the relay role: `fl-jobs run --role relay`")

@@ -1,4 +1,5 @@
-"""Does anybody read what comes in? The consumer group, and how far behind the database's offsets are."""
+"""Is anything consuming the inbound topics? The consumer group, and how far behind the database's offsets
+are."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from service.cli.finding import Finding, failed, ok, warning
+from service.cli.doctor.finding import Finding, failed, ok, warning
 from service.errors import Transient
 from service.ingest.progress import lag
 from service.kafka import PartitionId
@@ -17,11 +18,11 @@ from service.settings import Settings
 from service.store.queries import Queries
 
 #: A service that reads moves its offsets, over markers too, well within this.
-_STANDS_SECONDS: Final = 8.0
-_LOOKS: Final = 8
+_STALL_SECONDS: Final = 8.0
+_POLLS: Final = 8
 
 
-async def reading_on(
+async def consumer_findings(
     settings: Settings, queries: Queries, partitions: Mapping[str, int]
 ) -> AsyncIterator[Finding]:
     """Members of the group, lag by topic, and partitions that stand still below the end of their log.
@@ -42,33 +43,33 @@ async def reading_on(
     look += "; `fl-jobs dead-letters list` shows what could not be used" if letters else ""
     behind = lag(await queries.offsets(group), ends)
     if count == 0:
-        told = f"nobody reads: group {group} has no members; {_by_topic(behind, inbound)}"
+        message = f"nobody reads: group {group} has no members; {_by_topic(behind, inbound)}"
         fix = f"`fl-jobs run`, or `fl-jobs run --role ingest`; if one is up, {look}"
-        yield warning("consumer group", told, fix)
+        yield warning("consumer group", message, fix)
         return
-    standing = await _standing(queries, group, ends) if behind else {}
-    for (topic, number), waiting in sorted(standing.items()):
-        told = (
+    stalled = await _stalled(queries, group, ends) if behind else {}
+    for (topic, number), waiting in sorted(stalled.items()):
+        message = (
             f"{topic}/{number} stands still: {waiting} records wait, and its offset does not move"
         )
-        yield warning("consumer group", told, look)
-    if not standing:
+        yield warning("consumer group", message, look)
+    if not stalled:
         yield ok("consumer group", f"{count} member(s) in {group}; {_by_topic(behind, inbound)}")
 
 
-async def _standing(
+async def _stalled(
     queries: Queries, group: str, ends: Mapping[PartitionId, tuple[int, int]]
 ) -> dict[PartitionId, int]:
     """Of the partitions that are behind, those whose offset does not move for some seconds."""
     first = await queries.offsets(group)
-    standing = lag(first, ends)
-    for _ in range(_LOOKS):
-        await asyncio.sleep(_STANDS_SECONDS / _LOOKS)
+    stalled = lag(first, ends)
+    for _ in range(_POLLS):
+        await asyncio.sleep(_STALL_SECONDS / _POLLS)
         now = await queries.offsets(group)
-        standing = {at: n for at, n in standing.items() if now.get(at) == first.get(at)}
-        if not standing:
+        stalled = {at: n for at, n in stalled.items() if now.get(at) == first.get(at)}
+        if not stalled:
             break
-    return standing
+    return stalled
 
 
 def _by_topic(behind: Mapping[PartitionId, int], topics: Mapping[str, int]) -> str:

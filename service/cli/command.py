@@ -26,7 +26,7 @@ EnvFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-_FOUND = Path(".local/env")
+_LOCAL_ENV = Path(".local/env")
 T = TypeVar("T")
 
 
@@ -36,13 +36,13 @@ def settings_of(env_file: Path | None) -> Settings:
     Raises Invalid naming every bad variable.
     """
     given = any(key in os.environ for key in ("FL_DATABASE__DSN", "FL_KAFKA__BOOTSTRAP_SERVERS"))
-    if env_file is None and not given and _FOUND.is_file():
-        env_file = _FOUND
-        print(f"using the settings of {_FOUND}", file=sys.stderr)
+    if env_file is None and not given and _LOCAL_ENV.is_file():
+        env_file = _LOCAL_ENV
+        print(f"using the settings of {_LOCAL_ENV}", file=sys.stderr)
     return load(env_file)
 
 
-def work(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine to its end."""
     return asyncio.run(coroutine)
 
@@ -66,7 +66,7 @@ def out() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PIPE_WIDTH)
 
 
-def say_json(value: object) -> None:
+def print_json(value: object) -> None:
     """One JSON value, whatever of it is no JSON as text."""
     print(json.dumps(value, ensure_ascii=False, indent=2, default=plain))
 
@@ -84,9 +84,9 @@ def read_uuid(text: str, what: str) -> UUID:
         raise typer.BadParameter(f"{what} must be a UUID like 6f1c…-…, not {text[:60]!r}") from exc
 
 
-def choose(as_json: bool, value: object, table: Callable[[], object]) -> None:
+def render(as_json: bool, value: object, table: Callable[[], object]) -> None:
     """Print for machines or for people."""
     if as_json:
-        say_json(value)
+        print_json(value)
     else:
         out().print(table())
