@@ -1,4 +1,4 @@
-"""Ingest: requests on the topic → rows in Postgres → lifecycle and state topics, beside two rivals.
+"""Ingest: requests on the topic → rows in Postgres → lifecycle and state topics, beside two baselines.
 
 Everything is produced before; then a contestant's processes start on topics and a database of its own. The
 time runs from the start of the first batch's transaction (the oldest job row) to the moment at which the
@@ -17,13 +17,13 @@ from typing import Any, Final
 from service.errors import Transient
 from service.kafka.topics import Topics
 
-from .figures import Run
-from .place import Ground, Place, Say, ground
+from .environment import BenchRun, BenchStack, Say, bench_stack
 from .processes import Process
 from .requests import fill
-from .watch import until_complete
+from .statistics import TimedRun
+from .topic_watch import until_complete
 
-FLOOR: Final = "floor, sequential"
+SEQUENTIAL: Final = "sequential consumer"
 HANDLER: Final = "FastStream handler"
 OURS: Final = "service, one process"
 OURS_TWO: Final = "service, ingest + relay"
@@ -47,19 +47,19 @@ def contestants(handler_requests: int) -> list[Contestant]:
             "two",
             [("service", "run", "--role", "relay"), ("service", "run", "--role", "ingest")],
         ),
-        Contestant(FLOOR, "floor", [(".floor",)]),
+        Contestant(SEQUENTIAL, "floor", [(".sequential_baseline",)]),
         Contestant(OURS, "one", [("service", "run", "--role", "relay", "--role", "ingest")]),
-        Contestant(HANDLER, "handler", [(".handler",)], handler_requests),
+        Contestant(HANDLER, "handler", [(".faststream_handler",)], handler_requests),
     ]
 
 
 async def measure(
     requests: int, rounds: int, handler_requests: int, only: Sequence[str], say: Say
-) -> list[Run]:
+) -> list[TimedRun]:
     """All runs, round by round. Raises errors.MissingDependency, errors.Transient."""
-    runs: list[Run] = []
+    runs: list[TimedRun] = []
     chosen = [c for c in contestants(handler_requests) if not only or c.short in only]
-    async with ground(say, object_store=False) as here:
+    async with bench_stack(say, object_store=False) as here:
         for number in range(1, rounds + 1):
             for contestant in chosen:
                 run = await _one(here, contestant, number, requests, say)
@@ -68,20 +68,20 @@ async def measure(
     return runs
 
 
-async def _one(here: Ground, who: Contestant, number: int, requests: int, say: Say) -> Run:
+async def _one(here: BenchStack, who: Contestant, number: int, requests: int, say: Say) -> TimedRun:
     count = who.requests or requests
-    async with here.place(f"bench-{number}-{who.short}") as place:
-        topics = Topics(place.settings.kafka.topic_prefix)
-        kafka = place.settings.kafka
+    async with here.run(f"bench-{number}-{who.short}") as bench_run:
+        topics = Topics(bench_run.settings.kafka.topic_prefix)
+        kafka = bench_run.settings.kafka
         prefix = f"round {number}: {who.who}"
-        await fill(kafka, topics.requests, count, number, _teller(say, f"{prefix}: sent", count))
+        await fill(kafka, topics.requests, count, number, _ticker(say, f"{prefix}: sent", count))
         await here.settle()
         processes: list[Process] = []
         try:
             for program in who.programs:
-                processes.append(place.start(*program))
+                processes.append(bench_run.start(*program))
                 if "relay" in program:
-                    await _leads(place, processes[-1])
+                    await _leads(bench_run, processes[-1])
             seen = await until_complete(
                 kafka,
                 [topics.lifecycle, topics.job_state],
@@ -89,9 +89,9 @@ async def _one(here: Ground, who: Contestant, number: int, requests: int, say: S
                 count,
                 seconds=120 + count / 40,
                 check=_checker(processes),
-                progress=_teller(say, f"{prefix}: out", count),
+                progress=_ticker(say, f"{prefix}: out", count),
             )
-            began, batches = await _rows(place, count)
+            began, batches = await _rows(bench_run, count)
             say(f"{prefix}: {count / batches:,.0f} requests in a transaction")
             return _run(who, number, count, seen.last - began, processes)
         finally:
@@ -109,12 +109,12 @@ def _checker(processes: Sequence[Process]) -> Callable[[], None]:
 
 def _run(
     who: Contestant, number: int, count: int, seconds: float, processes: Sequence[Process]
-) -> Run:
+) -> TimedRun:
     memory = {process.name: process.memory() for process in processes}
     known = [found for found in memory.values() if found is not None]
     cpu = [used for process in processes if (used := process.cpu()) is not None]
     pss = [found.pss for found in known if found.pss is not None]
-    return Run(
+    return TimedRun(
         who.who,
         number,
         count,
@@ -126,9 +126,9 @@ def _run(
     )
 
 
-async def _leads(place: Place, relay: Process) -> None:
-    """Wait until a relay process has its lease: started and warm, as the service is at work."""
-    connection = await place.connect()
+async def _leads(bench_run: BenchRun, relay: Process) -> None:
+    """Wait until a relay process has its lease: started and warm, as the service is in production."""
+    connection = await bench_run.connect()
     try:
         for _ in range(300):
             relay.check()
@@ -140,10 +140,10 @@ async def _leads(place: Place, relay: Process) -> None:
     raise Transient("the relay did not begin within 30 s")
 
 
-async def _rows(place: Place, count: int) -> tuple[float, int]:
+async def _rows(bench_run: BenchRun, count: int) -> tuple[float, int]:
     """Check that every row is there; when the first was written, in seconds since 1970, and how many
     transactions wrote them."""
-    connection = await place.connect()
+    connection = await bench_run.connect()
     try:
         found: Any = await connection.fetchrow(
             "SELECT (SELECT count(*) FROM job) AS jobs, (SELECT count(*) FROM event) AS events, "
@@ -155,17 +155,17 @@ async def _rows(place: Place, count: int) -> tuple[float, int]:
         await connection.close()
     for what in ("jobs", "events", "ready"):
         if found[what] != count:
-            raise Transient(f"{place.name}: {found[what]} {what} for {count} requests")
+            raise Transient(f"{bench_run.name}: {found[what]} {what} for {count} requests")
     return float(found["began"]), found["batches"]
 
 
-def _teller(say: Say, what: str, total: int) -> Any:
+def _ticker(say: Say, what: str, total: int) -> Any:
     """Says how far it is, every two seconds."""
-    told = [time.monotonic()]
+    last_said = [time.monotonic()]
 
     def tell(done: int) -> None:
-        if time.monotonic() - told[0] >= 2:
-            told[0] = time.monotonic()
+        if time.monotonic() - last_said[0] >= 2:
+            last_said[0] = time.monotonic()
             say(f"{what} {min(done, total):,} of {total:,}")
 
     return tell

@@ -1,9 +1,10 @@
 """Latency of an idle service: one request at a time, beside the shortest pipeline, taking turns.
 
 The service runs all roles in one process; the net is the embedded one, and every request is really staged:
-model files from S3, bundle to S3, upload through presigned URLs. One long run occupies the net's only place,
-so that each measured run is taken on and waits there: nothing trains beside the measurement. After its submit
-each job is stopped through the service, and the next request waits for its `stopped`. Two jobs never overlap.
+model files from S3, bundle to S3, upload through presigned URLs. One long run holds the net's only
+reservation, so that each measured run is taken on and waits there: nothing trains beside the measurement.
+After its submit each job is stopped through the service, and the next request waits for its `stopped`. Two
+jobs never overlap.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from service.contracts.inbound.stop import STOP_REQUESTED
 from service.errors import Transient
 from service.kafka.topics import Topics
 
-from .echo import Echo, echo, read_by
-from .figures import Spread
-from .gate import Gate, gate
-from .place import SLOTS, Ground, Place, Say, ground
+from .environment import SLOTS, BenchRun, BenchStack, Say, bench_stack
+from .event_waiter import EventWaiter, event_waiter, read_by
 from .processes import Process
 from .requests import TRUSTS, Record, request, send_one, uuids
+from .statistics import Spread
+from .tcp_proxy import TcpProxy, tcp_proxy
 
 SUBMIT: Final = "submit received by the net (service)"
 QUEUED: Final = "queued read (service)"
 MINIMAL: Final = "queued read (minimal pipeline)"
 #: Shortest time between two requests to the same program, in seconds.
 PACE: Final = 0.05
-_PATIENCE: Final = 30.0
+_WAIT_SECONDS: Final = 30.0
 _QUEUED_EVENT: Final = "fl.job.queued.v1"
 _STOPPED_EVENT: Final = "fl.job.stopped.v1"
 _SUBMITTED_EVENT: Final = "fl.job.submitted.v1"
 _TRAINER: Final = '''
-"""Sleeps as long as it is told to."""
+"""Sleeps for the configured time."""
 import time
 
 import numpy as np
@@ -93,10 +94,10 @@ async def measure(requests: int, warmup: int, say: Say) -> Found:
     """Raises errors.MissingDependency without the extra `local`, errors.Transient when something does not
     come."""
     async with (
-        ground(say) as here,
-        gate() as before_net,
-        here.place("bench-idle", before_net.url) as ours,
-        here.place("bench-minimal") as theirs,
+        bench_stack(say) as here,
+        tcp_proxy() as before_net,
+        here.run("bench-idle", before_net.url) as ours,
+        here.run("bench-minimal") as theirs,
     ):
         model = uuid4()
         await _model_files(here, ours, model)
@@ -104,7 +105,7 @@ async def measure(requests: int, warmup: int, say: Say) -> Found:
         try:
             processes.append(await _net(here, ours, before_net))
             processes.append(ours.start("service", "run"))
-            processes.append(theirs.start(".minimal"))
+            processes.append(theirs.start(".minimal_pipeline"))
             async with _wired(ours, theirs) as wires:
                 await _occupy(wires, before_net, model, processes)
                 say("everything is up and warm; one request at a time")
@@ -117,13 +118,13 @@ async def measure(requests: int, warmup: int, say: Say) -> Found:
                 process.stop()
 
 
-async def _model_files(here: Ground, place: Place, model: UUID) -> None:
+async def _model_files(here: BenchStack, bench_run: BenchRun, model: UUID) -> None:
     """The model's files in S3, as a researcher would have put them there."""
     folder = here.folder / "model"
     await asyncio.to_thread(folder.mkdir)
     await asyncio.to_thread((folder / "trainer.py").write_text, _TRAINER)
     await asyncio.to_thread((folder / "config.json").write_text, json.dumps({"LOCAL_ROUNDS": 1}))
-    bundles = make_bundles(place.settings)
+    bundles = make_bundles(bench_run.settings)
     await bundles.open()
     try:
         await bundles.upload_model_files(model, folder)
@@ -131,14 +132,14 @@ async def _model_files(here: Ground, place: Place, model: UUID) -> None:
         await bundles.close()
 
 
-async def _net(here: Ground, place: Place, before_net: Gate) -> Process:
-    """The embedded net with one place for a run, behind the gate."""
+async def _net(here: BenchStack, bench_run: BenchRun, before_net: TcpProxy) -> Process:
+    """The embedded net with room for one run, behind the proxy."""
     out = here.folder / "net.out"
-    process = place.start(
+    process = bench_run.start(
         "service", "fl-server", "embedded", "--dir", str(here.folder / "net"),
         "--slots", ",".join(SLOTS), "--data-root", str(here.folder / "sites"),
-        "--kafka", place.settings.kafka.bootstrap_servers, "--capacity", "1",
-        "--topic-prefix", place.settings.kafka.topic_prefix, out=out,
+        "--kafka", bench_run.settings.kafka.bootstrap_servers, "--capacity", "1",
+        "--topic-prefix", bench_run.settings.kafka.topic_prefix, out=out,
     )  # fmt: skip
     for _ in range(300):
         process.check()
@@ -154,42 +155,44 @@ async def _net(here: Ground, place: Place, before_net: Gate) -> Process:
 @dataclass(slots=True)
 class _Wires:
     producer: AIOKafkaProducer
-    reader: Echo
+    reader: EventWaiter
     ours: Topics
     theirs: Topics
 
 
 @contextlib.asynccontextmanager
-async def _wired(ours: Place, theirs: Place) -> AsyncIterator[_Wires]:
+async def _wired(ours: BenchRun, theirs: BenchRun) -> AsyncIterator[_Wires]:
     kafka = ours.settings.kafka
     mine, others = Topics(kafka.topic_prefix), Topics(theirs.settings.kafka.topic_prefix)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=True)
     await producer.start()
     try:
         topics = [mine.lifecycle, others.lifecycle]
-        async with echo(kafka, topics, kafka.partitions) as reader:
+        async with event_waiter(kafka, topics, kafka.partitions) as reader:
             yield _Wires(producer, reader, mine, others)
     finally:
         await producer.stop()
 
 
-async def _occupy(wires: _Wires, before_net: Gate, model: UUID, processes: list[Process]) -> None:
-    """The run that takes the net's place for the whole measurement."""
+async def _occupy(
+    wires: _Wires, before_net: TcpProxy, model: UUID, processes: list[Process]
+) -> None:
+    """The run that holds the net's reservation for the whole measurement."""
     job = uuid4()
-    told = wires.reader.expect(wires.ours.lifecycle, str(job), _SUBMITTED_EVENT)
+    last_said = wires.reader.expect(wires.ours.lifecycle, str(job), _SUBMITTED_EVENT)
     record = request(
         job, model, 0, trust_ids=TRUSTS[:1], config={"GLOBAL_ROUNDS": 1}, app_config={"NAP": 86_400}
     )
     await send_one(wires.producer, wires.ours.requests, record)
     await before_net.submitted(str(job), 60.0)
-    await read_by(told, 60.0, "the first job's start")
+    await read_by(last_said, 60.0, "the first job's start")
     for process in processes:
         process.check()
 
 
 async def _loop(
     wires: _Wires,
-    before_net: Gate,
+    before_net: TcpProxy,
     model: UUID,
     requests: int,
     warmup: int,
@@ -198,7 +201,7 @@ async def _loop(
 ) -> Found:
     found = Found()
     ids = uuids(7)
-    told = time.monotonic()
+    last_said = time.monotonic()
     for number in range(1, warmup + requests + 1):
         ours, theirs = next(ids), next(ids)
         record = request(ours, model, number, trust_ids=TRUSTS[:1], config={"GLOBAL_ROUNDS": 1})
@@ -208,8 +211,8 @@ async def _loop(
             found.submit.append(submit)
             found.queued.append(queued)
             found.minimal.append(minimal)
-        if time.monotonic() - told > 5:
-            told = time.monotonic()
+        if time.monotonic() - last_said > 5:
+            last_said = time.monotonic()
             say(f"{number:,} of {warmup + requests:,}")
             for process in processes:
                 process.check()
@@ -222,7 +225,7 @@ async def _rest(began: float) -> None:
 
 
 async def _through_service(
-    wires: _Wires, before_net: Gate, job: UUID, record: Record
+    wires: _Wires, before_net: TcpProxy, job: UUID, record: Record
 ) -> tuple[float, float]:
     """Seconds to the submit and to `queued`; the job is stopped when this returns."""
     name, topic = str(job), wires.ours.lifecycle
@@ -232,13 +235,13 @@ async def _through_service(
     began = time.monotonic()
     await send_one(wires.producer, wires.ours.requests, record)
     try:
-        arrived = await before_net.submitted(name, _PATIENCE)
+        arrived = await before_net.submitted(name, _WAIT_SECONDS)
     except TimeoutError as exc:
-        raise Transient(f"the submit of {name} did not come within {_PATIENCE:.0f} s") from exc
-    read = await read_by(queued, _PATIENCE, "queued")
-    await read_by(submitted, _PATIENCE, "submitted")
+        raise Transient(f"the submit of {name} did not come within {_WAIT_SECONDS:.0f} s") from exc
+    read = await read_by(queued, _WAIT_SECONDS, "queued")
+    await read_by(submitted, _WAIT_SECONDS, "submitted")
     await send_one(wires.producer, wires.ours.requests, _stop(name))
-    await read_by(stopped, _PATIENCE, "stopped")
+    await read_by(stopped, _WAIT_SECONDS, "stopped")
     await _rest(began)
     return arrived - began, read - began
 
@@ -248,7 +251,7 @@ async def _through_pipeline(wires: _Wires, job: UUID, record: Record) -> float:
     queued = wires.reader.expect(wires.theirs.lifecycle, str(job), _QUEUED_EVENT)
     began = time.monotonic()
     await send_one(wires.producer, wires.theirs.requests, record)
-    read = await read_by(queued, _PATIENCE, "queued of the minimal pipeline")
+    read = await read_by(queued, _WAIT_SECONDS, "queued of the minimal pipeline")
     await _rest(began)
     return read - began
 

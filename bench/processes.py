@@ -1,6 +1,6 @@
 """Programs under measurement: started with an environment of their own, asked for their memory, ended.
 
-A process that dies by itself is an error of the measurement, told with the end of what it wrote.
+A process that dies by itself is an error of the measurement, reported with the end of what it wrote.
 """
 
 from __future__ import annotations

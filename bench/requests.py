@@ -1,7 +1,7 @@
 """Training requests as a hub would send them, and a producer that fills a topic with many of them.
 
-Job ids are random, so that index pages fill as they do at work. Each request has the contract's required
-fields and six of the optional ones.
+Job ids are random, so that index pages fill as they do in production. Each request has the contract's
+required fields and six of the optional ones.
 """
 
 from __future__ import annotations
@@ -102,6 +102,6 @@ async def fill(
 
 
 async def send_one(producer: AIOKafkaProducer, topic: str, record: Record) -> None:
-    """One record at once, and the broker's word for it."""
+    """One record at once; returns when the broker has confirmed it."""
     key, value, headers = record
     await producer.send_and_wait(topic, value, key=key, headers=headers)

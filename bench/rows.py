@@ -1,7 +1,7 @@
-"""What the rivals write for a request: the same rows and records as the service, by the shortest way.
+"""What the baselines write for a request: the same rows and records as the service, by the shortest way.
 
-The rows fit the service's own schema; the bodies have its shape and size. Nothing is decided here: a rival
-takes every valid request. So a rival does what the service does, less its promises.
+The rows fit the service's own schema; the bodies have its shape and size. Nothing is decided here: a baseline
+takes every valid request. So a baseline does what the service does, less its promises.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ EVENT_COLUMNS: Final = (
 )  # fmt: skip
 READY_COLUMNS: Final = ("group_id", "rank", "created_at", "job_id")
 
-_NOT_TOLD: Final = {"job_id", "model_id", "project_id", "cohort_query"}
+_NOT_PUBLISHED: Final = {"job_id", "model_id", "project_id", "cohort_query"}
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 Headers = list[tuple[str, bytes]]
 
 
-class Taken(NamedTuple):
-    """One request's rows, and the two records that tell of it."""
+class RequestRows(NamedTuple):
+    """One request's rows, and the two records that are published for it."""
 
     job: tuple[Any, ...]
     event: tuple[Any, ...]
@@ -47,40 +47,40 @@ class Taken(NamedTuple):
 
 
 def take(
-    asked: TrainingRequested,
+    data: TrainingRequested,
     raw: bytes,
     event_id: str,
     source: str,
     at: datetime,
     partition: int,
     position: int,
-) -> Taken:
+) -> RequestRows:
     """All that follows from one valid request."""
-    job_id = str(asked.job_id)
-    told_id = uuid5(asked.job_id, "event:1")
+    job_id = str(data.job_id)
+    event_id_out = uuid5(data.job_id, "event:1")
     common = {
         "job_id": job_id,
-        "model_id": str(asked.model_id),
-        "project_id": asked.project_id,
+        "model_id": str(data.model_id),
+        "project_id": data.project_id,
         "attempt": 0,
         "state": "queued",
         "job_status": "QUEUED",
         "model_status": "INITIATED",
-        "labels": asked.labels,
-        "requested_by": asked.requested_by,
-        "fl_backend": asked.fl_backend,
+        "labels": data.labels,
+        "requested_by": data.requested_by,
+        "fl_backend": data.fl_backend,
     }
     own = {
-        "trust_ids": [str(trust) for trust in asked.trust_ids],
-        "priority": asked.priority,
+        "trust_ids": [str(trust) for trust in data.trust_ids],
+        "priority": data.priority,
         "warnings": [],
         "waiting_for": "waiting_for_trusts",
     }
     lifecycle = _encode(common | own)
     request = _encode(
         {
-            **asked.model_dump(mode="json", exclude=_NOT_TOLD),
-            "min_trusts": asked.min_trusts or len(asked.trust_ids),
+            **data.model_dump(mode="json", exclude=_NOT_PUBLISHED),
+            "min_trusts": data.min_trusts or len(data.trust_ids),
             "resources": {"num_gpus": 0, "mem_per_gpu_gib": 0},
         }
     )
@@ -94,33 +94,33 @@ def take(
         f'{head[:-1]},"request":{request},"progress":{{}},"attempts":[],"stop":null,'
         '"reason":null,"results":null}'
     )
-    return Taken(
+    return RequestRows(
         (
-            asked.job_id, asked.model_id, asked.project_id, GROUP, partition, "queued", 1,
-            "INITIATED", asked.priority, True, "waiting_for_trusts", hashlib.sha256(raw).digest(),
-            event_id, source, asked.cohort_query, request, at, at,
+            data.job_id, data.model_id, data.project_id, GROUP, partition, "queued", 1,
+            "INITIATED", data.priority, True, "waiting_for_trusts", hashlib.sha256(raw).digest(),
+            event_id, source, data.cohort_query, request, at, at,
         ),
         (
-            partition, position, told_id, asked.job_id, 1, LIFECYCLE, job_id, at, lifecycle,
+            partition, position, event_id_out, data.job_id, 1, LIFECYCLE, job_id, at, lifecycle,
             event_id, event_id,
         ),
-        (GROUP, 9 - asked.priority, at, asked.job_id),
+        (GROUP, 9 - data.priority, at, data.job_id),
         job_id.encode(),
         lifecycle.encode(),
-        _headers(LIFECYCLE, str(told_id), stamp, job_id, event_id),
+        _headers(LIFECYCLE, str(event_id_out), stamp, job_id, event_id),
         state.encode(),
-        _headers(STATE, str(uuid5(asked.job_id, "state:1")), stamp, job_id, event_id),
+        _headers(STATE, str(uuid5(data.job_id, "state:1")), stamp, job_id, event_id),
     )  # fmt: skip
 
 
-def _headers(kind: str, told_id: str, stamp: str, job_id: str, cause: str) -> Headers:
+def _headers(kind: str, event_id_out: str, stamp: str, job_id: str, cause: str) -> Headers:
     return [
         ("content-type", b"application/json"),
         ("ce_specversion", b"1.0"),
-        ("ce_source", b"/bench/rival"),
+        ("ce_source", b"/bench/baseline"),
         ("ce_type", kind.encode()),
         ("ce_dataschema", f"urn:fl-job-service:schema:{kind}".encode()),
-        ("ce_id", told_id.encode()),
+        ("ce_id", event_id_out.encode()),
         ("ce_time", stamp.encode()),
         ("ce_subject", job_id.encode()),
         ("ce_sequence", b"1"),

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from rich.table import Table
 
-from .figures import Run, Spread, summary
-from .ingest import FLOOR, HANDLER
+from .ingest import HANDLER, SEQUENTIAL
+from .statistics import Spread, TimedRun, summary
 
 _MIB: Final = 2**20
 
@@ -26,12 +26,12 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def ingest_document(runs: Sequence[Run]) -> dict[str, Any]:
+def ingest_document(runs: Sequence[TimedRun]) -> dict[str, Any]:
     """Everything about an ingest measurement. Rates in requests per second, memory in bytes."""
     return {
         "bench": "ingest",
         **_machine(),
-        "contestants": summary(runs, (FLOOR, HANDLER)),
+        "contestants": summary(runs, (SEQUENTIAL, HANDLER)),
         "runs": [
             {
                 "who": run.who,
@@ -49,7 +49,7 @@ def ingest_document(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def ingest_table(runs: Sequence[Run]) -> Table:
+def ingest_table(runs: Sequence[TimedRun]) -> Table:
     """One row per contestant, medians over the rounds."""
     table = Table(title="Ingest: topic → Postgres → lifecycle and state topics", box=None)
     table.add_column("Contestant")
@@ -57,20 +57,20 @@ def ingest_table(runs: Sequence[Run]) -> Table:
         "Requests",
         "Requests/s",
         "Rounds",
-        "× floor",
+        "× sequential",
         "× handler",
         "CPU µs",
         "RSS",
         "PSS",
     ):
         table.add_column(heading, justify="right")
-    for entry in summary(runs, (FLOOR, HANDLER)):
+    for entry in summary(runs, (SEQUENTIAL, HANDLER)):
         table.add_row(
             entry["who"],
             f"{entry['requests']:,}",
             f"{entry['median_rate']:,.0f}",
             " ".join(f"{rate:,.0f}" for rate in entry["rates"]),
-            _ratio(entry["ratio"].get(FLOOR)),
+            _ratio(entry["ratio"].get(SEQUENTIAL)),
             _ratio(entry["ratio"].get(HANDLER)),
             "" if entry["cpu_us"] is None else f"{entry['cpu_us']:.0f}",
             _mib(entry["max_rss"]),

@@ -1,4 +1,4 @@
-"""Percentiles are measured values, ratios are taken within rounds, and the tables tell what was measured."""
+"""Percentiles are measured values, ratios are taken within rounds, and the tables show what was measured."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.figures import Run, Spread, percentile, rates, ratio, summary
-from bench.ingest import FLOOR, HANDLER, OURS
+from bench.ingest import HANDLER, OURS, SEQUENTIAL
+from bench.statistics import Spread, TimedRun, percentile, rates, ratio, summary
 from bench.tables import ingest_document, ingest_table, latency_document, latency_table
 
 
-def _runs() -> list[Run]:
+def _runs() -> list[TimedRun]:
     return [
-        Run(OURS, 1, 1_000, 1.0, 50 * 2**20, 40 * 2**20, {"service": 50}, 0.1),
-        Run(FLOOR, 1, 1_000, 2.0),
-        Run(HANDLER, 1, 100, 10.0),
-        Run(FLOOR, 2, 1_000, 1.0),
-        Run(OURS, 2, 1_000, 2.0, 60 * 2**20, None, {"service": 60}, 0.3),
-        Run(OURS, 3, 1_000, 0.5),
-        Run(FLOOR, 3, 1_000, 1.5),
+        TimedRun(OURS, 1, 1_000, 1.0, 50 * 2**20, 40 * 2**20, {"service": 50}, 0.1),
+        TimedRun(SEQUENTIAL, 1, 1_000, 2.0),
+        TimedRun(HANDLER, 1, 100, 10.0),
+        TimedRun(SEQUENTIAL, 2, 1_000, 1.0),
+        TimedRun(OURS, 2, 1_000, 2.0, 60 * 2**20, None, {"service": 60}, 0.3),
+        TimedRun(OURS, 3, 1_000, 0.5),
+        TimedRun(SEQUENTIAL, 3, 1_000, 1.5),
     ]
 
 
@@ -57,7 +57,7 @@ def test_a_spread_is_in_milliseconds() -> None:
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
     # Round by round 2, 0.5 and 3; the ratio of the median rates would be 1.
-    assert ratio(_runs(), OURS, FLOOR) == pytest.approx(2.0)
+    assert ratio(_runs(), OURS, SEQUENTIAL) == pytest.approx(2.0)
 
 
 def test_a_round_without_the_rival_does_not_count() -> None:
@@ -70,14 +70,14 @@ def test_rates_come_in_the_order_of_the_rounds() -> None:
 
 
 def test_a_summary_names_everybody_once_with_the_most_memory() -> None:
-    entries = {entry["who"]: entry for entry in summary(_runs(), (FLOOR, HANDLER))}
-    assert list(entries) == [OURS, FLOOR, HANDLER]
-    assert entries[OURS]["ratio"] == {FLOOR: 2.0, HANDLER: 100.0}
+    entries = {entry["who"]: entry for entry in summary(_runs(), (SEQUENTIAL, HANDLER))}
+    assert list(entries) == [OURS, SEQUENTIAL, HANDLER]
+    assert entries[OURS]["ratio"] == {SEQUENTIAL: 2.0, HANDLER: 100.0}
     assert entries[OURS]["max_rss"] == 60 * 2**20
     assert entries[OURS]["max_pss"] == 40 * 2**20
     assert entries[OURS]["cpu_us"] == 200.0
-    assert FLOOR not in entries[FLOOR]["ratio"]
-    assert entries[FLOOR]["max_rss"] is None
+    assert SEQUENTIAL not in entries[SEQUENTIAL]["ratio"]
+    assert entries[SEQUENTIAL]["max_rss"] is None
 
 
 def _text(table: Any) -> str:

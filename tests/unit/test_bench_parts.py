@@ -1,4 +1,4 @@
-"""What the measurements feed in is what the service takes, and the rivals do the service's work."""
+"""What the measurements feed in is what the service takes, and the baselines do the service's work."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 
 from bench import rows
-from bench.gate import gate
 from bench.requests import request, uuids
+from bench.tcp_proxy import tcp_proxy
 from service.contracts.inbound import translation
 from service.contracts.inbound.training import TrainingRequested
 from service.contracts.outbound.state import StateData
@@ -65,7 +65,7 @@ async def test_the_gate_tells_when_a_submit_came_and_changes_nothing() -> None:
     job = "5b1c0f3e-0d6a-4c5f-9a37-2f6a1f0e7a01"
     sent = f"POST /submit_job/x HTTP/1.1\r\nhost: h\r\nFL-Job-Id: {job}\r\n\r\n".encode()
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server, gate() as before:
+    async with server, tcp_proxy() as before:
         before.target = ("127.0.0.1", server.sockets[0].getsockname()[1])
         host, _, port = before.url.rpartition("/")[2].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))

@@ -1,9 +1,10 @@
-"""The floor: a hand-written consumer that does one thing after the other, in batches; a program of its own.
+"""The sequential baseline: a hand-written consumer, one thing after the other, in batches; a program of its
+own.
 
 Read a batch, validate it, one transaction with offsets, job, event and queue rows (COPY), then both records
-out by an idempotent producer, wait for the broker's word, next batch. It is written as well as that plan
-allows, with whole record batches per partition and uvloop. What it lacks beside the service: a crash between
-commit and send loses records, and there are no dead letters, no decisions and no second instance.
+out by an idempotent producer, wait for the broker's confirmation, next batch. It is written as well as that
+plan allows, with whole record batches per partition and uvloop. What it lacks beside the service: a crash
+between commit and send loses records, and there are no dead letters, no decisions and no second instance.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from service.settings import Settings, load
 
 from . import rows
 
-GROUP: Final = "bench-floor"
+GROUP: Final = "bench-sequential"
 BATCH: Final = 2_000
 #: Seconds that a batch waits to become full once it has its first record.
 _LINGER: Final = 0.02
@@ -40,7 +41,7 @@ _OFFSETS: Final = (
 )
 
 
-class Floor:
+class SequentialBaseline:
     """One process owns all partitions, so positions are counted in memory."""
 
     def __init__(self, settings: Settings) -> None:
@@ -116,20 +117,20 @@ class Floor:
                 await connection.copy_records_to_table(table, records=of, columns=columns)
         await self._send(producer, taken)
 
-    def _taken(self, batch: list[Any], at: datetime) -> list[rows.Taken]:
+    def _taken(self, batch: list[Any], at: datetime) -> list[rows.RequestRows]:
         taken = {}
         for record in batch:
             self._offsets[record.partition] = record.offset + 1
             headers = dict(record.headers)
             try:
-                asked = TrainingRequested.model_validate_json(record.value)
+                data = TrainingRequested.model_validate_json(record.value)
             except ValidationError:
                 continue
-            key = str(asked.job_id).encode()
+            key = str(data.job_id).encode()
             place = partition_for(key, self._settings.kafka.partitions)
             self._positions[place] += 1
             taken[key] = rows.take(
-                asked,
+                data,
                 record.value,
                 headers["ce_id"].decode(),
                 headers["ce_source"].decode(),
@@ -139,7 +140,7 @@ class Floor:
             )
         return list(taken.values())
 
-    async def _send(self, producer: Producer, taken: list[rows.Taken]) -> None:
+    async def _send(self, producer: Producer, taken: list[rows.RequestRows]) -> None:
         queued: list[tuple[str, int, Batch]] = []
         filling: dict[tuple[str, int], Batch] = {}
         for t in taken:
@@ -179,7 +180,7 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with contextlib.suppress(asyncio.CancelledError):
-        await Floor(load()).run(stop)
+        await SequentialBaseline(load()).run(stop)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TimedRun:
     """One timed run: `requests` in `seconds`. Memory in bytes and processor time in seconds, summed over the
     contestant's processes (not broker and database), None if unknown."""
 
@@ -76,19 +76,19 @@ class Run:
         return self.requests / self.seconds
 
 
-def rates(runs: Sequence[Run], who: str) -> list[float]:
+def rates(runs: Sequence[TimedRun], who: str) -> list[float]:
     """The rates of one contestant, in the order of the rounds."""
     return [run.rate for run in sorted(runs, key=lambda run: run.round) if run.who == who]
 
 
-def ratio(runs: Sequence[Run], who: str, rival: str) -> float | None:
-    """The median over the rounds of rate over the rival's rate in the same round; None without both."""
-    theirs = {run.round: run.rate for run in runs if run.who == rival}
+def ratio(runs: Sequence[TimedRun], who: str, baseline: str) -> float | None:
+    """The median over the rounds of rate over the baseline's rate in the same round; None without both."""
+    theirs = {run.round: run.rate for run in runs if run.who == baseline}
     found = [run.rate / theirs[run.round] for run in runs if run.who == who and run.round in theirs]
     return median(found) if found else None
 
 
-def summary(runs: Sequence[Run], rivals: Sequence[str]) -> list[dict[str, Any]]:
+def summary(runs: Sequence[TimedRun], baselines: Sequence[str]) -> list[dict[str, Any]]:
     """One entry per contestant in the order of first appearance: median and all rates, ratios, memory."""
     entries = []
     for who in dict.fromkeys(run.who for run in runs):
@@ -100,9 +100,9 @@ def summary(runs: Sequence[Run], rivals: Sequence[str]) -> list[dict[str, Any]]:
                 "median_rate": round(median(rates(runs, who)), 1),
                 "rates": [round(rate, 1) for rate in rates(runs, who)],
                 "ratio": {
-                    rival: round(found, 2)
-                    for rival in rivals
-                    if rival != who and (found := ratio(runs, who, rival)) is not None
+                    baseline: round(found, 2)
+                    for baseline in baselines
+                    if baseline != who and (found := ratio(runs, who, baseline)) is not None
                 },
                 "cpu_us": _per_request(own),
                 "max_rss": _most(run.rss for run in own),
@@ -112,7 +112,7 @@ def summary(runs: Sequence[Run], rivals: Sequence[str]) -> list[dict[str, Any]]:
     return entries
 
 
-def _per_request(runs: Sequence[Run]) -> float | None:
+def _per_request(runs: Sequence[TimedRun]) -> float | None:
     """Microseconds of processor time for a request, the median."""
     known = [run.cpu / run.requests * 1e6 for run in runs if run.cpu is not None]
     return round(median(known), 1) if known else None

@@ -76,11 +76,11 @@ async def _pass_on(
     async with connection.transaction():
         for record in records:
             headers = dict(record.headers)
-            asked = TrainingRequested.model_validate_json(record.value)
-            place = partition_for(str(asked.job_id).encode(), partitions)
+            data = TrainingRequested.model_validate_json(record.value)
+            place = partition_for(str(data.job_id).encode(), partitions)
             positions[place] += 1
             t = rows.take(
-                asked,
+                data,
                 record.value,
                 headers["ce_id"].decode(),
                 headers["ce_source"].decode(),
@@ -96,12 +96,12 @@ async def _pass_on(
     await producer.begin()
     futures = []
     for t in taken:
-        for topic, body, told in (
+        for topic, body, event_headers in (
             (topics.lifecycle, t.lifecycle, t.lifecycle_headers),
             (topics.job_state, t.state, t.state_headers),
         ):
             batch = producer.batch()
-            batch.append(t.key, body, told)
+            batch.append(t.key, body, event_headers)
             futures.append(await producer.send(batch, topic, t.event[0]))
     await producer.delivered(futures)
     await producer.commit()

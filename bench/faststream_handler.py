@@ -54,11 +54,11 @@ async def main() -> None:
         auto_offset_reset="earliest",
         isolation_level="read_committed",
     )
-    async def handle(asked: TrainingRequested, message: KafkaMessage) -> None:
-        place = partition_for(str(asked.job_id).encode(), partitions)
+    async def handle(data: TrainingRequested, message: KafkaMessage) -> None:
+        place = partition_for(str(data.job_id).encode(), partitions)
         positions[place] += 1
         taken = rows.take(
-            asked,
+            data,
             message.body if isinstance(message.body, bytes) else b"",
             str(message.headers["ce_id"]),
             str(message.headers["ce_source"]),

@@ -17,7 +17,7 @@ from service.kafka.connection import Connection
 _Wanted = tuple[str, str, str]
 
 
-class Echo:
+class EventWaiter:
     """One reader over several topics, from their ends."""
 
     def __init__(self, client: AIOKafkaConsumer) -> None:
@@ -34,10 +34,10 @@ class Echo:
         while True:
             found: dict[TopicPartition, list[Any]] = await self._client.getmany(timeout_ms=1_000)
             now = time.monotonic()
-            for place, records in found.items():
+            for topic_partition, records in found.items():
                 for record in records:
                     kind = next((v for n, v in record.headers if n == "ce_type"), b"")
-                    key = (place.topic, (record.key or b"").decode(), kind.decode())
+                    key = (topic_partition.topic, (record.key or b"").decode(), kind.decode())
                     future = self._waiting.pop(key, None)
                     if future is not None and not future.done():
                         future.set_result(now)
@@ -53,17 +53,17 @@ async def read_by(future: asyncio.Future[float], seconds: float, what: str) -> f
 
 
 @contextlib.asynccontextmanager
-async def echo(
+async def event_waiter(
     connection: Connection, topics: Sequence[str], partitions: int
-) -> AsyncIterator[Echo]:
+) -> AsyncIterator[EventWaiter]:
     """A started reader at the topics' ends."""
     client = consumer(connection, fetch_wait_ms=500)
     await start_consumer(client)
     try:
-        places = [TopicPartition(topic, p) for topic in topics for p in range(partitions)]
-        client.assign(places)
-        await client.seek_to_end(*places)
-        made = Echo(client)
+        topic_partitions = [TopicPartition(topic, p) for topic in topics for p in range(partitions)]
+        client.assign(topic_partitions)
+        await client.seek_to_end(*topic_partitions)
+        made = EventWaiter(client)
         task = asyncio.create_task(made.run())
         try:
             yield made

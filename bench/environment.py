@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BenchRun:
     """A run's own database and topics. `env` is the whole environment of its processes."""
 
     name: str
@@ -48,7 +48,7 @@ class Place:
     folder: Path
 
     def start(self, module: str, *arguments: str, out: Path | None = None) -> Process:
-        """A process of this place; `module` is what follows `python -m`, `out` takes its standard output."""
+        """A process of this run; `module` is what follows `python -m`, `out` takes its standard output."""
         log = self.folder / f"{self.name}-{module.lstrip('.')}.log"
         return start(module, arguments, self.env, log, out)
 
@@ -56,15 +56,15 @@ class Place:
         return await asyncpg.connect(self.settings.database.dsn.get_secret_value())
 
 
-class Ground:
-    """The running stack. `place` makes places on it."""
+class BenchStack:
+    """The running stack. `run` makes runs on it."""
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
         self._env = env
         self.folder = folder
 
     @contextlib.asynccontextmanager
-    async def place(self, name: str, endpoint: str = NOWHERE) -> AsyncIterator[Place]:
+    async def run(self, name: str, endpoint: str = NOWHERE) -> AsyncIterator[BenchRun]:
         """A fresh database with schema and registry, and fresh topics; all of it is dropped at the end."""
         database = name.replace("-", "_")
         await self._psql(f"CREATE DATABASE {database}")
@@ -87,7 +87,7 @@ class Ground:
         registry.write_text(yaml.safe_dump(_registry(endpoint)))
         await apply_registry_file(settings.database, registry)
         try:
-            yield Place(name, env, settings, self.folder)
+            yield BenchRun(name, env, settings, self.folder)
         finally:
             async with admin(settings.kafka) as client:
                 await client.delete_topics([item.name for item in plan(settings.kafka)])
@@ -140,7 +140,7 @@ def _environment(env: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground]:
+async def bench_stack(say: Say, *, object_store: bool = True) -> AsyncIterator[BenchStack]:
     """A stack of broker, database and, unless it has no work, object store, up while the block runs.
 
     Raises errors.MissingDependency without the extra `local`.
@@ -153,11 +153,11 @@ async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground
         stack = Stack(folder / "stack", components=parts, environ={})
         began = time.monotonic()
         say(f"starting {', '.join(parts)}")
-        told: dict[str, str] = {}
+        shown: dict[str, str] = {}
 
         def report(step: ComponentProgress) -> None:
-            if step.finished or (step.total and told.get(step.component) != step.message):
-                told[step.component] = step.message
+            if step.finished or (step.total and shown.get(step.component) != step.message):
+                shown[step.component] = step.message
                 say(f"{step.component}: {step.message}")
 
         try:
@@ -167,7 +167,7 @@ async def ground(say: Say, *, object_store: bool = True) -> AsyncIterator[Ground
                 settings = load()
                 if object_store:
                     await _buckets(settings.s3)
-                yield Ground(_passed_on(info.env), folder)
+                yield BenchStack(_passed_on(info.env), folder)
         finally:
             await asyncio.to_thread(stack.down, wipe=True)
 

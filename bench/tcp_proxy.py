@@ -1,4 +1,4 @@
-"""A gate before a net: passes every byte on, and writes down when each submit arrived.
+"""A TCP proxy before a net: passes every byte on, and writes down when each submit arrived.
 
 It reads no more than the first line and headers of a request whose start lies in one piece, which is how
 the service's client sends them. It costs both ways a few tens of microseconds.
@@ -18,7 +18,7 @@ _JOB: Final = re.compile(rb"\r\nfl-job-id: *([0-9a-f-]{36})\r\n", re.IGNORECASE)
 _CHUNK: Final = 65_536
 
 
-class Gate:
+class TcpProxy:
     """`submits` gets the time (monotonic seconds) of each job's first submit; wait with `submitted`."""
 
     def __init__(self) -> None:
@@ -82,9 +82,9 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
-async def gate() -> AsyncIterator[Gate]:
-    """A gate, listening on a free port; its target is set before the first call."""
-    made = Gate()
+async def tcp_proxy() -> AsyncIterator[TcpProxy]:
+    """A proxy, listening on a free port; its target is set before the first call."""
+    made = TcpProxy()
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     try:
         made.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
