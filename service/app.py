@@ -1,7 +1,7 @@
-"""Builds the parts and runs the roles: the only file that knows every room.
+"""Builds the components and runs the roles: the only file that knows every room.
 
 One process may run all roles or some; any number of processes may run the same ones side by side. A process
-ends when it is told to (its work under way gets a grace), or when a part meets something that only an
+ends when it is asked to (work under way gets a grace period), or when a part meets something that only an
 operator can settle: then it ends with that error, so that its supervisor sees it.
 """
 
@@ -91,7 +91,7 @@ class ManifestReader:
 
 @dataclass(slots=True)
 class App:
-    """The parts of one process. `stop` ends it; `ingest` and `relay` are None where they don't run."""
+    """The components of one process. `stop` ends it; `ingest` and `relay` are None where they don't run."""
 
     settings: Settings
     roles: frozenset[Role]
@@ -180,7 +180,7 @@ def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClie
     )
 
 
-async def check_parts(settings: Settings) -> int:
+async def preflight(settings: Settings) -> int:
     """What must be right before anything starts: schema and topics. Returns the lifecycle topic's
     partitions. Raises Invalid naming the command that mends it; errors.Transient when a part is
     unavailable."""
@@ -198,7 +198,7 @@ async def check_parts(settings: Settings) -> int:
 @contextlib.asynccontextmanager
 async def opened(settings: Settings, roles: Iterable[Role]) -> AsyncIterator[App]:
     """The parts that these roles need, started nowhere yet, closed at the end."""
-    partitions = await check_parts(settings)
+    partitions = await preflight(settings)
     if settings.registry_file is not None:
         await apply_registry_file(settings.database, settings.registry_file)
     pool = await open_pool(settings.database)
@@ -266,7 +266,7 @@ def _retry_counter(metrics: Metrics) -> Callable[[str], None]:
 
 
 def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
-    def heard(committed: Committed) -> None:
+    def on_commit(committed: Committed) -> None:
         app.metrics.committed(
             Counter(decision.outcome for decision in committed.decisions),
             Counter(
@@ -288,7 +288,7 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
         if JobState.COLLECTING in committed.states:
             wakeups.collect.set()
 
-    return heard
+    return on_commit
 
 
 async def run(
@@ -336,8 +336,8 @@ async def run_parts(app: App) -> None:
 
 
 async def _watch(app: App, running: dict[asyncio.Task[object], str]) -> None:
-    """Until the process is told to stop, or a part broke. One that stopped for an operator (a line stop,
-    a log that contradicts the database) leaves the others at work: readyz tells of it."""
+    """Until the process is asked to stop, or a component failed. One that stopped for an operator (a line
+    stop, a log that contradicts the database) leaves the others running: readyz reports it."""
     while not app.stop.is_set():
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

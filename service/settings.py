@@ -35,7 +35,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def conflicts(self) -> Iterator[str]:
-        """What no single value shows: each begins with the variable's name and says how to mend it."""
+        """What no single value shows: each begins with the variable's name and says how to fix it."""
         yield from ()
 
     @model_validator(mode="after")
@@ -78,8 +78,8 @@ class KafkaSettings(Section):
             password = self.sasl_password and self.sasl_password.get_secret_value()
             for name, value in (("USERNAME", self.sasl_username), ("PASSWORD", password)):
                 if not value:
-                    told = f"FL_KAFKA__SECURITY_PROTOCOL={self.security_protocol} needs it"
-                    yield f"FL_KAFKA__SASL_{name}: is missing, and {told}"
+                    cause = f"FL_KAFKA__SECURITY_PROTOCOL={self.security_protocol} needs it"
+                    yield f"FL_KAFKA__SASL_{name}: is missing, and {cause}"
         if self.ssl_keyfile and not self.ssl_certfile:
             yield "FL_KAFKA__SSL_CERTFILE: is missing, and FL_KAFKA__SSL_KEYFILE is of no use without it"
 
@@ -90,7 +90,7 @@ class DatabaseSettings(Section):
     command_timeout_seconds: Seconds = 30.0
 
     def conflicts(self) -> Iterator[str]:
-        # The value itself is never told: it may hold a password.
+        # The value itself is never shown: it may hold a password.
         if not self.dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
             yield "FL_DATABASE__DSN: must be postgresql://user:password@host:port/database"
 
@@ -289,36 +289,36 @@ def load(env_file: Path | None = None, **overrides: Any) -> Settings:
             os.environ.setdefault(key, value)
     secrets = overrides.get("secrets_dir") or os.environ.get("FL_SECRETS_DIR") or None
     lost = secrets is not None and not Path(secrets).is_dir()
-    told = [f"FL_SECRETS_DIR: there is no folder {secrets}"] if lost else []
+    problems = [f"FL_SECRETS_DIR: there is no folder {secrets}"] if lost else []
     try:
         settings = Settings(_secrets_dir=None if lost else secrets, **overrides)
     except ValidationError as exc:
-        raise Invalid(_unusable(told + _explain(exc))) from exc
+        raise Invalid(_unusable(problems + _explain(exc))) from exc
     except SettingsError as exc:
         # A section as a whole that is no JSON, such as FL_KAFKA=localhost.
-        raise Invalid(_unusable([*told, f"{exc}; use FL_<SECTION>__<NAME>"])) from exc
-    if told:
-        raise Invalid(_unusable(told))
+        raise Invalid(_unusable([*problems, f"{exc}; use FL_<SECTION>__<NAME>"])) from exc
+    if problems:
+        raise Invalid(_unusable(problems))
     fl.ASSETS_DIR = settings.assets_dir
     return settings
 
 
-def _unusable(told: list[str]) -> str:
-    return "the settings are not usable:\n  " + "\n  ".join(told)
+def _unusable(problems: list[str]) -> str:
+    return "the settings are not usable:\n  " + "\n  ".join(problems)
 
 
 def _explain(exc: ValidationError) -> list[str]:
     lines = []
     for error in exc.errors(include_url=False, include_input=False):
         name = f"{PREFIX}{'__'.join(str(part) for part in error['loc'])}".upper()
-        told = error["msg"]
+        message = error["msg"]
         if error["type"] == "value_error" and len(error["loc"]) == 1:
             lines.append(str(error["ctx"]["error"]))
             continue
         if error["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, _variables(), n=1)
-            told = "there is no such setting" + (f"; is {near[0]} meant?" if near else "")
-        lines.append(f"{name}: {told}")
+            message = "there is no such setting" + (f"; is {near[0]} meant?" if near else "")
+        lines.append(f"{name}: {message}")
     return lines
 
 

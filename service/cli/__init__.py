@@ -40,7 +40,7 @@ COMMANDS: Final = {
         "Check every component, and say how to fix what is wrong.",
     ),
     "fl-server": ("service.cli.fl_server", "app", "Be an FL net: an FL-API server."),
-    "bench": ("service.cli.bench", "app", "Measure, side by side with rivals."),
+    "bench": ("service.cli.bench", "app", "Measure, side by side with baselines."),
 }
 
 #: Earlier names that still work.

@@ -1,4 +1,4 @@
-"""`fl-jobs bench`: measures this service on a stack of its own, side by side with rivals.
+"""`fl-jobs bench`: measures this service on a stack of its own, side by side with baselines.
 
 Progress goes to standard error, so that `--json -` on standard output stays clean. In a checkout the
 measurements lie in `bench/`, in a wheel inside the package: whichever is there is used.
@@ -20,7 +20,7 @@ from rich.console import Console
 from service.errors import MissingDependency
 from service.local.signals import ends_on_terminate, finish
 
-app = typer.Typer(no_args_is_help=True, help="Measure, side by side with rivals.")
+app = typer.Typer(no_args_is_help=True, help="Measure, side by side with baselines.")
 
 Json = Annotated[
     Path | None,

@@ -63,16 +63,16 @@ def as_line(record: Record) -> str:
         if name.startswith("ce_")
     }
     data = json.loads(record.value or b"null")
-    place = {"partition": record.partition, "offset": record.offset}
-    return json.dumps({**attributes, **place, "data": data}, ensure_ascii=False)
+    position = {"partition": record.partition, "offset": record.offset}
+    return json.dumps({**attributes, **position, "data": data}, ensure_ascii=False)
 
 
 def _pretty(record: Record) -> str:
     data = json.loads(record.value or b"null") or {}
-    word = record.headers.get("ce_type", "?").removesuffix(".v1")
+    event_name = record.headers.get("ce_type", "?").removesuffix(".v1")
     reason = data.get("reason") or {}
-    told = f"  {reason['code']}: {reason['message']}" if reason else ""
+    cause = f"  {reason['code']}: {reason['message']}" if reason else ""
     rounds = f"  round {data['global_round']}" if "global_round" in data else ""
     sequence = record.headers.get("ce_sequence", "-")
     when = record.headers.get("ce_time", "")
-    return f"[dim]{when}[/] {record.key} [dim]#{sequence}[/] [bold]{word}[/]{rounds}{told}"
+    return f"[dim]{when}[/] {record.key} [dim]#{sequence}[/] [bold]{event_name}[/]{rounds}{cause}"

@@ -1,4 +1,4 @@
-"""`fl-jobs nets`: what the last look at each net showed, and the operator's hand on them."""
+"""`fl-jobs nets`: what the last poll of each net showed, and the operator's switches."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ All = Annotated[bool, typer.Option("--all", help="Every net: the whole service."
 def pause(
     net: NetName = None, every: All = False, env_file: EnvFile = None, as_json: AsJson = False
 ) -> None:
-    """Start nothing more on this net, or anywhere; what runs goes on."""
+    """Start nothing more on this net, or anywhere; what runs continues."""
     name = run_async(_pause(settings_of(env_file), net, every, True))
     _told(as_json, {"net": net, "all": every, "paused": True}, f"{name} paused")
 

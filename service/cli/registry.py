@@ -26,7 +26,7 @@ def apply(
     """Make this file the registry. The same file again changes nothing.
 
     Approvals that it takes back end queued jobs and stop running ones. A net that it leaves out while
-    places are held there is named: nobody looks at its runs any more.
+    places are held there is named: nothing polls its runs any more.
     """
     settings = settings_of(env_file)
     applied = run_async(apply_file(settings, file))

@@ -61,7 +61,9 @@ def check(
         for drift in drifts:
             typer.echo(drift)
         if drifts:
-            typer.echo(f"{len(drifts)} differences; `fl-jobs schemas export {root}` mends them.")
+            typer.echo(
+                f"{len(drifts)} differences; `fl-jobs schemas export {root}` writes them anew."
+            )
         else:
             typer.echo(f"{root} is what this program speaks.")
     if drifts:

@@ -109,7 +109,7 @@ def _take_over_stdlib(out: TextIO, level: int, before: list[Any], after: list[An
     root.setLevel(max(level, logging.WARNING) if level > logging.DEBUG else logging.INFO)
     for name in ("httpx", "httpcore", "aiobotocore", "botocore", "aioboto3", "asyncio"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    # aiokafka logs every moment of a broker's absence as an error; our own lines tell of it once.
+    # aiokafka logs every moment of a broker's absence as an error; our own lines report it once.
     logging.getLogger("aiokafka").setLevel(
         logging.CRITICAL if level > logging.DEBUG else logging.WARNING
     )

@@ -23,7 +23,7 @@ _SLOW: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 90
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class StatusMetric:
     """One number of a part's status: its metric's name, kind (counter or gauge), help and reading."""
 
     name: str
@@ -42,25 +42,25 @@ def _since(name: str) -> Callable[[Any], float]:
 
 #: What is read from `ingest.status.IngestStatus`.
 INGEST: Final = (
-    Followed("fl_ingest_records", "counter", "Records stored.", _attribute("records")),
-    Followed("fl_ingest_batches", "counter", "Transactions of records.", _attribute("batches")),
-    Followed(
+    StatusMetric("fl_ingest_records", "counter", "Records stored.", _attribute("records")),
+    StatusMetric("fl_ingest_batches", "counter", "Transactions of records.", _attribute("batches")),
+    StatusMetric(
         "fl_ingest_dead_letters",
         "counter",
         "Records dead-lettered as they came.",
         _attribute("dead_letters"),
     ),
-    Followed(
+    StatusMetric(
         "fl_ingest_isolated", "counter", "Records taken out of a batch.", _attribute("isolated")
     ),
-    Followed(
+    StatusMetric(
         "fl_ingest_fenced", "counter", "Batches of a former owner, dropped.", _attribute("fenced")
     ),
-    Followed("fl_ingest_errors", "counter", "Errors of the consumer.", _attribute("errors")),
-    Followed("fl_ingest_rebalances", "counter", "Assignments taken.", _attribute("rebalances")),
-    Followed("fl_ingest_paused", "gauge", "1 while the store is behind.", _attribute("paused")),
-    Followed("fl_ingest_joined", "gauge", "1 when partitions are held.", _attribute("joined")),
-    Followed(
+    StatusMetric("fl_ingest_errors", "counter", "Errors of the consumer.", _attribute("errors")),
+    StatusMetric("fl_ingest_rebalances", "counter", "Assignments taken.", _attribute("rebalances")),
+    StatusMetric("fl_ingest_paused", "gauge", "1 while the store is behind.", _attribute("paused")),
+    StatusMetric("fl_ingest_joined", "gauge", "1 when partitions are held.", _attribute("joined")),
+    StatusMetric(
         "fl_ingest_beat_age_seconds",
         "gauge",
         "Since the poll loop's last turn.",
@@ -69,47 +69,51 @@ INGEST: Final = (
 )
 #: What is read from `relay.status.RelayStatus`.
 RELAY: Final = (
-    Followed("fl_relay_events", "counter", "Lifecycle events published.", _attribute("published")),
-    Followed("fl_relay_transactions", "counter", "Kafka transactions.", _attribute("transactions")),
-    Followed("fl_relay_takeovers", "counter", "Leaderships taken.", _attribute("takeovers")),
-    Followed("fl_relay_errors", "counter", "Errors while publishing.", _attribute("errors")),
-    Followed(
+    StatusMetric(
+        "fl_relay_events", "counter", "Lifecycle events published.", _attribute("published")
+    ),
+    StatusMetric(
+        "fl_relay_transactions", "counter", "Kafka transactions.", _attribute("transactions")
+    ),
+    StatusMetric("fl_relay_takeovers", "counter", "Leaderships taken.", _attribute("takeovers")),
+    StatusMetric("fl_relay_errors", "counter", "Errors while publishing.", _attribute("errors")),
+    StatusMetric(
         "fl_relay_foreign_records",
         "counter",
         "Records on our topics that we did not write.",
         _attribute("unknown_records"),
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_leading", "gauge", "1 in the process that publishes.", _attribute("leading")
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_beat_age_seconds", "gauge", "Since the loop's last turn.", _since("heartbeat")
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_hanging_transactions",
         "gauge",
         "Partitions held back by an open transaction.",
         lambda status: float(len(status.hanging)),
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_hanging_seconds",
         "gauge",
         "The oldest such transaction's age.",
         lambda status: max((each.seconds() for each in status.hanging.values()), default=0.0),
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_net_status_sent", "counter", "Net states sent.", _attribute("net_status_sent")
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_tombstones_sent", "counter", "Tombstones sent.", _attribute("tombstones_sent")
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_dead_letters_sent",
         "counter",
         "Dead letters sent.",
         _attribute("dead_letters_sent"),
     ),
-    Followed(
+    StatusMetric(
         "fl_relay_second_lane_errors",
         "counter",
         "Errors of the side publisher.",
@@ -118,21 +122,23 @@ RELAY: Final = (
 )
 
 
-class _Following(Collector):
+class _StatusCollector(Collector):
     """Reads parts' own counts when somebody scrapes."""
 
     def __init__(self) -> None:
-        self._parts: dict[str, tuple[Callable[[], Any], tuple[Followed, ...]]] = {}
+        self._parts: dict[str, tuple[Callable[[], Any], tuple[StatusMetric, ...]]] = {}
 
-    def add(self, part: str, status: Callable[[], Any], followed: Iterable[Followed]) -> None:
-        self._parts[part] = (status, tuple(followed))
+    def add(
+        self, part: str, status: Callable[[], Any], status_metrics: Iterable[StatusMetric]
+    ) -> None:
+        self._parts[part] = (status, tuple(status_metrics))
 
     def collect(self) -> Iterator[Metric]:
-        for current, followed in self._parts.values():
+        for current, status_metrics in self._parts.values():
             status = current()
             if status is None:
                 continue
-            for each in followed:
+            for each in status_metrics:
                 kind = CounterMetricFamily if each.kind == "counter" else GaugeMetricFamily
                 yield kind(each.name, each.about, value=each.read(status))
 
@@ -142,8 +148,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._following = _Following()
-        self.registry.register(self._following)
+        self._status_collector = _StatusCollector()
+        self.registry.register(self._status_collector)
         r = self.registry
 
         def counter(name: str, about: str, *labels: str) -> Counter:
@@ -174,12 +180,12 @@ class Metrics:
         )
         self.net_answering = gauge("fl_net_answering", "1 when the adapter answers.", "net")
         self.net_online = gauge("fl_net_clients_online", "Member trusts online.", "net")
-        self.net_occupied = gauge("fl_net_slots_occupied", "Places taken on the net.", "net")
-        self.net_capacity = gauge("fl_net_capacity", "Places of the net.", "net")
+        self.net_occupied = gauge("fl_net_slots_occupied", "Reservations held on the net.", "net")
+        self.net_capacity = gauge("fl_net_capacity", "Runs that the net takes at once.", "net")
         self.net_strays = gauge("fl_net_strays", "Runs that nobody here submitted.", "net")
         self.net_in_doubt = gauge("fl_net_in_doubt", "1 while a submission is in doubt.", "net")
         self.quarantined = gauge(
-            "fl_slots_quarantined", "Places kept for runs without proof of end."
+            "fl_slots_quarantined", "Reservations kept for runs without proof of end."
         )
         # --- what is where
         self.jobs = gauge("fl_jobs", "Unfinished jobs by state.", "state")
@@ -190,9 +196,11 @@ class Metrics:
             "fl_oldest_queued_seconds", "Age of the oldest queued job."
         )
 
-    def follow(self, part: str, status: Callable[[], Any], followed: Iterable[Followed]) -> None:
+    def follow(
+        self, part: str, status: Callable[[], Any], status_metrics: Iterable[StatusMetric]
+    ) -> None:
         """Export a part's own counts (`INGEST`, `RELAY`); `status` may answer None meanwhile."""
-        self._following.add(part, status, followed)
+        self._status_collector.add(part, status, status_metrics)
 
     def committed(self, outcomes: Mapping[str, int], words: Mapping[str, int]) -> None:
         """A transaction was committed: its decisions by outcome, its published events by word."""

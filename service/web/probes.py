@@ -10,7 +10,8 @@ from service.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Probes:
-    """`alive`: the loops turn. `ready`: None, or what is missing. `started`: the schema is current."""
+    """`alive`: the loops make progress. `ready`: None, or what is missing. `started`: the schema is
+    current."""
 
     alive: Callable[[], bool]
     ready: Callable[[], Awaitable[str | None]]

@@ -1,4 +1,4 @@
-"""The routes. An error is `{"error": ...}` with a fitting code; every answer is JSON but the metrics."""
+"""The routes. An error is `{"error": ...}` with a fitting code; every response is JSON but the metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.telemetry.metrics import CONTENT_TYPE
 from service.web.probes import Probes
 
 
-def answer(value: object, code: int = 200) -> Response:
+def respond(value: object, code: int = 200) -> Response:
     text = json.dumps(value, ensure_ascii=False, default=_plain)
     return Response(text, code, media_type="application/json")
 
@@ -29,32 +29,33 @@ def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-async def _refused(request: Request, exc: Exception) -> Response:
+async def _http_error(request: Request, exc: Exception) -> Response:
     """What starlette itself refuses: an unknown path, a method that no route has."""
     assert isinstance(exc, HTTPException)
-    response = answer({"error": f"{request.url.path}: {exc.detail}"}, exc.status_code)
+    response = respond({"error": f"{request.url.path}: {exc.detail}"}, exc.status_code)
     response.headers.update(exc.headers or {})
     return response
 
 
-async def _broken(request: Request, exc: Exception) -> Response:
+async def _internal_error(request: Request, exc: Exception) -> Response:
     """A bug of ours; the server logs it with its trace."""
-    return answer({"error": "internal error; the service's log has the cause"}, 500)
+    return respond({"error": "internal error; the service's log has the cause"}, 500)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def guarded(handler: Handler) -> Handler:
-    """The handler with the rooms' errors as answers: 400 for input, 503 when the database is unavailable."""
+def with_error_responses(handler: Handler) -> Handler:
+    """The handler with the rooms' errors as responses: 400 for input, 503 when the database is
+    unavailable."""
 
     async def guard(request: Request) -> Response:
         try:
             return await handler(request)
         except Invalid as exc:
-            return answer({"error": exc.message}, 400)
+            return respond({"error": exc.message}, 400)
         except Transient as exc:
-            return answer({"error": exc.message}, 503)
+            return respond({"error": exc.message}, 503)
 
     return guard
 
@@ -96,23 +97,23 @@ class Routes:
             "/api/v1/nets": self.nets,
         }
         return Starlette(
-            routes=[Route(path, guarded(handler)) for path, handler in routes.items()],
-            exception_handlers={HTTPException: _refused, 500: _broken},
+            routes=[Route(path, with_error_responses(handler)) for path, handler in routes.items()],
+            exception_handlers={HTTPException: _http_error, 500: _internal_error},
         )
 
     async def livez(self, _: Request) -> Response:
         alive = self._probes.alive()
-        return answer({"alive": alive}, 200 if alive else 503)
+        return respond({"alive": alive}, 200 if alive else 503)
 
     async def readyz(self, _: Request) -> Response:
         missing = await self._probes.ready()
-        return answer(
+        return respond(
             {"ready": missing is None, "missing": missing}, 200 if missing is None else 503
         )
 
     async def startupz(self, _: Request) -> Response:
         started = await self._probes.started()
-        return answer({"schema_current": started}, 200 if started else 503)
+        return respond({"schema_current": started}, 200 if started else 503)
 
     async def metrics(self, _: Request) -> Response:
         self._probes.metrics.take_counts(await self._queries.counts())
@@ -132,13 +133,13 @@ class Routes:
             before=before,
             limit=_number(request, "limit", 50, 1_000),
         )
-        return answer({"jobs": found})
+        return respond({"jobs": found})
 
     async def job(self, request: Request) -> Response:
         found: dict[str, Any] | None = await self._queries.job(
             _uuid(request.path_params["job_id"], "job_id")
         )
-        return answer({"error": "no such job"}, 404) if found is None else answer(found)
+        return respond({"error": "no such job"}, 404) if found is None else respond(found)
 
     async def events(self, request: Request) -> Response:
         found = await self._queries.events(
@@ -146,7 +147,7 @@ class Routes:
             _number(request, "after", 0, 2**31 - 1),
             _number(request, "limit", 1_000, 10_000),
         )
-        return answer({"events": found})
+        return respond({"events": found})
 
     async def nets(self, _: Request) -> Response:
-        return answer({"nets": await self._queries.nets()})
+        return respond({"nets": await self._queries.nets()})

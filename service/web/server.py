@@ -1,4 +1,4 @@
-"""Serves the routes until it is told to stop."""
+"""Serves the routes until `stop` is set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.web.routes import Routes
 log = structlog.get_logger(__name__)
 
 
-class _Server(uvicorn.Server):
+class _SignalFreeServer(uvicorn.Server):
     """Leaves the signals to the application."""
 
     @contextlib.contextmanager
@@ -55,7 +55,7 @@ async def serve(settings: HttpSettings, pool: Pool, probes: Probes, stop: asynci
         lifespan="off",
         timeout_graceful_shutdown=2,
     )
-    server = _Server(config)
+    server = _SignalFreeServer(config)
     log.info("web_listens", url=f"http://{host}:{port}")
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="web")
     await stop.wait()

@@ -44,7 +44,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding
     for backend, types in ManifestReader()().items():
         if types is None:
-            fix = f"look at job_types_and_required_files.{backend}.json in FL_ASSETS_DIR"
+            fix = f"check job_types_and_required_files.{backend}.json in FL_ASSETS_DIR"
             yield failed("assets", f"the manifest of {backend} can't be read", fix)
     async for finding in _database(settings, partitions):
         yield finding
@@ -131,7 +131,7 @@ def _behind(offsets: Mapping[int, tuple[int, int]]) -> dict[int, int]:
 
 
 async def _storage(settings: Settings) -> AsyncIterator[Finding]:
-    fix = "look at the FL_S3__ settings and the AWS credentials"
+    fix = "check the FL_S3__ settings and the AWS credentials"
     try:
         bundles = make_bundles(settings)
     except Invalid as exc:
@@ -235,7 +235,7 @@ async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
         await client.runs()
     except (ServiceError, Invalid) as exc:
         message = f"it answers, and can't list its jobs: {exc.message}"
-        return failed(part, message, f"look at the log of its adapter at {endpoint} (list_jobs)")
+        return failed(part, message, f"check the log of its adapter at {endpoint} (list_jobs)")
     offline = sorted(c.slot for c in clients if not c.online)
     extensions = ", ".join(sorted(health.extensions)) or "none"
     if offline:
@@ -250,7 +250,7 @@ async def _reservations(queries: Queries) -> AsyncIterator[Finding]:
         place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:
-            message = f"{place}, and the registry has no such net: nobody looks at its run"
+            message = f"{place}, and the registry has no such net: nothing polls its run"
             fix = "put the net back with `fl-jobs registry apply FILE` until its runs are over"
             yield failed(f"net {slot['net']}", message, fix)
         elif not slot["in_doubt"]:

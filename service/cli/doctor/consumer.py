@@ -39,7 +39,7 @@ async def consumer_findings(
         yield failed("consumer group", exc.message, fix)
         return
     letters = bool(await queries.dead_letters(limit=1))
-    look = "look at /readyz and the log of `fl-jobs run`"
+    look = "check /readyz and the log of `fl-jobs run`"
     look += "; `fl-jobs dead-letters list` shows what could not be used" if letters else ""
     behind = lag(await queries.offsets(group), ends)
     if count == 0:
