@@ -39,7 +39,7 @@ SECONDS = float(os.environ.get("FL_CAMPAIGN_SECONDS", "15"))
 SEED = int(os.environ.get("FL_CAMPAIGN_SEED", str(random.randrange(10**6))))
 
 
-class Campaign:
+class RandomRun:
     """Two service processes, a feeder, and somebody who breaks things."""
 
     def __init__(self, w: World, stack: Stack, rng: random.Random) -> None:
@@ -133,7 +133,7 @@ async def test_crashes_lose_and_double_nothing(private_stack: Callable[..., Stac
     await migrate(DatabaseSettings(dsn=env["FL_DATABASE__DSN"]))
     async with world(env) as w:
         await apply_registry(w.pool, registry_file.parse(REGISTRY))
-        campaign = Campaign(w, stack, random.Random(SEED))
+        campaign = RandomRun(w, stack, random.Random(SEED))
         campaign.start("a")
         campaign.start("b")
         try:

@@ -30,7 +30,7 @@ PARTITIONS = 3
 
 
 @dataclass
-class Seen:
+class Snapshot:
     """A record of a topic as a read-committed consumer gets it."""
 
     partition: int
@@ -97,9 +97,9 @@ class World:
                     return
                 await asyncio.sleep(0.02)
 
-    async def log(self, topic: str) -> list[Seen]:
+    async def log(self, topic: str) -> list[Snapshot]:
         """Everything that a read-committed reader finds in a topic, by partition and offset."""
-        found: list[Seen] = []
+        found: list[Snapshot] = []
         async with reader(self.kafka, read_committed=True) as client:
             count = len(await client._client._wait_on_metadata(topic))
             places = [TopicPartition(topic, p) for p in range(count)]
@@ -110,7 +110,7 @@ class World:
             while any([await client.position(p) < ends[p] for p in places]):
                 for records in (await client.getmany(timeout_ms=100)).values():
                     found += [
-                        Seen(r.partition, r.offset, r.key, r.value, dict(r.headers))
+                        Snapshot(r.partition, r.offset, r.key, r.value, dict(r.headers))
                         for r in records
                     ]
         return sorted(found, key=lambda seen: (seen.partition, seen.offset))

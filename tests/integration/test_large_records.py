@@ -104,5 +104,5 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
     assert state["request"]["model_files"]["uri"] == "s3://models/a/"
 
 
-def body(record: relay_world.Seen) -> Any:
+def body(record: relay_world.Snapshot) -> Any:
     return json.loads(record.value or b"")

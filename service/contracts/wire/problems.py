@@ -3,7 +3,7 @@
 Promise: every error has `loc` (path of member names and positions), `msg` (for people, in our words
 or pydantic's) and `type` (stable, for machines); never an input value, at most 100 errors, each
 short and storable. A message of pydantic's that quotes input is replaced here; a new quoting one in
-a later pydantic breaks the promise, and `tests/unit/test_contracts_problems.py` looks for that.
+a later pydantic breaks the promise, and `tests/unit/contracts/test_problems.py` looks for that.
 """
 
 from __future__ import annotations

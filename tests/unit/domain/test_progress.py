@@ -1,0 +1,400 @@
+"""What is heard and seen of a run, in any order and any number of times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.domain import commands as c
+from service.domain import events as e
+from service.domain.enums import FLJobStatus, JobState, ModelStatus, ReasonCode, ReservationState
+from service.domain.values import Metric, Results
+from tests.unit.domain.job_builder import (
+    COMMANDS,
+    JOB,
+    ORIGIN,
+    PATH,
+    RESULTS,
+    RUN,
+    TRUSTS,
+    JobBuilder,
+    answer,
+    job_in,
+    request,
+)
+
+SLOTS = ("Trust_1", "Trust_2", "Trust_3")
+
+
+def _round(word: str, number: int, slot: str | None = None) -> c.Command:
+    return c.ReportRound(JOB, 1, ORIGIN, RUN, slot, event_type=word, global_round=number)
+
+
+def _status(status: ModelStatus, results: Results | None = None) -> c.Command:
+    return c.ReportStatus(JOB, 1, ORIGIN, RUN, status=status, results=results)
+
+
+def _loss(number: int, slot: str) -> c.Command:
+    return c.ReportMetrics(JOB, 1, ORIGIN, RUN, slot, (Metric("loss", 1 / number, number),))
+
+
+#: Everything that a run of two rounds reports but its end.
+TOLD: list[c.Command] = [_status(ModelStatus.PREPARED), _status(ModelStatus.RUNNING)] + [
+    command
+    for number in (1, 2)
+    for command in (
+        _round("ROUND_STARTED", number),
+        *(_round("CLIENT_RESULT_RECEIVED", number, slot) for slot in SLOTS[:2]),
+        _round("CLIENT_FAILED", number, SLOTS[2]),
+        *(_loss(number, slot) for slot in SLOTS),
+        _round("ROUND_AGGREGATED", number),
+    )
+]
+ENDS = {
+    "completed": _status(ModelStatus.RESULTS_UPLOADED, RESULTS),
+    "failed": _status(ModelStatus.ERROR),
+}
+orders = st.tuples(
+    st.permutations(TOLD), st.lists(st.sampled_from(TOLD), max_size=12), st.randoms()
+)
+
+
+def _shuffled(order: tuple[list[c.Command], list[c.Command], object]) -> list[c.Command]:
+    told, again, rng = order
+    mixed = [*told, *again]
+    rng.shuffle(mixed)  # type: ignore[attr-defined]
+    return mixed
+
+
+@settings(max_examples=150, deadline=None)
+@given(orders)
+def test_any_order_of_the_same_reports_tells_the_same_progress(
+    order: tuple[list[c.Command], list[c.Command], object],
+) -> None:
+    builder = job_in("submitting")
+    for command in _shuffled(order):
+        builder.do(command)
+    job = builder.there
+    assert (job.state, job.model_status) == (JobState.RUNNING, ModelStatus.RUNNING)
+    progress = job.progress
+    assert (progress.round, progress.aggregated) == (2, 2)
+    assert [(s.slot, s.global_round, s.state) for s in progress.sites] == [
+        ("Trust_1", 2, "returned"),
+        ("Trust_2", 2, "returned"),
+        ("Trust_3", 2, "failed"),
+    ]
+    assert {(m.fl_client_name, m.global_round) for m in progress.metrics} == {
+        (slot, 2) for slot in SLOTS
+    }
+    assert builder.published().count("running") == 1
+    assert builder.published().count("round_aggregated") <= 2
+    assert job.sequence == len(builder.published())
+
+
+@settings(max_examples=150, deadline=None)
+@given(orders, st.sampled_from(sorted(ENDS)), st.integers(0, 3))
+def test_any_order_around_the_end_comes_to_the_same_end(
+    order: tuple[list[c.Command], list[c.Command], object], end: str, repeats: int
+) -> None:
+    """Reports after the end, before it, and the end again: one terminal event, nothing after it."""
+    builder = job_in("submitting")
+    mixed = _shuffled(order)
+    mixed[len(mixed) // 2 : len(mixed) // 2] = [ENDS[end]] * (1 + repeats)
+    for command in mixed:
+        builder.do(command)
+    assert builder.there.state == end
+    assert builder.published()[-1] == end
+    assert builder.published().count(end) == 1
+    assert builder.there.sequence == len(builder.published())
+    assert builder.there.attempts[0].reservation is ReservationState.QUARANTINED
+    assert builder.run("see finished").there.attempts[0].reservation is ReservationState.RELEASED
+
+
+_ANYTHING = st.lists(st.sampled_from(sorted(COMMANDS)), max_size=40)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_ANYTHING, st.lists(st.integers(0, 4_000), min_size=40, max_size=40))
+def test_no_sequence_of_commands_breaks_an_invariant(names: list[str], pauses: list[int]) -> None:
+    """`JobBuilder.do` checks the graph, the numbering and the end at every step."""
+    builder = JobBuilder()
+    stopped = False
+    for name, pause in zip(names, pauses, strict=False):
+        builder.pass_seconds(pause)
+        opened = len([x for x in builder.events if type(x).__name__ == "SubmissionOpened"])
+        builder.do(COMMANDS[name](builder))
+        if stopped:
+            now = len([x for x in builder.events if type(x).__name__ == "SubmissionOpened"])
+            assert now == opened, "submitted after a stop"
+        stopped = builder.job is not None and builder.job.stop is not None
+    numbers = [a.number for a in builder.job.attempts] if builder.job else []
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert (
+        sum(
+            builder.published().count(end) for end in ("completed", "failed", "stopped", "rejected")
+        )
+        <= 1
+    )
+
+
+def test_a_repeated_step_changes_nothing() -> None:
+    """An unknown COMMIT is answered by sending the command again."""
+    for state, name in (
+        ("queued", "claim"),
+        ("submitting", "know run"),
+        ("preparing", "give back"),
+        ("collecting", "store results"),
+        ("submitting", "fail"),
+    ):
+        builder = job_in(state)
+        command = COMMANDS[name](builder)
+        builder.do(command)
+        before = builder.there
+        builder.do(command)
+        assert builder.there == before, name
+
+
+def test_a_report_proves_that_the_submit_arrived() -> None:
+    builder = job_in("submitting").run("round")
+    assert builder.published()[-3:] == ["submitted", "running", "round_started"]
+    assert builder.there.attempts[0].run_id == RUN
+    assert builder.there.lease is None
+
+
+REPORTS: dict[str, dict[str, object]] = {
+    "error": {"status": ModelStatus.ERROR},
+    "results": {"status": ModelStatus.RESULTS_UPLOADED, "results": RESULTS},
+    "upload failed": {"status": ModelStatus.RESULTS_UPLOAD_FAILED},
+    "stopped": {"status": ModelStatus.STOPPED},
+    "round": {"event_type": "ROUND_STARTED", "global_round": 1},
+    "client failed": {"event_type": "CLIENT_FAILED", "global_round": 1, "fl_client_name": SLOTS[0]},
+    "metrics": {"metrics": (Metric("loss", 0.5, 1, SLOTS[0]),)},
+    "log": {"log": "a line"},
+}
+
+
+def _report(what: str, run_id: str | None, path_id: UUID | None = None) -> c.Command:
+    fields: dict[str, Any] = REPORTS[what]
+    kind = {"status": c.ReportStatus, "event_type": c.ReportRound, "metrics": c.ReportMetrics}
+    made = next((k for name, k in kind.items() if name in fields), c.ReportLog)
+    return made(JOB, 1, ORIGIN, run_id=run_id, path_id=path_id, **fields)
+
+
+@pytest.mark.parametrize("state", ["running pending", "running", "collecting", "stopping"])
+@pytest.mark.parametrize("what", REPORTS)
+def test_another_run_of_the_attempt_changes_nothing(state: str, what: str) -> None:
+    builder = job_in(state)
+    before = builder.there
+    for path_id in (None, PATH):
+        decision = builder.do(_report(what, "run-of-somebody", path_id))
+        assert answer(decision) == "ignored:other_run"
+        assert builder.there == before
+
+
+@pytest.mark.parametrize("what", REPORTS)
+@pytest.mark.parametrize("state", ["submitting", "stopping unsubmitted", "running provisional"])
+def test_a_run_not_known_for_certain_is_told_by_its_path_id(state: str, what: str) -> None:
+    def start() -> JobBuilder:
+        if state != "running provisional":
+            return job_in(state)
+        builder = job_in("submitting")
+        builder.do(c.RecordRun(JOB, 1, PATH, "guess", provisional=True))
+        return builder
+
+    builder = start()
+    before = builder.there
+    assert answer(builder.do(_report(what, "run-9", TRUSTS[0]))) == "ignored:other_run"
+    assert answer(builder.do(_report(what, None, TRUSTS[0]))) == "ignored:other_run"
+    assert builder.there == before
+    for path_id in (PATH, None, builder.there.accepted_request.model_id):
+        builder = start()
+        builder.do(_report(what, "run-9", path_id))
+        attempt = builder.there.attempts[0]
+        assert (attempt.run_id, attempt.provisional) == ("run-9", False)
+
+
+def test_an_earlier_submission_of_the_attempt_is_its_own() -> None:
+    builder = job_in("submitting")
+    again = replace(builder.submission(), number=2, path_id=TRUSTS[1], earlier_paths=(PATH,))
+    builder.do(c.OpenSubmission(JOB, 1, builder.token, again))
+    assert builder.do(_report("round", "run-9", PATH)).events
+    assert builder.there.attempts[0].run_id == "run-9"
+
+
+def test_a_known_run_counts_whatever_path_it_names() -> None:
+    """An adapter that knows keys may name a run of a lease before, under its own path."""
+    builder = job_in("running")
+    assert builder.do(_report("round", RUN, TRUSTS[0])).events
+    assert builder.do(_report("round", None, TRUSTS[0])).events == ()
+
+
+def test_a_site_that_fails_before_the_first_round_is_told_with_its_cause() -> None:
+    builder = job_in("running pending")
+    failed = c.ReportRound(
+        JOB, 1, ORIGIN, RUN, SLOTS[1], event_type="CLIENT_FAILED", details={"cause": "no data"}
+    )
+    assert answer(builder.do(failed)) == "RoundReported"
+    event = builder.events[-1]
+    assert isinstance(event, e.RoundReported)
+    assert event.event_name == "client_failed"
+    assert (event.global_round, event.trust_id, event.slot) == (0, TRUSTS[1], SLOTS[1])
+    assert (event.details, event.site_detail) == ({"cause": "no data"}, "no data")
+    site = builder.there.progress.sites[0]
+    assert (site.slot, site.state, site.detail) == (SLOTS[1], "failed", "no data")
+    assert builder.there.model_status is ModelStatus.INITIATED, "nothing trains yet"
+    builder.do(failed)
+    assert builder.published().count("client_failed") == 1
+    assert "log_recorded" not in builder.published()
+
+
+def test_such_a_failure_heard_after_its_site_was_in_a_round_keeps_its_cause() -> None:
+    builder = job_in("running")
+    builder.do(_round("CLIENT_RESULT_RECEIVED", 1, SLOTS[1]))
+    builder.do(
+        c.ReportRound(
+            JOB, 1, ORIGIN, RUN, SLOTS[1], event_type="CLIENT_FAILED", details={"cause": "no data"}
+        )
+    )
+    event = builder.events[-1]
+    assert isinstance(event, e.LogRecorded)
+    assert event.success is False
+    assert "Trust_2" in event.log
+    assert "no data" in event.log
+    assert builder.there.progress.sites[0].state == "returned"
+
+
+@pytest.mark.parametrize("field", ["error", "cause", "detail"])
+def test_a_failed_site_shows_the_cause_that_its_report_names(field: str) -> None:
+    builder = job_in("running")
+    builder.do(
+        c.ReportRound(
+            JOB,
+            1,
+            ORIGIN,
+            RUN,
+            SLOTS[0],
+            event_type="CLIENT_FAILED",
+            global_round=1,
+            details={"error": None, field: "ran out of memory" + "!" * 600},
+        )
+    )
+    detail = builder.there.progress.sites[0].detail
+    assert detail is not None
+    assert detail.startswith("ran out of memory")
+    assert len(detail) == 500
+
+
+def test_rounds_only_move_forward() -> None:
+    builder = job_in("running")
+    for number in (3, 1, 2, 3):
+        builder.do(_round("ROUND_STARTED", number))
+    assert builder.published().count("round_started") == 1
+    assert builder.there.progress.round == 3
+
+
+@pytest.mark.parametrize("state", ["running pending", "running", "completed freed", "stopped"])
+@pytest.mark.parametrize("status", list(FLJobStatus))
+def test_an_old_list_judges_nothing(state: str, status: FLJobStatus) -> None:
+    """The attempt moved while the adapter was asked."""
+    builder = job_in(state)
+    began = builder.there.attempts[0].changed_at - timedelta(seconds=1)
+    before = builder.there
+    for old in (
+        c.ObserveRun(JOB, 1, RUN, status, None, began),
+        c.ObserveRunMissing(JOB, 1, RUN, began),
+    ):
+        assert answer(builder.do(old)) == "ignored:old_list"
+        assert builder.there == before
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "collecting"])
+def test_an_absent_run_frees_the_place_of_a_job_that_needs_it_no_more(state: str) -> None:
+    builder = job_in(state)
+    told, before = builder.published(), builder.there.state
+    builder.run("miss")
+    assert builder.there.attempts[0].reservation is not ReservationState.RELEASED
+    builder.run("miss")
+    assert builder.there.attempts[0].reservation is ReservationState.RELEASED
+    assert (builder.there.state, builder.published()) == (before, told)
+
+
+def test_a_run_is_lost_after_several_lists_and_a_grace_from_the_first_miss() -> None:
+    builder = job_in("running").run("miss")
+    assert builder.there.state is JobState.RUNNING
+    builder.run("see running")
+    assert builder.there.attempts[0].missing_polls == 0
+    builder.run("miss", "miss")
+    assert builder.published()[-1] == "retry_scheduled"
+
+
+def test_results_that_cannot_be_had_end_the_job_after_their_tries() -> None:
+    builder = job_in("collecting")
+    for _ in range(builder.limits.collect_tries + 1):
+        if builder.there.state is not JobState.COLLECTING:
+            break
+        builder.pass_seconds(1_000)
+        if builder.there.lease is None:
+            builder.run("take lease")
+        builder.run("delay")
+    assert builder.there.state is JobState.FAILED
+    assert builder.there.reason is not None
+    assert builder.there.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
+    assert builder.there.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "seconds", "code"),
+    [
+        ("running pending", {}, 3_600, ReasonCode.PENDING_EXCEEDED),
+        ("running", {"max_runtime_seconds": 60}, 70, ReasonCode.RUNTIME_EXCEEDED),
+        ("running", {"max_stall_seconds": 60}, 70, ReasonCode.NO_PROGRESS),
+        ("running", {}, 7_300, ReasonCode.NO_PROGRESS),
+        ("running", {}, 0, None),
+    ],
+)
+def test_limits_end_a_run_and_keep_its_place(
+    state: str, more: dict[str, int], seconds: int, code: ReasonCode | None
+) -> None:
+    builder = job_in(state, asked=request(**more))
+    due = builder.there.due_at
+    builder.pass_seconds(seconds)
+    builder.run("review")
+    if code is None:
+        assert builder.there.state is JobState.RUNNING
+        return
+    assert due is not None
+    assert due <= builder.now, "a limit would have been looked at too late"
+    assert builder.there.state is JobState.FAILED
+    assert builder.there.reason is not None
+    assert builder.there.reason.code == code
+    assert builder.there.attempts[0].reservation is ReservationState.QUARANTINED
+
+
+@pytest.mark.parametrize("sign", ["round", "metrics", "log", "running"])
+def test_any_sign_of_life_puts_the_stall_limit_off(sign: str) -> None:
+    builder = job_in("running", asked=request(max_stall_seconds=60))
+    builder.pass_seconds(50)
+    builder.run(sign)
+    builder.pass_seconds(50)
+    builder.run("review")
+    assert builder.there.state is JobState.RUNNING
+    builder.pass_seconds(20)
+    assert builder.run("review").there.state is JobState.FAILED
+
+
+def test_the_end_tells_all_that_a_reader_needs() -> None:
+    builder = job_in("running")
+    for command in TOLD:
+        builder.do(command)
+    builder.run("uploaded with results")
+    job, done = builder.there, builder.events[-1]
+    assert job.results == RESULTS
+    assert getattr(done, "rounds", None) == 2
+    assert len(getattr(done, "metrics", ())) == 3
+    assert getattr(done, "bundle_sha256", None) == "d"

@@ -1,0 +1,210 @@
+"""Collecting: results streamed before the job is complete, tried again without training again."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from service.domain import commands as c
+from service.domain.enums import JobState, ReasonCode
+from service.domain.facts import JobLimits
+from service.errors import Permanent, Transient
+from service.steps.options import StepOptions
+from tests.unit.steps.sim.fake_net import FakeNet
+from tests.unit.steps.sim.harness import ORIGIN, Simulation
+from tests.unit.steps.sim.virtual_time import run
+
+
+@pytest.mark.parametrize("kind", ["keyed", "named"])
+def test_an_adapter_without_results_completes_the_job_without_them(kind: str) -> None:
+    async def story() -> None:
+        sim = Simulation(kind)
+        sim.net.results_of = None
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COMPLETED)
+        assert sim.job(job_id).results is None
+        assert sim.net.count("results") == (1 if kind == "keyed" else 0)
+        await sim.end()
+
+    run(story())
+
+
+def test_results_that_could_not_be_had_are_asked_for_again() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.net.script["results"] = ["away"] * 2
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COMPLETED)
+        assert sim.words(job_id).count("StepDeferred") == 2
+        assert sim.bundles.stored[job_id, 1] == b"zip"
+        assert len(sim.net.real) == 1
+        await sim.end()
+
+    run(story())
+
+
+def test_results_that_never_come_end_the_job() -> None:
+    async def story() -> None:
+        sim = Simulation(limits=JobLimits(collect_tries=3))
+        sim.net.script["results"] = ["away"] * 50
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.FAILED, 300)
+        assert sim.code(job_id) == ReasonCode.RESULTS_UPLOAD_FAILED
+        await sim.end()
+
+    run(story())
+
+
+def test_results_that_can_not_be_stored_end_the_job_at_once() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        sim.bundles.errors = [Permanent("too large", code="results_upload_failed")]
+        await sim.until_state(job_id, JobState.FAILED, 60)
+        assert sim.code(job_id) == ReasonCode.RESULTS_UPLOAD_FAILED
+        assert sim.net.count("results") == 1
+        await sim.end()
+
+    run(story())
+
+
+def test_a_store_that_is_away_delays_the_results() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        sim.bundles.errors = [Transient("S3 is unavailable")]
+        await sim.until_state(job_id, JobState.COMPLETED, 60)
+        assert sim.net.count("results") == 2
+        await sim.end()
+
+    run(story())
+
+
+def test_a_stop_while_collecting_wins() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.net.script["results"] = ["away"]
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COLLECTING, 60)
+        sim.stop_job(job_id)
+        await asyncio.sleep(60)
+        assert sim.state(job_id) is JobState.STOPPED
+        await sim.end()
+
+    run(story())
+
+
+def test_a_collector_that_died_is_followed_by_another() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until(lambda: sim.net.count("results") == 1)
+        sim.kill(0)
+        await asyncio.sleep(1)
+        sim.start()
+        await sim.until_state(job_id, JobState.COMPLETED, 60)
+        assert sim.words(job_id).count("Completed") == 1
+        await sim.end()
+
+    run(story())
+
+
+class _Reporting(FakeNet):
+    """Its net publishes its rounds itself."""
+
+    @property
+    def extensions(self) -> frozenset[str]:
+        return super().extensions | {"reports"}
+
+
+def _reporting_sim() -> Simulation:
+    sim = Simulation()
+    sim.adapters["net-1"] = _Reporting(sim.net.net, sim.kind, rng=sim.rng)
+    return sim
+
+
+def _aggregated(sim: Simulation, job_id: UUID, number: int) -> None:
+    run_id = sim.job(job_id).attempts[-1].run_id
+    told = c.ReportRound(
+        job_id, 1, ORIGIN, run_id, event_type="ROUND_AGGREGATED", global_round=number
+    )
+    sim.store.do(told)
+
+
+def test_the_last_round_is_waited_for_before_the_end() -> None:
+    """The list may show the end before our consumer has read how it came about."""
+
+    async def story() -> None:
+        sim = _reporting_sim()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        _aggregated(sim, job_id, 1)
+        await sim.until_state(job_id, JobState.COLLECTING, 60)
+        await asyncio.sleep(5)
+        assert sim.state(job_id) is JobState.COLLECTING
+        assert sim.net.count("results") == 0
+        _aggregated(sim, job_id, 2)
+        assert await sim.until_state(job_id, JobState.COMPLETED, 60) < 2
+        done = sim.store.log[-1][2]
+        assert getattr(done, "rounds", None) == 2
+        await sim.end()
+
+    run(story())
+
+
+def test_a_last_round_that_never_comes_delays_the_end_and_no_more() -> None:
+    async def story() -> None:
+        sim = _reporting_sim()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COLLECTING, 60)
+        took = await sim.until_state(job_id, JobState.COMPLETED, 60)
+        assert StepOptions().reports_seconds - 2 < took < StepOptions().reports_seconds + 5
+        await sim.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("what", ["begun", "unread"])
+def test_reports_that_nobody_has_read_yet_are_waited_for(what: str) -> None:
+    async def story() -> None:
+        sim = _reporting_sim()
+        setattr(sim.reports, what, what == "unread")
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COLLECTING, 60)
+        await asyncio.sleep(10 * StepOptions().reports_seconds)
+        assert sim.state(job_id) is JobState.COLLECTING
+        setattr(sim.reports, what, what == "begun")
+        _aggregated(sim, job_id, 1)
+        _aggregated(sim, job_id, 2)
+        assert await sim.until_state(job_id, JobState.COMPLETED, 60) < 5
+        assert getattr(sim.store.log[-1][2], "rounds", None) == 2
+        await sim.end()
+
+    run(story())
+
+
+def test_a_net_that_reports_nothing_is_not_waited_for() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        took = await sim.until_state(job_id, JobState.COMPLETED, 60)
+        assert took < sim.net.train_seconds + 5
+        await sim.end()
+
+    run(story())
