@@ -12,7 +12,7 @@ import pytest
 from service.fl_server.embedded.net import embedded_net
 from service.fl_server.scripted.net import scripted_net
 from service.fl_server.serving import serving
-from tests.conformance.at_hand import SLOTS, Net, bundle_host
+from tests.conformance.fl_server_fixtures import SLOTS, Net, bundle_host
 
 
 @pytest.fixture(params=["scripted", "embedded"])

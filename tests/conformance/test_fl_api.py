@@ -12,7 +12,7 @@ import pytest
 from service.contracts.fl import IClientStatus, IJobMetaData, IServerStatus
 from service.contracts.fl_lists import read_client_list, read_job_list
 from service.domain.enums import FLJobStatus
-from tests.conformance.at_hand import ADDING, SLOTS, Net, app_files, changed
+from tests.conformance.fl_server_fixtures import ADDING, SLOTS, Net, app_files, changed
 
 SLOW = app_files(config={"FIT_SECONDS": 60})
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from service.cli.fl_server import app
 from service.telemetry import logs
-from tests.conformance.at_hand import ADDING, Net, app_files, bundle_host, changed
+from tests.conformance.fl_server_fixtures import ADDING, Net, app_files, bundle_host, changed
 
 ROOT = Path(__file__).resolve().parents[2]
 

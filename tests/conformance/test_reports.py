@@ -24,7 +24,7 @@ from service.fl_server.serving import serving
 from service.kafka.clients import reader
 from service.kafka.topics import ensure_topics
 from service.settings import KafkaSettings
-from tests.conformance.at_hand import SLOTS, Net, app_files, bundle_host
+from tests.conformance.fl_server_fixtures import SLOTS, Net, app_files, bundle_host
 from tests.stack import RunningStack
 
 

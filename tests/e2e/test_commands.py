@@ -16,22 +16,22 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from tests.e2e.world import TRAINER, TRUSTS, World, opened
+from tests.e2e.harness import TRAINER, TRUSTS, ServiceHarness, opened
 
 
 class Console:
-    """Runs commands with the world's settings."""
+    """Runs commands with the harness's settings."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, harness: ServiceHarness) -> None:
+        self.harness = harness
 
     async def run(self, *words: str, code: int = 0, stdin: str | None = None) -> str:
         """What a command printed. Fails when its exit code is another."""
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "service", *words],
-            env=self.world.env,
-            cwd=self.world.folder,
+            env=self.harness.env,
+            cwd=self.harness.folder,
             input=stdin,
             capture_output=True,
             text=True,
@@ -70,8 +70,8 @@ def trainer(folder: Path) -> Path:
 async def test_a_producer_from_a_dry_run_to_a_model(
     migrated_env: dict[str, str], tmp_path: Path
 ) -> None:
-    async with opened(migrated_env, tmp_path) as world:
-        say = Console(world)
+    async with opened(migrated_env, tmp_path) as harness:
+        say = Console(harness)
         wrong = request(project_id="nobody", priority=12, trust_ids=[TRUSTS[0], TRUSTS[0]], typo=1)
         told = await say.json("submit", "-", "--dry-run", code=1, stdin=json.dumps(wrong))
         places = {error["loc"][0] for error in told["errors"]}
@@ -85,13 +85,13 @@ async def test_a_producer_from_a_dry_run_to_a_model(
         told = await say.json("submit", str(file), "--dry-run")
         assert (told["valid"], told["waiting_for"]) == (True, "waiting_for_trusts")
 
-        world.start_service()
+        harness.start_service()
         files = trainer(tmp_path)
         watched = tmp_path / "watched"
         with watched.open("w") as lines:
             words = [sys.executable, "-m", "service", "jobs", "watch"]
             watching = await asyncio.create_subprocess_exec(
-                *words, env=world.env, cwd=world.folder, stdout=lines
+                *words, env=harness.env, cwd=harness.folder, stdout=lines
             )
         done = await say.json("submit", str(file), "--model-files", str(files), "--wait")
         assert (done["state"], done["progress"]["aggregated"]) == ("completed", 2)
@@ -134,25 +134,25 @@ async def test_a_producer_from_a_dry_run_to_a_model(
 async def test_an_operator_and_what_waits_or_breaks(
     migrated_env: dict[str, str], tmp_path: Path
 ) -> None:
-    async with opened(migrated_env, tmp_path) as world:
-        say = Console(world)
-        world.start_service()
-        await world.ended(await world.ask())
+    async with opened(migrated_env, tmp_path) as harness:
+        say = Console(harness)
+        harness.start_service()
+        await harness.ended(await harness.ask())
         assert json.loads(await say.run("nets", "list", "--json"))[0]["answering"] is True
         await say.run("nets", "pause", "net-1")
-        first, second = await world.ask(), await world.ask(priority=9)
+        first, second = await harness.ask(), await harness.ask(priority=9)
         for job_id in (first, second):
-            await world.until(job_id, lambda state: state == "queued")
+            await harness.until(job_id, lambda state: state == "queued")
         shown = await say.json("jobs", "show", str(first))
         assert shown["waits"]["code"] == "net_paused"
         assert shown["state"]["position"] == 2, "the other one has a higher priority"
-        found = await asyncio.to_thread(fetch, world, f"/api/v1/jobs/{first}")
+        found = await asyncio.to_thread(fetch, harness, f"/api/v1/jobs/{first}")
         assert found["position"] == 2
 
         stopped = await say.json("stop", str(first), "--reason", "enough", "--wait")
         assert stopped["reason"]["code"] == "stopped_by_request"
         await say.run("nets", "resume", "net-1")
-        assert await world.ended(second) == "completed"
+        assert await harness.ended(second) == "completed"
         await say.run("nets", "pause", "nowhere", code=1)
         await say.run("nets", "release", str(second), code=1)
         await dead_letters(say)
@@ -171,7 +171,7 @@ async def test_an_operator_and_what_waits_or_breaks(
             assert (part, "ok") in states
         assert ("dead letters", "warning") in states
         missing = {"FL_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "FL_REGISTRI_FILE": "typo"}
-        broken = Console(elsewhere(world, missing))
+        broken = Console(elsewhere(harness, missing))
         findings = await broken.json("doctor", code=1)
         wrong = {f["part"]: f for f in findings if f["state"] != "ok"}
         assert wrong["broker"]["state"] == "failed"
@@ -181,8 +181,8 @@ async def test_an_operator_and_what_waits_or_breaks(
 
 async def dead_letters(say: Console) -> None:
     """A record that can't be used is listed with its cause, and sent again as it came."""
-    world = say.world
-    await world.send_raw("fl.training-requests.v1", b"no JSON \xff", [("ce_type", b"x")])
+    harness = say.harness
+    await harness.send_raw("fl.training-requests.v1", b"no JSON \xff", [("ce_type", b"x")])
     letters: list[dict[str, Any]] = []
     for _ in range(10):
         letters = letters or await say.json("dead-letters", "list")
@@ -196,16 +196,16 @@ async def dead_letters(say: Console) -> None:
     await say.run("dead-letters", "show", f"{letter['topic']}/0/999999", code=1)
 
 
-def elsewhere(world: World, more: Mapping[str, str]) -> World:
-    """The same world under other settings, for commands alone."""
-    other = World({**world.env}, world.folder)
-    other.env = {**world.env, **more}
+def elsewhere(harness: ServiceHarness, more: Mapping[str, str]) -> ServiceHarness:
+    """The same harness under other settings, for commands alone."""
+    other = ServiceHarness({**harness.env}, harness.folder)
+    other.env = {**harness.env, **more}
     return other
 
 
-def fetch(world: World, path: str) -> Any:
+def fetch(harness: ServiceHarness, path: str) -> Any:
     """An answer of the service's own HTTP; its address is in its log."""
-    lines = (world.folder / "processes.log").read_text().splitlines()
+    lines = (harness.folder / "processes.log").read_text().splitlines()
     url = next(json.loads(line)["url"] for line in lines if '"web_listens"' in line)
     with urllib.request.urlopen(f"{url}{path}", timeout=5) as response:
         return json.load(response)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from uuid import UUID
 
-from tests.e2e.world import opened
+from tests.e2e.harness import opened
 
 
 async def test_a_request_becomes_a_model(migrated_env: dict[str, str], tmp_path: Path) -> None:
-    async with opened(migrated_env, tmp_path) as world:
-        world.start_service()
-        job_id = await world.ask(rounds=3)
-        assert await world.ended(job_id) == "completed"
-        events = await world.lifecycle(job_id, lambda kind: kind == "fl.job.completed.v1")
+    async with opened(migrated_env, tmp_path) as harness:
+        harness.start_service()
+        job_id = await harness.ask(rounds=3)
+        assert await harness.ended(job_id) == "completed"
+        events = await harness.lifecycle(job_id, lambda kind: kind == "fl.job.completed.v1")
     kinds = [kind.removeprefix("fl.job.").removesuffix(".v1") for kind, _, _ in events]
     assert [n for _, n, _ in events] == list(range(1, len(events) + 1))
     assert kinds[:3] == ["queued", "started", "submitted"]
@@ -34,14 +34,14 @@ async def test_a_request_becomes_a_model(migrated_env: dict[str, str], tmp_path:
 
 
 async def test_a_stop_stops_the_run(migrated_env: dict[str, str], tmp_path: Path) -> None:
-    async with opened(migrated_env, tmp_path) as world:
-        world.start_service()
-        job_id = await world.ask(rounds=50, nap=0.5)
-        await world.until(job_id, lambda state: state == "running")
+    async with opened(migrated_env, tmp_path) as harness:
+        harness.start_service()
+        job_id = await harness.ask(rounds=50, nap=0.5)
+        await harness.until(job_id, lambda state: state == "running")
         stop = {"job_id": str(job_id), "reason": "enough", "requested_by": "a tester"}
-        await world.send("fl.training.stop_requested.v1", stop)
-        assert await world.ended(job_id, 10) == "stopped"
-        events = await world.lifecycle(job_id, lambda kind: kind == "fl.job.stopped.v1")
+        await harness.send("fl.training.stop_requested.v1", stop)
+        assert await harness.ended(job_id, 10) == "stopped"
+        events = await harness.lifecycle(job_id, lambda kind: kind == "fl.job.stopped.v1")
     kinds = [kind for kind, _, _ in events]
     assert kinds.count("fl.job.stop_requested.v1") == 1
     assert kinds[-1] == "fl.job.stopped.v1"
@@ -50,15 +50,15 @@ async def test_a_stop_stops_the_run(migrated_env: dict[str, str], tmp_path: Path
 
 
 async def test_a_stop_before_its_request_wins(migrated_env: dict[str, str], tmp_path: Path) -> None:
-    async with opened(migrated_env, tmp_path) as world:
-        world.start_service()
-        first = await world.ask()
-        await world.ended(first)
+    async with opened(migrated_env, tmp_path) as harness:
+        harness.start_service()
+        first = await harness.ask()
+        await harness.ended(first)
         job_id = "00000000-0000-4000-8000-000000000001"
-        await world.send("fl.training.stop_requested.v1", {"job_id": job_id})
-        await world.ask(job_id=job_id)
-        assert await world.ended(UUID(job_id), 10) == "stopped"
-        events = await world.lifecycle(UUID(job_id), lambda kind: kind == "fl.job.stopped.v1")
+        await harness.send("fl.training.stop_requested.v1", {"job_id": job_id})
+        await harness.ask(job_id=job_id)
+        assert await harness.ended(UUID(job_id), 10) == "stopped"
+        events = await harness.lifecycle(UUID(job_id), lambda kind: kind == "fl.job.stopped.v1")
     assert [kind for kind, _, _ in events] == [
         "fl.job.queued.v1",
         "fl.job.stop_requested.v1",

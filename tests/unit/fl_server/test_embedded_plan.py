@@ -11,7 +11,7 @@ import pytest
 from service.domain.enums import FLAggregators
 from service.fl_server.embedded.plan import Plan, read_plan
 from service.fl_server.http_errors import BadApp
-from tests.conformance.at_hand import SLOTS, app_files
+from tests.conformance.fl_server_fixtures import SLOTS, app_files
 
 
 def plan(tmp_path: Path, **changes: Any) -> Plan:

@@ -23,7 +23,7 @@ from service.fl_server.embedded.runtime import MAX_STARTS, EmbeddedRuntime
 from service.fl_server.http_errors import BadApp
 from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.runtime import RunView, StagedApp, SubmissionRef
-from tests.conformance.at_hand import ADDING, SLOTS, app_files, changed
+from tests.conformance.fl_server_fixtures import ADDING, SLOTS, app_files, changed
 
 JOB = uuid4()
 

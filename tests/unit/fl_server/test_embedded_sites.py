@@ -20,7 +20,7 @@ from service.fl_server.embedded.run_store import RunStore
 from service.fl_server.http_errors import RuntimeFailed
 from service.fl_server.report_outbox import ReportEvent
 from service.fl_server.runtime import StagedApp, SubmissionRef
-from tests.conformance.at_hand import changed
+from tests.conformance.fl_server_fixtures import changed
 from tests.unit.fl_server.test_embedded_runs import OVER, RuntimeHarness, harness, site_processes
 
 __all__ = ["harness"]

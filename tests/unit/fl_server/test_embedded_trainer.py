@@ -18,7 +18,7 @@ from service.fl_server.embedded.parameters import (
     to_npz,
 )
 from service.fl_server.embedded.trainer import Trainer, TrainerFault
-from tests.conformance.at_hand import ADDING, changed
+from tests.conformance.fl_server_fixtures import ADDING, changed
 
 
 @pytest.fixture(autouse=True)

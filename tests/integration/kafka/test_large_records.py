@@ -21,7 +21,8 @@ from service.settings import DatabaseSettings
 from service.store.database import open_pool
 from service.store.outbox import EventOutbox
 from service.store.state_records import StateRecords
-from tests.integration import relay_world, store_world
+from tests.integration.relay import harness as relay_harness
+from tests.integration.store import harness as store_harness
 
 CONFIG = {"vocabulary": "y" * 1_048_400}
 #: As much as one record of the status topic holds.
@@ -39,13 +40,13 @@ METRICS = [
 DIGESTS = {f"{n:05}{'y' * 140}": "0" * 64 for n in range(4_500)}
 
 
-async def completed(w: store_world.World) -> UUID:
+async def completed(w: store_harness.Harness) -> UUID:
     """A job that ran to its end with a config and a report as large as can be."""
     job_id = await w.ask(model_files={"uri": "s3://models/a/", "sha256": DIGESTS})
     job = await w.store.claim("me")
     assert job is not None
     assert job.lease is not None
-    opened = replace(store_world.submission(await w.store.now()), config=CONFIG)
+    opened = replace(store_harness.submission(await w.store.now()), config=CONFIG)
     await w.store.apply([c.OpenSubmission(job_id, 1, job.lease.token, opened)])
     await w.store.apply([c.RecordRun(job_id, 1, opened.path_id, "run-1")])
     about = {"job_id": str(job_id), "attempt": 1}
@@ -58,12 +59,12 @@ async def completed(w: store_world.World) -> UUID:
 
 
 async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[str, str]) -> None:
-    async with relay_world.world(migrated_env, store_world.PARTITIONS) as out:
+    async with relay_harness.harness(migrated_env, store_harness.PARTITIONS) as out:
         pool = await open_pool(DatabaseSettings(dsn=SecretStr(migrated_env["FL_DATABASE__DSN"])))
         try:
-            w = store_world.World(pool, store_world.make_store(pool))
-            await w.register(store_world.registry())
-            await w.store.start_offsets(store_world.GROUP, {(store_world.TOPIC, 0): 0})
+            w = store_harness.Harness(pool, store_harness.make_store(pool))
+            await w.register(store_harness.registry())
+            await w.store.start_offsets(store_harness.GROUP, {(store_harness.TOPIC, 0): 0})
             await w.answers()
             large = await completed(w)
             others = [await w.ask() for _ in range(24)]
@@ -104,5 +105,5 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
     assert state["request"]["model_files"]["uri"] == "s3://models/a/"
 
 
-def body(record: relay_world.Snapshot) -> Any:
+def body(record: relay_harness.Snapshot) -> Any:
     return json.loads(record.value or b"")

@@ -1,5 +1,6 @@
 """A whole service on real parts: an FL net and the service as processes, requests by Kafka, the lifecycle
-topic read back. `World` starts and kills them by their pids; everything it started is gone at its end."""
+topic read back. `ServiceHarness` starts and kills them by their pids; everything it started is gone at its
+end."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def evaluate(parameters, data, config):
 """
 
 
-class World:
+class ServiceHarness:
     """`env` is the service's environment; `folder` is thrown away by pytest."""
 
     def __init__(self, env: Mapping[str, str], folder: Path) -> None:
@@ -214,13 +215,13 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def opened(env: Mapping[str, str], folder: Path) -> AsyncIterator[World]:
-    """A world with topics, buckets, registry, model files and a net; the service is the test's to start."""
-    world = World(env, folder)
+async def opened(env: Mapping[str, str], folder: Path) -> AsyncIterator[ServiceHarness]:
+    """A harness with topics, buckets, registry, model files and a net; the service is the test's to start."""
+    harness = ServiceHarness(env, folder)
     registry = folder / "registry.yaml"
     try:
-        world.start_net()
-        registry.write_text(yaml.safe_dump(registry_of(world.net_url)))
+        harness.start_net()
+        registry.write_text(yaml.safe_dump(registry_of(harness.net_url)))
         for key, value in env.items():
             if key.startswith("AWS_"):
                 os.environ[key] = value
@@ -238,10 +239,10 @@ async def opened(env: Mapping[str, str], folder: Path) -> AsyncIterator[World]:
             region=s3.region,
         )
         await apply_registry_file(settings.database, registry)
-        await _model_files(settings, world.model_id, folder)
-        yield world
+        await _model_files(settings, harness.model_id, folder)
+        yield harness
     finally:
-        world.end()
+        harness.end()
 
 
 def _sections(env: Mapping[str, str]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from service.domain.values import Reason
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
 from service.store.store import PostgresStore
-from tests.integration.store_world import TRUSTS, World, net, opened, registry, submission
+from tests.integration.store.harness import TRUSTS, StoreHarness, net, opened, registry, submission
 
 OVER = Reason(ReasonCode.MODEL_FILES_MISSING, "nothing to train")
 
 
-async def claimed(w: World, holder: str = "me") -> UUID | None:
+async def claimed(w: StoreHarness, holder: str = "me") -> UUID | None:
     job = await w.store.claim(holder)
     return None if job is None else job.job_id
 
@@ -158,7 +158,7 @@ async def test_what_is_paused_starts_nothing(migrated_env: dict[str, str]) -> No
         assert await claimed(w) == job_id
 
 
-async def stop(w: World, jobs: Sequence[UUID]) -> None:
+async def stop(w: StoreHarness, jobs: Sequence[UUID]) -> None:
     await w.store.apply([c.RequestStop(job_id, "enough", "tests") for job_id in jobs])
 
 

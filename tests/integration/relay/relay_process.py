@@ -10,7 +10,7 @@ from service.relay.options import RelayOptions
 from service.relay.relay import Relay
 from service.settings import load
 from service.store.outbox import EventOutbox
-from tests.integration.relay_world import some_states
+from tests.integration.relay.harness import some_states
 
 
 async def main() -> None:

@@ -25,7 +25,7 @@ from service.relay.records import StateRecord
 from service.settings import KafkaSettings
 from service.store.outbox import EventOutbox, LifecycleStream
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PARTITIONS = 3
 
 
@@ -45,7 +45,7 @@ class Snapshot:
 
 
 @dataclass
-class World:
+class RelayHarness:
     env: dict[str, str]
     kafka: KafkaSettings
     pool: asyncpg.Pool
@@ -126,7 +126,7 @@ class World:
     def process(self, faultpoint: str = "") -> subprocess.Popen[bytes]:
         """A relay in a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.relay_process"],
+            [sys.executable, "-m", "tests.integration.relay.relay_process"],
             env=os.environ | self.env | {"FL_FAULTPOINT": faultpoint},
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
@@ -140,7 +140,7 @@ async def some_states(job_ids: Sequence[UUID]) -> Mapping[UUID, StateRecord]:
 
 
 @asynccontextmanager
-async def world(env: dict[str, str], partitions: int = PARTITIONS) -> AsyncIterator[World]:
+async def harness(env: dict[str, str], partitions: int = PARTITIONS) -> AsyncIterator[RelayHarness]:
     """Topics and a database with the schema, for one test."""
     kafka = KafkaSettings(
         bootstrap_servers=env["FL_KAFKA__BOOTSTRAP_SERVERS"],
@@ -157,7 +157,7 @@ async def world(env: dict[str, str], partitions: int = PARTITIONS) -> AsyncItera
             await pool.execute((ROOT / "schemas/sql/schema.sql").read_text("utf-8"))
         outbox = EventOutbox(pool)
         stream = await outbox.open_stream(Topics(kafka.topic_prefix).lifecycle, partitions)
-        yield World(env, kafka, pool, outbox, stream)
+        yield RelayHarness(env, kafka, pool, outbox, stream)
     finally:
         await asyncio.wait_for(pool.close(), 10)
 

@@ -18,9 +18,9 @@ from service.contracts import registry_file
 from service.kafka.clients import Producer
 from service.settings import Settings
 from service.store.registry import apply_registry
-from tests.integration.ingest_world import HEADERS
-from tests.integration.pipeline_process import run
-from tests.integration.relay_world import ROOT, World, kill, world
+from tests.integration.ingest.harness import HEADERS
+from tests.integration.ingest.pipeline_process import run
+from tests.integration.relay.harness import ROOT, RelayHarness, harness, kill
 
 TRUST = str(uuid4())
 REGISTRY = {
@@ -39,21 +39,21 @@ REGISTRY = {
 
 
 @pytest.fixture
-async def w(migrated_env: dict[str, str]) -> AsyncIterator[World]:
-    async with world(migrated_env) as made:
+async def w(migrated_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
+    async with harness(migrated_env) as made:
         await apply_registry(made.pool, registry_file.parse(REGISTRY))
         yield made
 
 
 def process(
-    w: World, faultpoint: str = "", instance: dict[str, str] | None = None
+    w: RelayHarness, faultpoint: str = "", instance: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     env = os.environ | w.env | {"FL_FAULTPOINT": faultpoint}
     env |= {"FL_KAFKA__PARTITIONS": str(w.kafka.partitions)}
     env |= {"FL_KAFKA__GROUP_INSTANCE_ID": "one", "FL_KAFKA__SESSION_TIMEOUT_MS": "6000"}
     env |= instance or {}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.pipeline_process"],
+        [sys.executable, "-m", "tests.integration.ingest.pipeline_process"],
         env=env,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
@@ -62,7 +62,7 @@ def process(
 
 
 @contextlib.asynccontextmanager
-async def running(w: World) -> AsyncIterator[None]:
+async def running(w: RelayHarness) -> AsyncIterator[None]:
     kafka = w.kafka.model_copy(update={"group_instance_id": "one"})
     settings = Settings(kafka=kafka, database={"dsn": w.env["FL_DATABASE__DSN"]})
     stop = asyncio.Event()
@@ -85,7 +85,7 @@ def data(job: UUID, **more: object) -> bytes:
     return json.dumps(request | more).encode()
 
 
-async def publish(w: World, values: list[tuple[bytes, str, bytes]]) -> None:
+async def publish(w: RelayHarness, values: list[tuple[bytes, str, bytes]]) -> None:
     """(value, event type, event id) records to the request topic, turn by turn over its partitions."""
     producer = Producer(w.kafka)
     await producer.start()
@@ -110,7 +110,7 @@ REQUESTED = "fl.training.requested.v1"
 STOP = "fl.training.stop_requested.v1"
 
 
-async def stored(w: World, count: int, seconds: float = 30) -> None:
+async def stored(w: RelayHarness, count: int, seconds: float = 30) -> None:
     for _ in range(int(seconds * 20)):
         if await w.pool.fetchval("SELECT sum(next_offset) FROM consumer_offset") == count:
             return
@@ -118,7 +118,7 @@ async def stored(w: World, count: int, seconds: float = 30) -> None:
     raise AssertionError(await w.pool.fetch("SELECT * FROM consumer_offset"))
 
 
-async def words(w: World) -> dict[str, list[str]]:
+async def words(w: RelayHarness) -> dict[str, list[str]]:
     """The lifecycle as it was published: event types by key."""
     found: dict[str, list[str]] = {}
     for seen in await w.log(w.topics.lifecycle):
@@ -138,7 +138,7 @@ async def words(w: World) -> dict[str, list[str]]:
         "relay_after_commit",
     ],
 )
-async def test_a_crash_anywhere_leaves_one_effect_per_request(w: World, point: str) -> None:
+async def test_a_crash_anywhere_leaves_one_effect_per_request(w: RelayHarness, point: str) -> None:
     jobs = [uuid4() for _ in range(90)]
     await publish(w, [(data(job), REQUESTED, b"e%d" % n) for n, job in enumerate(jobs)])
     victim = process(w, point)
@@ -158,7 +158,7 @@ async def test_a_crash_anywhere_leaves_one_effect_per_request(w: World, point: s
     assert {seen.headers["ce_sequence"] for seen in states.values()} == {b"1"}
 
 
-async def test_what_comes_in_is_answered_once_each(w: World) -> None:
+async def test_what_comes_in_is_answered_once_each(w: RelayHarness) -> None:
     job, early, broken = uuid4(), uuid4(), uuid4()
     request = data(job)
     records = [
@@ -191,7 +191,7 @@ async def test_what_comes_in_is_answered_once_each(w: World) -> None:
     assert letter.headers["kafka_dlt-exception-fqcn"] == b"Undecodable"
 
 
-async def until_dead_letters(w: World, count: int) -> None:
+async def until_dead_letters(w: RelayHarness, count: int) -> None:
     for _ in range(200):
         done = await w.pool.fetchval(
             "SELECT count(*) FROM dead_letter WHERE published_at IS NOT NULL"

@@ -21,7 +21,7 @@ from service.local.stack import Stack
 from service.settings import Settings, load
 from service.store import registry as stored
 from service.store.database import close_pool, open_pool
-from tests.integration.store_world import net, opened, registry
+from tests.integration.store.harness import net, opened, registry
 
 
 @pytest.fixture

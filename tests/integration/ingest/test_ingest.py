@@ -17,31 +17,33 @@ from service.ingest.progress import ReadProgress
 from service.kafka.clients import Producer, admin
 from service.settings import IngestSettings
 from service.store.queries import Queries
-from tests.integration.ingest_world import (
+from tests.integration.ingest.harness import (
     HEADERS,
     LEDGER,
-    Ledger,
+    DeliveryLog,
     consuming,
     produce,
     produce_with_a_broken_header,
     request,
 )
-from tests.integration.relay_world import World, until, world
+from tests.integration.relay.harness import RelayHarness, harness, until
 
 
 @pytest.fixture
-async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
-    async with world(fresh_env) as made:
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
+    async with harness(fresh_env) as made:
         await made.pool.execute(LEDGER)
         yield made
 
 
 @pytest.fixture
-def ledger(w: World) -> Ledger:
-    return Ledger(w.pool)
+def ledger(w: RelayHarness) -> DeliveryLog:
+    return DeliveryLog(w.pool)
 
 
-async def test_random_bytes_among_requests_cost_themselves_alone(w: World, ledger: Ledger) -> None:
+async def test_random_bytes_among_requests_cost_themselves_alone(
+    w: RelayHarness, ledger: DeliveryLog
+) -> None:
     noise = os.urandom(100_000)
     values = [(b"n", noise[i : i + 500]) for i in range(0, len(noise), 500)]
     values += [(b"r", request()) for _ in range(300)]
@@ -53,7 +55,7 @@ async def test_random_bytes_among_requests_cost_themselves_alone(w: World, ledge
     assert await ledger.kinds() == {None: 300, "Undecodable": 204}
 
 
-async def test_a_poisonous_record_is_buried_alone(w: World, ledger: Ledger) -> None:
+async def test_a_poisonous_record_is_buried_alone(w: RelayHarness, ledger: DeliveryLog) -> None:
     values = [(b"%d" % n, request()) for n in range(600)]
     ledger.poison = {b"77", b"400"}
     await produce(w, values)
@@ -63,7 +65,7 @@ async def test_a_poisonous_record_is_buried_alone(w: World, ledger: Ledger) -> N
     assert await ledger.kinds() == {None: 598, "ValueError": 2}
 
 
-async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> None:
+async def test_the_line_stops_and_the_offset_stays(w: RelayHarness, ledger: DeliveryLog) -> None:
     await produce(w, [(b"n", b"garbage")] * (1_200 * w.kafka.partitions))
     consumer = Consumer(ledger, w.outbox, w.kafka, IngestSettings())
     with pytest.raises(DlqLimitExceeded):
@@ -80,7 +82,7 @@ async def test_the_line_stops_and_the_offset_stays(w: World, ledger: Ledger) -> 
 
 
 async def test_reports_that_break_their_contract_do_not_stop_the_line(
-    w: World, ledger: Ledger
+    w: RelayHarness, ledger: DeliveryLog
 ) -> None:
     """A net with a faulty release: its reports can be read, and are nobody else's trouble."""
     count = 1_200 * w.kafka.partitions
@@ -97,7 +99,7 @@ async def test_reports_that_break_their_contract_do_not_stop_the_line(
 
 
 async def test_a_slow_store_pauses_the_consumer_and_keeps_its_membership(
-    w: World, ledger: Ledger
+    w: RelayHarness, ledger: DeliveryLog
 ) -> None:
     ledger.seconds = 3.0
     await produce(w, [(b"%d" % n, request()) for n in range(90)])
@@ -111,7 +113,7 @@ async def test_a_slow_store_pauses_the_consumer_and_keeps_its_membership(
     assert max(ledger.sizes) <= 20
 
 
-async def test_moved_offsets_are_read_again(w: World, ledger: Ledger) -> None:
+async def test_moved_offsets_are_read_again(w: RelayHarness, ledger: DeliveryLog) -> None:
     async with consuming(w, ledger) as consumer:
         await produce(w, [(b"a", request()) for _ in range(30)])
         await ledger.wait_for(30)
@@ -125,7 +127,7 @@ async def test_moved_offsets_are_read_again(w: World, ledger: Ledger) -> None:
     assert await ledger.total() == 60
 
 
-async def test_a_database_that_was_away_costs_nothing(w: World, ledger: Ledger) -> None:
+async def test_a_database_that_was_away_costs_nothing(w: RelayHarness, ledger: DeliveryLog) -> None:
     ledger.away = 2
     await produce(w, [(b"a", request()) for _ in range(50)])
     async with consuming(w, ledger) as consumer:
@@ -134,7 +136,7 @@ async def test_a_database_that_was_away_costs_nothing(w: World, ledger: Ledger) 
     assert await ledger.kinds() == {None: 50}
 
 
-async def test_two_consumers_share_and_hand_over(w: World, ledger: Ledger) -> None:
+async def test_two_consumers_share_and_hand_over(w: RelayHarness, ledger: DeliveryLog) -> None:
     async with consuming(w, ledger) as first:
         await produce(w, [(b"a", request()) for _ in range(60)])
         await ledger.wait_for(60)
@@ -148,7 +150,9 @@ async def test_two_consumers_share_and_hand_over(w: World, ledger: Ledger) -> No
     assert await ledger.total() == 180
 
 
-async def test_offsets_come_from_the_database_after_a_restart(w: World, ledger: Ledger) -> None:
+async def test_offsets_come_from_the_database_after_a_restart(
+    w: RelayHarness, ledger: DeliveryLog
+) -> None:
     await produce(w, [(b"a", request()) for _ in range(30)])
     async with consuming(w, ledger):
         await ledger.wait_for(30)
@@ -158,7 +162,7 @@ async def test_offsets_come_from_the_database_after_a_restart(w: World, ledger: 
     assert await ledger.total() == 60
 
 
-async def test_a_lost_range_is_reported_not_skipped(w: World, ledger: Ledger) -> None:
+async def test_a_lost_range_is_reported_not_skipped(w: RelayHarness, ledger: DeliveryLog) -> None:
     await produce(w, [(b"a", request()) for _ in range(30)])
     async with consuming(w, ledger):
         await ledger.wait_for(30)
@@ -172,7 +176,7 @@ async def test_a_lost_range_is_reported_not_skipped(w: World, ledger: Ledger) ->
         await asyncio.wait_for(consumer.run(asyncio.Event()), 20)
 
 
-async def test_a_batch_closes_at_its_bytes(w: World, ledger: Ledger) -> None:
+async def test_a_batch_closes_at_its_bytes(w: RelayHarness, ledger: DeliveryLog) -> None:
     big = b"x" * 100_000
     for _ in range(3):
         await produce(w, [(b"a", big) for _ in range(15)])
@@ -182,7 +186,7 @@ async def test_a_batch_closes_at_its_bytes(w: World, ledger: Ledger) -> None:
 
 
 async def test_a_header_name_that_is_no_text_costs_its_record_alone(
-    w: World, ledger: Ledger
+    w: RelayHarness, ledger: DeliveryLog
 ) -> None:
     await produce(w, [(b"a", request()) for _ in range(9)])
     await produce_with_a_broken_header(w, b"k", b"v")
@@ -192,7 +196,7 @@ async def test_a_header_name_that_is_no_text_costs_its_record_alone(
     assert await ledger.kinds() == {None: 18, "Undecodable": 1}
 
 
-async def test_offsets_pass_over_what_is_no_record(w: World, ledger: Ledger) -> None:
+async def test_offsets_pass_over_what_is_no_record(w: RelayHarness, ledger: DeliveryLog) -> None:
     """An aborted request must not train, and its place in the log is not a lost record."""
     producer = Producer(w.kafka, transactional_id=f"{w.kafka.topic_prefix}foreign")
     await producer.start()
@@ -214,7 +218,9 @@ async def test_offsets_pass_over_what_is_no_record(w: World, ledger: Ledger) -> 
     assert await ledger.total() == 0
 
 
-async def test_what_was_reported_counts_as_read_when_it_is_stored(w: World, ledger: Ledger) -> None:
+async def test_what_was_reported_counts_as_read_when_it_is_stored(
+    w: RelayHarness, ledger: DeliveryLog
+) -> None:
     reading = ReadProgress(Queries(w.pool), w.kafka)
     assert await reading.report_ends() is None
     async with consuming(w, ledger):

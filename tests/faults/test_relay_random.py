@@ -25,8 +25,7 @@ from service.local.stack import Stack
 from service.settings import DatabaseSettings
 from service.store.migrate import migrate
 from service.store.registry import apply_registry
-from tests.integration.relay_world import World, kill, world
-from tests.integration.test_ingest_pipeline import (
+from tests.integration.ingest.test_pipeline import (
     REGISTRY,
     REQUESTED,
     data,
@@ -34,6 +33,7 @@ from tests.integration.test_ingest_pipeline import (
     publish,
     words,
 )
+from tests.integration.relay.harness import RelayHarness, harness, kill
 
 SECONDS = float(os.environ.get("FL_CAMPAIGN_SECONDS", "15"))
 SEED = int(os.environ.get("FL_CAMPAIGN_SEED", str(random.randrange(10**6))))
@@ -42,7 +42,7 @@ SEED = int(os.environ.get("FL_CAMPAIGN_SEED", str(random.randrange(10**6))))
 class RandomRun:
     """Two service processes, a feeder, and somebody who breaks things."""
 
-    def __init__(self, w: World, stack: Stack, rng: random.Random) -> None:
+    def __init__(self, w: RelayHarness, stack: Stack, rng: random.Random) -> None:
         self.w = w
         self.stack = stack
         self.rng = rng
@@ -131,7 +131,7 @@ async def test_crashes_lose_and_double_nothing(private_stack: Callable[..., Stac
     info = await asyncio.to_thread(stack.up)
     env = info.env | {"FL_KAFKA__TOPIC_PREFIX": "c.", "FL_KAFKA__GROUP_ID": "campaign"}
     await migrate(DatabaseSettings(dsn=env["FL_DATABASE__DSN"]))
-    async with world(env) as w:
+    async with harness(env) as w:
         await apply_registry(w.pool, registry_file.parse(REGISTRY))
         campaign = RandomRun(w, stack, random.Random(SEED))
         campaign.start("a")

@@ -32,7 +32,7 @@ TRAINER = b"def fit(): ...\n"
 FILES = {"config.json": b'{"GLOBAL_ROUNDS": 2, "lr": 0.1}', "trainer.py": TRAINER}
 
 
-class World:
+class BundlesHarness:
     """A set of buckets of this test's own, and the bundle store over them."""
 
     def __init__(self, endpoint: str) -> None:
@@ -83,8 +83,8 @@ class World:
 
 
 @pytest.fixture
-async def world(stack: RunningStack) -> AsyncIterator[World]:
-    one = World(stack.env["FL_S3__ENDPOINT_URL"])
+async def harness(stack: RunningStack) -> AsyncIterator[BundlesHarness]:
+    one = BundlesHarness(stack.env["FL_S3__ENDPOINT_URL"])
     names = [f"{one.name}-{use}" for use in ("models", "base", "apps", "results")]
     assert await ensure_buckets(names, endpoint_url=one.endpoint) == sorted(names)
     assert await ensure_buckets(names, endpoint_url=one.endpoint) == []
@@ -101,26 +101,26 @@ def fetch(url: str) -> bytes:
     return body
 
 
-async def download(world: World, staged: Staged, segment: UUID) -> dict[str, bytes]:
+async def download(harness: BundlesHarness, staged: Staged, segment: UUID) -> dict[str, bytes]:
     """What an adapter gets: it takes the path after the segment as the relative path."""
-    urls = await world.bundles.presign(staged)
+    urls = await harness.bundles.presign(staged)
     return {
         url.split("?")[0].split(f"/{segment}/")[1]: await asyncio.to_thread(fetch, url)
         for url in urls
     }
 
 
-async def test_a_bundle_is_template_files_and_the_merged_config(world: World) -> None:
+async def test_a_bundle_is_template_files_and_the_merged_config(harness: BundlesHarness) -> None:
     request = replace(
-        await world.model({**FILES, "lib/net.py": b"x = 1\n"}),
+        await harness.model({**FILES, "lib/net.py": b"x = 1\n"}),
         config={"GLOBAL_ROUNDS": 5, "AGGREGATION_WEIGHTS": {str(TRUST): 0.5}},
         app_config={"lr": 0.5},
     )
     path_id = uuid4()
-    staged = await world.stage(request, path_id=path_id, attempt=3)
-    assert staged.prefix == f"s3://{world.name}-apps/{request.job_id}/3/{path_id}/"
+    staged = await harness.stage(request, path_id=path_id, attempt=3)
+    assert staged.prefix == f"s3://{harness.name}-apps/{request.job_id}/3/{path_id}/"
     assert staged.job_type == "standard"
-    got = await download(world, staged, path_id)
+    got = await download(harness, staged, path_id)
     assert set(got) == {"engine.json", "app/trainer.py", "app/lib/net.py", "app/config.json"}
     assert got["app/trainer.py"] == TRAINER
     assert json.loads(got["engine.json"])["entrypoint"] == "app/trainer.py"
@@ -135,49 +135,51 @@ async def test_a_bundle_is_template_files_and_the_merged_config(world: World) ->
 
 
 async def test_staging_again_gives_the_same_bundle_whatever_became_of_the_files(
-    world: World,
+    harness: BundlesHarness,
 ) -> None:
-    request, path_id = await world.model(), uuid4()
-    first = await world.stage(request, path_id=path_id)
-    await world.store.put(f"{world.name}-models", f"{request.model_id}/trainer.py", b"changed")
-    assert await world.stage(request, path_id=path_id) == first
-    assert (await download(world, first, path_id))["app/trainer.py"] == TRAINER
-    assert (await world.stage(request)).sha256 != first.sha256
+    request, path_id = await harness.model(), uuid4()
+    first = await harness.stage(request, path_id=path_id)
+    await harness.store.put(f"{harness.name}-models", f"{request.model_id}/trainer.py", b"changed")
+    assert await harness.stage(request, path_id=path_id) == first
+    assert (await download(harness, first, path_id))["app/trainer.py"] == TRAINER
+    assert (await harness.stage(request)).sha256 != first.sha256
 
 
-async def test_path_id_model_puts_the_model_s_id_before_the_relative_path(world: World) -> None:
-    request = await world.model()
+async def test_path_id_model_puts_the_model_s_id_before_the_relative_path(
+    harness: BundlesHarness,
+) -> None:
+    request = await harness.model()
     net = replace(NET, path_id="model")
-    one, two = [await world.stage(request, net=net) for _ in range(2)]
+    one, two = [await harness.stage(request, net=net) for _ in range(2)]
     assert one.prefix != two.prefix
-    assert "app/trainer.py" in await download(world, one, request.model_id)
+    assert "app/trainer.py" in await download(harness, one, request.model_id)
 
 
-async def test_refusals_name_what_is_wrong_and_write_nothing(world: World) -> None:
-    missing = await world.refused(replace(await world.model(), model_id=uuid4()))
+async def test_refusals_name_what_is_wrong_and_write_nothing(harness: BundlesHarness) -> None:
+    missing = await harness.refused(replace(await harness.model(), model_id=uuid4()))
     assert missing.code == ReasonCode.MODEL_FILES_MISSING
-    incomplete = await world.refused(await world.model({"readme.md": b"x"}))
+    incomplete = await harness.refused(await harness.model({"readme.md": b"x"}))
     assert incomplete.code == ReasonCode.REQUIRED_FILE_MISSING
     assert "config.json, trainer.py" in incomplete.message
-    bad = await world.refused(await world.model({**FILES, "config.json": b"[]"}))
+    bad = await harness.refused(await harness.model({**FILES, "config.json": b"[]"}))
     assert bad.code == ReasonCode.BAD_MODEL_CONFIG
-    twice = await world.refused(await world.model({"config.json": b'{"GLOBAL_ROUNDS": 0}'}))
+    twice = await harness.refused(await harness.model({"config.json": b'{"GLOBAL_ROUNDS": 0}'}))
     assert twice.code == ReasonCode.REQUIRED_FILE_MISSING
     assert all(word in twice.message for word in ("trainer.py", "GLOBAL_ROUNDS"))
-    unknown = await world.refused(replace(await world.model(), job_type="no-such"))
+    unknown = await harness.refused(replace(await harness.model(), job_type="no-such"))
     assert unknown.code == ReasonCode.UNKNOWN_JOB_TYPE
-    elsewhere = replace(await world.model(), model_files_uri=f"s3://{world.name}-results/x/")
-    assert (await world.refused(elsewhere)).code == ReasonCode.UNSAFE_PATH
-    climbing = await world.refused(await world.model({**FILES, "a\x7fb.py": b"x"}))
+    elsewhere = replace(await harness.model(), model_files_uri=f"s3://{harness.name}-results/x/")
+    assert (await harness.refused(elsewhere)).code == ReasonCode.UNSAFE_PATH
+    climbing = await harness.refused(await harness.model({**FILES, "a\x7fb.py": b"x"}))
     assert climbing.code == ReasonCode.UNSAFE_PATH
 
 
-async def test_digests_of_the_request_are_checked(world: World) -> None:
-    request = await world.model()
+async def test_digests_of_the_request_are_checked(harness: BundlesHarness) -> None:
+    request = await harness.model()
     right = hashlib.sha256(TRAINER).hexdigest()
     good = replace(request, model_files_sha256={"trainer.py": right.upper()})
-    assert (await world.stage(good)).keys
-    wrong = await world.refused(
+    assert (await harness.stage(good)).keys
+    wrong = await harness.refused(
         replace(
             request, job_id=uuid4(), model_files_sha256={"trainer.py": "0" * 64, "gone.py": right}
         )
@@ -186,75 +188,82 @@ async def test_digests_of_the_request_are_checked(world: World) -> None:
     assert "trainer.py, gone.py (not there)" in wrong.message
 
 
-async def test_limits_of_count_and_size(world: World) -> None:
-    many = await world.model({**FILES, "a": b"x", "b": b"x"})
-    few = world.make(limits=StagingLimits(files=3))
-    assert (await world.refused(many, bundles=few)).code == ReasonCode.BUNDLE_TOO_LARGE
-    small = world.make(limits=StagingLimits(file_bytes=20))
-    large = await world.refused(many, bundles=small)
+async def test_limits_of_count_and_size(harness: BundlesHarness) -> None:
+    many = await harness.model({**FILES, "a": b"x", "b": b"x"})
+    few = harness.make(limits=StagingLimits(files=3))
+    assert (await harness.refused(many, bundles=few)).code == ReasonCode.BUNDLE_TOO_LARGE
+    small = harness.make(limits=StagingLimits(file_bytes=20))
+    large = await harness.refused(many, bundles=small)
     assert large.code == ReasonCode.BUNDLE_TOO_LARGE
     assert "config.json" in large.message
-    total = world.make(limits=StagingLimits(total_bytes=40))
-    assert (await world.refused(many, bundles=total)).code == ReasonCode.BUNDLE_TOO_LARGE
+    total = harness.make(limits=StagingLimits(total_bytes=40))
+    assert (await harness.refused(many, bundles=total)).code == ReasonCode.BUNDLE_TOO_LARGE
     for bundles in (few, small, total):
         await bundles.close()
 
 
-async def test_large_files_are_copied_by_the_store_and_hashed(world: World) -> None:
+async def test_large_files_are_copied_by_the_store_and_hashed(harness: BundlesHarness) -> None:
     """StagingLimits so low that every way of writing is taken: read and put, and copied."""
     body = bytes(range(256)) * 2000
-    request = await world.model({**FILES, "weights.bin": body})
+    request = await harness.model({**FILES, "weights.bin": body})
     digest = hashlib.sha256(body).hexdigest()
     request = replace(request, model_files_sha256={"weights.bin": digest})
-    bundles = world.make(limits=StagingLimits(small_bytes=1000, eager_bytes=0))
+    bundles = harness.make(limits=StagingLimits(small_bytes=1000, eager_bytes=0))
     path_id = uuid4()
-    staged = await world.stage(request, bundles=bundles, path_id=path_id)
-    assert (await download(world, staged, path_id))["app/weights.bin"] == body
+    staged = await harness.stage(request, bundles=bundles, path_id=path_id)
+    assert (await download(harness, staged, path_id))["app/weights.bin"] == body
     changed = replace(request, job_id=uuid4(), model_files_sha256={"weights.bin": "1" * 64})
     with pytest.raises(Permanent) as refused:
-        await world.stage(changed, bundles=bundles)
+        await harness.stage(changed, bundles=bundles)
     assert refused.value.code == ReasonCode.DIGEST_MISMATCH
     await bundles.close()
 
 
-async def test_more_than_a_page_of_objects(world: World) -> None:
-    request = await world.model()
+async def test_more_than_a_page_of_objects(harness: BundlesHarness) -> None:
+    request = await harness.model()
     keys = [f"{request.model_id}/data/{n:04}" for n in range(1005)]
     for start in range(0, len(keys), 50):
         await asyncio.gather(
-            *(world.store.put(f"{world.name}-models", k, b"x") for k in keys[start : start + 50])
+            *(
+                harness.store.put(f"{harness.name}-models", k, b"x")
+                for k in keys[start : start + 50]
+            )
         )
-    listed = await world.store.list(f"{world.name}-models", f"{request.model_id}/", 10_000)
+    listed = await harness.store.list(f"{harness.name}-models", f"{request.model_id}/", 10_000)
     assert len(listed) == 1007
-    assert len(await world.store.list(f"{world.name}-models", f"{request.model_id}/", 3)) == 3
-    assert await world.store.delete_prefix(f"{world.name}-models", f"{request.model_id}/") == 1007
+    assert len(await harness.store.list(f"{harness.name}-models", f"{request.model_id}/", 3)) == 3
+    assert (
+        await harness.store.delete_prefix(f"{harness.name}-models", f"{request.model_id}/") == 1007
+    )
 
 
-async def test_the_bucket_s_template_rules_and_its_last_good_copy_is_kept(world: World) -> None:
-    base, key = f"{world.name}-base", "embedded/standard/"
-    await world.store.put(base, key + "engine.json", b'{"format": 1, "of": "bucket"}')
-    await world.store.put(base, key + "__pycache__/x.pyc", b"left out")
-    bundles = world.make(template_refresh_seconds=0.0)
-    request = await world.model()
+async def test_the_bucket_s_template_rules_and_its_last_good_copy_is_kept(
+    harness: BundlesHarness,
+) -> None:
+    base, key = f"{harness.name}-base", "embedded/standard/"
+    await harness.store.put(base, key + "engine.json", b'{"format": 1, "of": "bucket"}')
+    await harness.store.put(base, key + "__pycache__/x.pyc", b"left out")
+    bundles = harness.make(template_refresh_seconds=0.0)
+    request = await harness.model()
 
     async def engine() -> bytes:
         path_id = uuid4()
-        staged = await world.stage(request, bundles=bundles, path_id=path_id)
-        return (await download(world, staged, path_id))["engine.json"]
+        staged = await harness.stage(request, bundles=bundles, path_id=path_id)
+        return (await download(harness, staged, path_id))["engine.json"]
 
     assert b"bucket" in await engine()
-    await world.store.put(base, key + "engine.json", b'{"format": 1, "of": "newer"}')
+    await harness.store.put(base, key + "engine.json", b'{"format": 1, "of": "newer"}')
     for _ in range(50):
         if b"newer" in await engine():
             break
     assert b"newer" in await engine()
-    await world.store.delete_prefix(base, "embedded/")
+    await harness.store.delete_prefix(base, "embedded/")
     await engine()
     assert b"newer" in await engine()
     await bundles.close()
 
 
-async def test_results_are_stored_with_digest_and_size(world: World) -> None:
+async def test_results_are_stored_with_digest_and_size(harness: BundlesHarness) -> None:
     small, large = b"zip", b"0123456789abcdef" * 600_000
 
     async def chunks(body: bytes) -> AsyncIterator[bytes]:
@@ -263,45 +272,47 @@ async def test_results_are_stored_with_digest_and_size(world: World) -> None:
 
     for body in (small, large, b""):
         job_id = uuid4()
-        results = await world.bundles.store_results(job_id, 2, chunks(body))
-        assert results.uri == f"s3://{world.name}-results/{job_id}/2/results.zip"
+        results = await harness.bundles.store_results(job_id, 2, chunks(body))
+        assert results.uri == f"s3://{harness.name}-results/{job_id}/2/results.zip"
         assert (results.sha256, results.bytes) == (hashlib.sha256(body).hexdigest(), len(body))
         key = f"{job_id}/2/results.zip"
-        assert await world.store.get(f"{world.name}-results", key, limit=2**30) == body
+        assert await harness.store.get(f"{harness.name}-results", key, limit=2**30) == body
 
 
-async def test_a_stream_that_breaks_off_leaves_no_results(world: World) -> None:
+async def test_a_stream_that_breaks_off_leaves_no_results(harness: BundlesHarness) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"x" * 9_000_000
         raise Transient("the adapter went away")
 
     job_id = uuid4()
     with pytest.raises(Transient, match="went away"):
-        await world.bundles.store_results(job_id, 1, broken())
-    assert await world.store.list(f"{world.name}-results", f"{job_id}/", 10) == []
-    tight = world.make(max_results_bytes=10)
+        await harness.bundles.store_results(job_id, 1, broken())
+    assert await harness.store.list(f"{harness.name}-results", f"{job_id}/", 10) == []
+    tight = harness.make(max_results_bytes=10)
     with pytest.raises(Permanent) as refused:
         await tight.store_results(job_id, 1, broken())
     assert refused.value.code == ReasonCode.RESULTS_UPLOAD_FAILED
     await tight.close()
 
 
-async def test_an_uploaded_folder_is_what_a_request_finds(world: World, tmp_path: Path) -> None:
+async def test_an_uploaded_folder_is_what_a_request_finds(
+    harness: BundlesHarness, tmp_path: Path
+) -> None:
     for path, body in FILES.items():
         (tmp_path / path).write_bytes(body)
-    request = await world.model({})
-    uri = await world.bundles.upload_model_files(request.model_id, tmp_path)
-    assert uri == f"s3://{world.name}-models/{request.model_id}/"
+    request = await harness.model({})
+    uri = await harness.bundles.upload_model_files(request.model_id, tmp_path)
+    assert uri == f"s3://{harness.name}-models/{request.model_id}/"
     named = replace(request, model_files_uri=uri)
-    staged = await world.stage(named)
+    staged = await harness.stage(named)
     assert len(staged.keys) == 3
-    assert await world.bundles.remove(request.job_id) == 4
-    assert not await world.apps()
+    assert await harness.bundles.remove(request.job_id) == 4
+    assert not await harness.apps()
 
 
-async def test_presigned_urls_are_needed_and_expire(world: World) -> None:
-    staged = await world.stage(await world.model())
-    brief = world.make(presign_seconds=1)
+async def test_presigned_urls_are_needed_and_expire(harness: BundlesHarness) -> None:
+    staged = await harness.stage(await harness.model())
+    brief = harness.make(presign_seconds=1)
     (url, *_) = await brief.presign(staged)
     with pytest.raises(urllib.error.HTTPError, match="403"):
         await asyncio.to_thread(fetch, url.split("?")[0])
@@ -311,21 +322,21 @@ async def test_presigned_urls_are_needed_and_expire(world: World) -> None:
     await brief.close()
 
 
-async def test_a_store_that_is_away_is_transient_and_quick(world: World) -> None:
-    away = world.make(endpoint_url="http://127.0.0.1:9")
+async def test_a_store_that_is_away_is_transient_and_quick(harness: BundlesHarness) -> None:
+    away = harness.make(endpoint_url="http://127.0.0.1:9")
     began = time.monotonic()
     await away.open()
     with pytest.raises(Transient, match="could not"):
         await away.stage(
-            await world.model(), net=NET, attempt=1, path_id=uuid4(), slots={TRUST: "Trust_1"}
+            await harness.model(), net=NET, attempt=1, path_id=uuid4(), slots={TRUST: "Trust_1"}
         )
     assert time.monotonic() - began < 15
     (problem,) = await away.problems()
     assert "FL_S3__ENDPOINT_URL" in problem.fix
     assert "bucket" not in problem.fix
     await away.close()
-    assert await world.bundles.problems() == []
-    other = world.make(results_bucket="no-such-bucket-here")
+    assert await harness.bundles.problems() == []
+    other = harness.make(results_bucket="no-such-bucket-here")
     (problem,) = await other.problems()
     assert "no-such-bucket-here" in problem.message
     assert "FL_S3__RESULTS_BUCKET" in problem.fix
@@ -333,19 +344,19 @@ async def test_a_store_that_is_away_is_transient_and_quick(world: World) -> None
 
 
 async def test_keys_that_the_store_refuses_are_told_as_such(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: BundlesHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
-    other = world.make()
+    other = harness.make()
     (problem,) = await other.problems()
     assert "AWS_SECRET_ACCESS_KEY" in problem.fix
     await other.close()
 
 
-async def test_a_missing_bucket_is_for_the_operator_not_the_job(world: World) -> None:
-    other = world.make(app_destination_bucket="no-such-bucket-here")
+async def test_a_missing_bucket_is_for_the_operator_not_the_job(harness: BundlesHarness) -> None:
+    other = harness.make(app_destination_bucket="no-such-bucket-here")
     with pytest.raises((Transient, Permanent)) as refused:
-        await world.stage(await world.model(), bundles=other)
+        await harness.stage(await harness.model(), bundles=other)
     assert isinstance(refused.value, Transient)
     assert "make the bucket" in refused.value.message
     await other.close()

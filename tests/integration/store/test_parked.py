@@ -16,10 +16,10 @@ from service.domain.facts import Facts
 from service.domain.job import Job
 from service.store import unit_of_work
 from service.store.records import OffsetFence
-from tests.integration.store_world import (
+from tests.integration.store.harness import (
     GROUP,
     TOPIC,
-    World,
+    StoreHarness,
     asked,
     item,
     net,
@@ -32,7 +32,7 @@ STOP = stop.STOP_REQUESTED
 STATUS = reports.STATUS_REPORTED
 
 
-async def submitting(w: World) -> tuple[UUID, UUID]:
+async def submitting(w: StoreHarness) -> tuple[UUID, UUID]:
     """A job whose submission is open and unanswered, and the submission's path id."""
     job_id = await w.ask()
     job = await w.store.claim("me")

@@ -22,7 +22,7 @@ from service.ingest.consumer import Consumer
 from service.kafka.clients import Producer
 from service.settings import IngestSettings
 from service.store.records import BatchRefused, InboundItem, OffsetFence, OffsetMoved
-from tests.integration.relay_world import World
+from tests.integration.relay.harness import RelayHarness
 
 Place = tuple[str, int]
 
@@ -33,7 +33,7 @@ CREATE TABLE ledger (topic text, partition int, "offset" bigint, kind text,
 
 
 @dataclass
-class Ledger:
+class DeliveryLog:
     """A store that keeps records instead of judging them. `seconds`: how long a transaction lasts."""
 
     pool: asyncpg.Pool
@@ -136,7 +136,7 @@ def request() -> bytes:
 
 
 async def produce(
-    w: World, values: Iterable[tuple[bytes, bytes | None]], reported: bool = False
+    w: RelayHarness, values: Iterable[tuple[bytes, bytes | None]], reported: bool = False
 ) -> None:
     """Publish (key, value) pairs to the request topic, turn by turn over its partitions; as `reported`
     to that of the status reports."""
@@ -161,7 +161,9 @@ async def produce(
 
 
 @contextlib.asynccontextmanager
-async def consuming(w: World, store: Ledger, **options: float) -> AsyncIterator[Consumer]:
+async def consuming(
+    w: RelayHarness, store: DeliveryLog, **options: float
+) -> AsyncIterator[Consumer]:
     """A consumer at work. Leaves when the block ends; what it raised comes out then."""
     stop = asyncio.Event()
     made = Consumer(store, w.outbox, w.kafka, IngestSettings(**options))
@@ -173,7 +175,7 @@ async def consuming(w: World, store: Ledger, **options: float) -> AsyncIterator[
         await asyncio.wait_for(task, 30)
 
 
-async def produce_with_a_broken_header(w: World, key: bytes, value: bytes) -> None:
+async def produce_with_a_broken_header(w: RelayHarness, key: bytes, value: bytes) -> None:
     """Publish a record to partition 0 whose header name is no UTF-8, as careless clients can."""
     producer = Producer(w.kafka)
     await producer.start()

@@ -19,7 +19,7 @@ from service.contracts.inbound import translation
 from service.contracts.package_data import data_path
 from service.contracts.schemas import catalogue
 from service.kafka.topics import Topics
-from tests.e2e.world import TRUSTS, World, opened
+from tests.e2e.harness import TRUSTS, ServiceHarness, opened
 
 Place = tuple[str, int, int]
 Record = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]
@@ -45,13 +45,13 @@ def topic_of(kind: str) -> str:
     return topic.name
 
 
-async def produce(world: World, records: Sequence[Record]) -> list[Place]:
+async def produce(harness: ServiceHarness, records: Sequence[Record]) -> list[Place]:
     """Publish records, (topic, key, value, headers); where they are."""
-    producer = AIOKafkaProducer(bootstrap_servers=world.bootstrap, linger_ms=5)
+    producer = AIOKafkaProducer(bootstrap_servers=harness.bootstrap, linger_ms=5)
     await producer.start()
     try:
         sent = [
-            await producer.send(f"{world.prefix}{topic}", value, key, headers=headers)
+            await producer.send(f"{harness.prefix}{topic}", value, key, headers=headers)
             for topic, key, value, headers in records
         ]
         done = await asyncio.gather(*sent)
@@ -60,7 +60,9 @@ async def produce(world: World, records: Sequence[Record]) -> list[Place]:
     return [(d.topic, d.partition, d.offset) for d in done]
 
 
-async def read_through(world: World, db: asyncpg.Connection, places: Sequence[Place]) -> None:
+async def read_through(
+    harness: ServiceHarness, db: asyncpg.Connection, places: Sequence[Place]
+) -> None:
     """Wait until the service has taken every record and its second lane has nothing left."""
     ends: dict[tuple[str, int], int] = {}
     for topic, partition, offset in places:
@@ -74,7 +76,7 @@ async def read_through(world: World, db: asyncpg.Connection, places: Sequence[Pl
         if not unpublished and all(at.get(place, 0) >= end for place, end in ends.items()):
             return
         await asyncio.sleep(0.05)
-    log = (world.folder / "processes.log").read_text()[-4_000:]
+    log = (harness.folder / "processes.log").read_text()[-4_000:]
     raise AssertionError(f"read up to {at} of {ends}, {unpublished} dead letters left\n{log}")
 
 
@@ -99,13 +101,13 @@ async def test_every_bad_example_ends_as_its_file_says(
     env = migrated_env | {"FL_INGEST__MAX_UNDECODABLE_RATIO": "0"}
     examples = bad_examples()
     assert len(examples) > 40
-    async with opened(env, tmp_path) as world:
+    async with opened(env, tmp_path) as harness:
         made = [with_own_job(example) for example in examples]
-        places = await produce(world, [record for _, record in made])
-        world.start_service()
+        places = await produce(harness, [record for _, record in made])
+        harness.start_service()
         db = await asyncpg.connect(env["FL_DATABASE__DSN"])
         try:
-            await read_through(world, db, places)
+            await read_through(harness, db, places)
             wrong = []
             for example, (job_id, _), place in zip(examples, made, places, strict=True):
                 wrong += [
@@ -172,12 +174,14 @@ def request(job_id: UUID) -> Record:
     return catalogue.REQUESTS.name, None, json.dumps(data).encode(), headers
 
 
-async def dead_letters(world: World, count: int) -> Counter[tuple[bytes | None, bytes | None]]:
+async def dead_letters(
+    harness: ServiceHarness, count: int
+) -> Counter[tuple[bytes | None, bytes | None]]:
     """(key, value) of what is on the requests' dead-letter topic, once `count` are there, and a bit more."""
-    topic = Topics(world.prefix).dead_letters(f"{world.prefix}{catalogue.REQUESTS.name}")
+    topic = Topics(harness.prefix).dead_letters(f"{harness.prefix}{catalogue.REQUESTS.name}")
     consumer = AIOKafkaConsumer(
         topic,
-        bootstrap_servers=world.bootstrap,
+        bootstrap_servers=harness.bootstrap,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
     )
@@ -202,12 +206,12 @@ async def test_noise_loses_no_request(migrated_env: dict[str, str], tmp_path: Pa
     assert sum(len(value or b"") for _, _, value, _ in junk) > 1_000_000
     records = [*junk, *(request(job_id) for job_id in jobs)]
     source.shuffle(records)
-    async with opened(env, tmp_path) as world:
-        places = await produce(world, records)
-        service = world.start_service()
+    async with opened(env, tmp_path) as harness:
+        places = await produce(harness, records)
+        service = harness.start_service()
         db = await asyncpg.connect(env["FL_DATABASE__DSN"])
         try:
-            await read_through(world, db, places)
+            await read_through(harness, db, places)
             rows = await db.fetch("SELECT job_id, state FROM job")
             assert {row["job_id"]: row["state"] for row in rows} == dict.fromkeys(jobs, "queued")
             assert await db.fetchval("SELECT count(*) FROM dead_letter") == len(junk)
@@ -215,4 +219,4 @@ async def test_noise_loses_no_request(migrated_env: dict[str, str], tmp_path: Pa
             await db.close()
         assert service.poll() is None
         sent = Counter((key, value) for _, key, value, _ in junk)
-        assert await dead_letters(world, len(junk)) == sent
+        assert await dead_letters(harness, len(junk)) == sent

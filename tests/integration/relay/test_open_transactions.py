@@ -13,23 +13,23 @@ from service.relay.hanging import HangingWatch, stable_offsets
 from service.relay.options import RelayOptions
 from service.relay.relay import Relay
 from service.relay.status import Hanging
-from tests.integration.relay_world import World, some_states, until, world
+from tests.integration.relay.harness import RelayHarness, harness, some_states, until
 
 
 @pytest.fixture
-async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
-    async with world(fresh_env, partitions=1) as made:
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
+    async with harness(fresh_env, partitions=1) as made:
         yield made
 
 
-async def foreign(w: World) -> Producer:
+async def foreign(w: RelayHarness) -> Producer:
     """A producer of somebody else's; starting it anew aborts what the last one left open."""
     producer = Producer(w.kafka, transactional_id=f"{w.kafka.topic_prefix}foreign")
     await producer.start()
     return producer
 
 
-async def leave_open(w: World) -> None:
+async def leave_open(w: RelayHarness) -> None:
     producer = await foreign(w)
     batch = producer.batch()
     batch.append(b"x", b"y", [])
@@ -38,7 +38,7 @@ async def leave_open(w: World) -> None:
     await producer.discard()
 
 
-async def test_it_is_noticed_and_its_end_too(w: World) -> None:
+async def test_it_is_noticed_and_its_end_too(w: RelayHarness) -> None:
     await leave_open(w)
     assert await stable_offsets(w.kafka, w.topics.lifecycle, [0]) == {0: (0, 1)}
     found: dict[int, Hanging] = {}
@@ -53,7 +53,7 @@ async def test_it_is_noticed_and_its_end_too(w: World) -> None:
         await task
 
 
-async def test_a_new_leader_waits_for_it(w: World) -> None:
+async def test_a_new_leader_waits_for_it(w: RelayHarness) -> None:
     stop = asyncio.Event()
     first = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
     task = asyncio.create_task(first.run(stop))

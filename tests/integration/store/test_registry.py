@@ -21,7 +21,7 @@ from service.settings import load
 from service.store.occupancy import SchedulingGroups
 from service.store.registry import pause_net, show
 from service.store.state_records import StateRecords
-from tests.integration.store_world import TRUSTS, World, asked, item, net, opened, registry
+from tests.integration.store.harness import TRUSTS, StoreHarness, asked, item, net, opened, registry
 
 NAMES = [str(t) for t in TRUSTS]
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -116,11 +116,11 @@ async def test_a_new_net_serves_jobs_that_wait(migrated_env: dict[str, str]) -> 
         assert job.attempt.net == "net-2"
 
 
-async def clean(w: World) -> int:
+async def clean(w: StoreHarness) -> int:
     return await w.store.clean(await w.store.purgeable(10), 10)
 
 
-async def finished_long_ago(w: World, data: dict[str, object]) -> UUID:
+async def finished_long_ago(w: StoreHarness, data: dict[str, object]) -> UUID:
     """A stopped job that ended 100 days ago, its events on the log."""
     job_id = UUID(str(data["job_id"]))
     await w.take(item(data, w.next_offset))

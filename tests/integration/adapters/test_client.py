@@ -21,7 +21,7 @@ from service.errors import Ambiguous, Permanent, Transient
 from service.fl_server.embedded.net import embedded_net
 from service.fl_server.scripted.net import ScriptedNet, scripted_net
 from service.fl_server.serving import serving
-from tests.conformance.at_hand import app_files, bundle_host
+from tests.conformance.fl_server_fixtures import app_files, bundle_host
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")
 MEMBERS = {UUID(int=n): slot for n, slot in enumerate(SLOTS, 1)}

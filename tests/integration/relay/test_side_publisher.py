@@ -14,17 +14,17 @@ from service.kafka.clients import admin
 from service.relay.options import RelayOptions
 from service.relay.side_publisher import SidePublisher
 from service.store.outbox import encode_headers
-from tests.integration.relay_world import World, until, world
+from tests.integration.relay.harness import RelayHarness, harness, until
 
 
 @pytest.fixture
-async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
-    async with world(fresh_env) as made:
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
+    async with harness(fresh_env) as made:
         yield made
 
 
 @contextlib.asynccontextmanager
-async def sending(w: World, **options: float) -> AsyncIterator[SidePublisher]:
+async def sending(w: RelayHarness, **options: float) -> AsyncIterator[SidePublisher]:
     stop = asyncio.Event()
     lane = SidePublisher(w.outbox, w.kafka, RelayOptions(**options))
     task = asyncio.create_task(lane.run(stop))
@@ -36,7 +36,7 @@ async def sending(w: World, **options: float) -> AsyncIterator[SidePublisher]:
 
 
 async def bury(
-    w: World, topic: str, offset: int, value: bytes | None, key: bytes | None = b"k"
+    w: RelayHarness, topic: str, offset: int, value: bytes | None, key: bytes | None = b"k"
 ) -> None:
     await w.pool.execute(
         'INSERT INTO dead_letter (topic, partition, "offset", timestamp_ms, consumer_group, key,'
@@ -46,7 +46,7 @@ async def bury(
     )  # fmt: skip
 
 
-async def test_a_dead_letter_goes_out_untouched(w: World) -> None:
+async def test_a_dead_letter_goes_out_untouched(w: RelayHarness) -> None:
     await bury(w, w.topics.requests, 7, b"\x00\xffgarbage")
     async with sending(w) as lane:
         await until(lambda: lane.status.dead_letters_sent == 1)
@@ -64,7 +64,7 @@ async def test_a_dead_letter_goes_out_untouched(w: World) -> None:
     assert await w.pool.fetchval("SELECT published_at IS NOT NULL FROM dead_letter")
 
 
-async def test_one_too_large_for_its_topic_is_cut_and_says_so(w: World) -> None:
+async def test_one_too_large_for_its_topic_is_cut_and_says_so(w: RelayHarness) -> None:
     value = bytes(range(256)) * 8_000
     await bury(w, w.topics.requests, 1, value)
     await bury(w, w.topics.requests, 2, None, None)
@@ -77,7 +77,7 @@ async def test_one_too_large_for_its_topic_is_cut_and_says_so(w: World) -> None:
     assert (empty.key, empty.value) == (None, None)
 
 
-async def test_a_missing_topic_holds_nothing_else_back(w: World) -> None:
+async def test_a_missing_topic_holds_nothing_else_back(w: RelayHarness) -> None:
     gone = w.topics.dead_letters(w.topics.requests)
     async with admin(w.kafka) as client:
         await client.delete_topics([gone])
@@ -98,7 +98,7 @@ async def test_a_missing_topic_holds_nothing_else_back(w: World) -> None:
     assert [row["topic"] for row in left] == [w.topics.requests]
 
 
-async def test_a_nets_newest_status_is_published_once(w: World) -> None:
+async def test_a_nets_newest_status_is_published_once(w: RelayHarness) -> None:
     await w.pool.execute(
         "INSERT INTO net (name, capacity, members, status_body, version)"
         " VALUES ('net-1', 1, '{}', '{\"name\": \"net-1\"}', 3)"

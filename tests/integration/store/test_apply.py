@@ -14,7 +14,7 @@ from service.domain.enums import WaitingCode
 from service.ingest.poison import PoisonRecordIsolator
 from service.ingest.status import IngestStatus
 from service.store.records import BatchRefused, DeadLetter, InboundItem, OffsetFence, OffsetMoved
-from tests.integration.store_world import GROUP, PARTITIONS, TOPIC, asked, item, opened
+from tests.integration.store.harness import GROUP, PARTITIONS, TOPIC, asked, item, opened
 
 STOP = stop.STOP_REQUESTED
 WAITS = (WaitingCode.CAPACITY, WaitingCode.TRUSTS, WaitingCode.GPUS)

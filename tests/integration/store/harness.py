@@ -1,7 +1,7 @@
 """The store on a database of its own: a registry, a net that answers, and records as the consumer gives them.
 
-No broker: `World.records` makes the items that the decoder would make of a topic's records, at offsets that
-grow, so that fences and event ids are the real ones.
+No broker: `StoreHarness.records` makes the items that the decoder would make of a topic's records, at
+offsets that grow, so that fences and event ids are the real ones.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def submission(now: datetime) -> Submission:
 
 
 @dataclass
-class World:
+class StoreHarness:
     pool: asyncpg.Pool
     store: PostgresStore
     next_offset: int = 0
@@ -168,8 +168,8 @@ def make_store(
 @asynccontextmanager
 async def opened(
     env: Mapping[str, str], document: Mapping[str, Any] | None = None, nets: Sequence[str] = ()
-) -> AsyncIterator[World]:
-    """A world with this registry (else `registry()`), whose nets answer with every trust online."""
+) -> AsyncIterator[StoreHarness]:
+    """A harness with this registry (else `registry()`), whose nets answer with every trust online."""
     # As the service's own, but for its second: a writer that stands still for longer loses its transaction,
     # and a busy machine makes a test stand still.
     pool = await asyncpg.create_pool(
@@ -179,12 +179,12 @@ async def opened(
         server_settings={"timezone": "UTC", "idle_in_transaction_session_timeout": "60000"},
     )
     try:
-        world = World(pool, make_store(pool))
-        await world.register(document or registry())
+        harness = StoreHarness(pool, make_store(pool))
+        await harness.register(document or registry())
         await EventOutbox(pool).open_stream(catalogue.LIFECYCLE.name, PARTITIONS)
-        await world.store.start_offsets(GROUP, {(TOPIC, 0): 0})
+        await harness.store.start_offsets(GROUP, {(TOPIC, 0): 0})
         for name in nets or ["net-1"]:
-            await world.answers(name)
-        yield world
+            await harness.answers(name)
+        yield harness
     finally:
         await pool.close()

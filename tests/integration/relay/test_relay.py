@@ -21,17 +21,17 @@ from service.relay.halted import RelayHalted
 from service.relay.options import RelayOptions
 from service.relay.records import StateRecord
 from service.relay.relay import Relay
-from tests.integration.relay_world import World, kill, some_states, until, world
+from tests.integration.relay.harness import RelayHarness, harness, kill, some_states, until
 
 
 @pytest.fixture
-async def w(fresh_env: dict[str, str]) -> AsyncIterator[World]:
-    async with world(fresh_env) as made:
+async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
+    async with harness(fresh_env) as made:
         yield made
 
 
 @contextlib.asynccontextmanager
-async def relaying(w: World, **options: object) -> AsyncIterator[Relay]:
+async def relaying(w: RelayHarness, **options: object) -> AsyncIterator[Relay]:
     wake, stop = asyncio.Event(), asyncio.Event()
     relay = Relay(w.outbox, w.kafka, some_states, wake, RelayOptions(**options))
     task = asyncio.create_task(relay.run(stop))
@@ -42,7 +42,7 @@ async def relaying(w: World, **options: object) -> AsyncIterator[Relay]:
         await asyncio.wait_for(task, 20)
 
 
-async def stopped(w: World) -> RelayHalted:
+async def stopped(w: RelayHarness) -> RelayHalted:
     """What stops a relay that runs until it is stopped."""
     relay = Relay(w.outbox, w.kafka, some_states, asyncio.Event())
     with pytest.raises(RelayHalted) as caught:
@@ -52,7 +52,7 @@ async def stopped(w: World) -> RelayHalted:
     return caught.value
 
 
-async def test_events_come_out_in_order_with_their_states(w: World) -> None:
+async def test_events_come_out_in_order_with_their_states(w: RelayHarness) -> None:
     async with relaying(w, batch_events=7):
         jobs = await w.give(50)
         await w.give(30, jobs[:3])
@@ -72,7 +72,7 @@ async def test_events_come_out_in_order_with_their_states(w: World) -> None:
     "point",
     ["relay_after_init", "relay_before_commit", "relay_after_commit", "relay_after_checkpoint"],
 )
-async def test_a_crash_loses_and_doubles_nothing(w: World, point: str) -> None:
+async def test_a_crash_loses_and_doubles_nothing(w: RelayHarness, point: str) -> None:
     jobs = await w.give(100)
     process = w.process(point)
     try:
@@ -85,7 +85,7 @@ async def test_a_crash_loses_and_doubles_nothing(w: World, point: str) -> None:
     await w.published_once()
 
 
-async def test_a_second_relay_takes_over_from_a_killed_one(w: World) -> None:
+async def test_a_second_relay_takes_over_from_a_killed_one(w: RelayHarness) -> None:
     processes = [w.process(), w.process()]
     try:
         for process in processes:
@@ -101,7 +101,7 @@ async def test_a_second_relay_takes_over_from_a_killed_one(w: World) -> None:
     await w.published_once()
 
 
-async def test_a_stopped_relay_that_wakes_writes_nothing(w: World) -> None:
+async def test_a_stopped_relay_that_wakes_writes_nothing(w: RelayHarness) -> None:
     zombie = w.process()
     try:
         await w.give(60)
@@ -121,7 +121,7 @@ async def test_a_stopped_relay_that_wakes_writes_nothing(w: World) -> None:
     await w.published_once()
 
 
-async def test_an_older_database_stops_it_until_the_log_is_accepted(w: World) -> None:
+async def test_an_older_database_stops_it_until_the_log_is_accepted(w: RelayHarness) -> None:
     async with relaying(w):
         await w.give(90)
         await w.all_hinted()
@@ -138,7 +138,7 @@ async def test_an_older_database_stops_it_until_the_log_is_accepted(w: World) ->
     await w.published_once()
 
 
-async def test_another_databases_events_stop_it(w: World) -> None:
+async def test_another_databases_events_stop_it(w: RelayHarness) -> None:
     async with relaying(w):
         await w.give(10)
         await w.all_hinted()
@@ -147,12 +147,12 @@ async def test_another_databases_events_stop_it(w: World) -> None:
     assert (await stopped(w)).code == "relay_foreign_stream"
 
 
-async def test_another_number_of_partitions_stops_it(w: World) -> None:
+async def test_another_number_of_partitions_stops_it(w: RelayHarness) -> None:
     await w.pool.execute("UPDATE stream SET partitions = 4")
     assert (await stopped(w)).code == "relay_partitions_changed"
 
 
-async def test_a_quiet_partition_whose_records_expired_goes_on(w: World) -> None:
+async def test_a_quiet_partition_whose_records_expired_goes_on(w: RelayHarness) -> None:
     async with relaying(w):
         await w.give(30)
         await w.all_hinted()
@@ -171,14 +171,14 @@ async def test_a_quiet_partition_whose_records_expired_goes_on(w: World) -> None
     assert len(seen) == 30
 
 
-async def test_the_lease_passes_in_turn(w: World) -> None:
+async def test_the_lease_passes_in_turn(w: RelayHarness) -> None:
     async with relaying(w) as first, relaying(w) as second:
         await w.give(20)
         await w.all_hinted()
         assert [first.status.leading, second.status.leading].count(True) == 1
 
 
-async def test_a_record_that_the_broker_never_takes_stops_it_by_name(w: World) -> None:
+async def test_a_record_that_the_broker_never_takes_stops_it_by_name(w: RelayHarness) -> None:
     (job,) = await w.give(1)
     async with relaying(w):
         await w.all_hinted()
@@ -200,7 +200,9 @@ async def test_a_record_that_the_broker_never_takes_stops_it_by_name(w: World) -
     await w.published_once()
 
 
-async def test_topics_that_take_less_get_smaller_batches_and_states_cut_to_size(w: World) -> None:
+async def test_topics_that_take_less_get_smaller_batches_and_states_cut_to_size(
+    w: RelayHarness,
+) -> None:
     for topic in (w.topics.lifecycle, w.topics.job_state):
         await set_largest(w, topic, 40_000)
     large = json.dumps({"state": "queued", "progress": {"metrics": ["y" * 60_000]}}).encode()
@@ -224,7 +226,9 @@ async def test_topics_that_take_less_get_smaller_batches_and_states_cut_to_size(
     }
 
 
-async def test_a_limit_that_is_lowered_under_a_relay_ends_with_smaller_batches(w: World) -> None:
+async def test_a_limit_that_is_lowered_under_a_relay_ends_with_smaller_batches(
+    w: RelayHarness,
+) -> None:
     async with relaying(w) as relay:
         await w.give(1)
         await w.all_hinted()
@@ -236,7 +240,7 @@ async def test_a_limit_that_is_lowered_under_a_relay_ends_with_smaller_batches(w
     await w.published_once()
 
 
-async def set_largest(w: World, topic: str, size: int) -> None:
+async def set_largest(w: RelayHarness, topic: str, size: int) -> None:
     async with admin(w.kafka) as client:
         kind = ConfigResourceType.TOPIC
         await client.alter_configs([ConfigResource(kind, topic, {"max.message.bytes": str(size)})])
