@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from service.clock import Backoff
 from service.domain.enums import ReasonCode
 from service.errors import Transient
 
@@ -34,17 +35,12 @@ class Breaker:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._name, self._limit = name, failures
-        self._first, self._longest = first_seconds, longest_seconds
-        self._clock, self._jitter = clock, jitter
+        self._first, self._clock = first_seconds, clock
         self._failed = 0  # in a row
-        self._openings = 0  # in a row, each longer than the one before
+        #: How long it stays open: each opening in a row is longer than the one before.
+        self._openings = Backoff(first_seconds, longest_seconds, jitter=(0.5, 1.0), draw=jitter)
         self._open_until: float | None = None
         self._probing = False
-
-    @property
-    def is_open(self) -> bool:
-        """Would an ordinary call be refused now?"""
-        return self._open_until is not None and (self._probing or self._clock() < self._open_until)
 
     def admit(self, *, always: bool = False) -> None:
         """Pass, or refuse. Whoever passed calls `settle` once. `always` lets a health check through: it is
@@ -70,11 +66,10 @@ class Breaker:
         if worked is None:
             return
         if worked:
-            self._failed = self._openings = 0
+            self._failed = 0
+            self._openings.reset()
             self._open_until = None
             return
         self._failed += 1
         if self._failed >= self._limit:
-            seconds = min(self._first * 2**self._openings, self._longest)
-            self._openings = min(self._openings + 1, 16)
-            self._open_until = self._clock() + seconds * (0.5 + self._jitter() / 2)
+            self._open_until = self._clock() + self._openings.next()

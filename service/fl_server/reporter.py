@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
 
+from service.clock import Backoff
 from service.contracts.wire import envelope
 from service.contracts.wire.partitioner import partition_for
 from service.errors import Transient
@@ -72,20 +72,19 @@ class Reporter:
         self._outbox.close()
 
     async def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, jitter=(0.7, 1.3))
         while True:
             await self._more.wait()
             self._more.clear()
             try:
                 while await self._send_some():
-                    pause = _FIRST_PAUSE
+                    pauses.reset()
                 self._drained.set()
             except (Transient, sqlite3.Error, OSError) as exc:
                 # What went out and could not be marked so goes out again, under the same ids.
                 _log.warning("reports_not_published", error=str(exc), waiting=self._outbox.waiting)
                 await self._discard()
-                await asyncio.sleep(pause * random.uniform(0.7, 1.3))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(pauses.next())
                 self._more.set()
 
     async def _send_some(self) -> bool:

@@ -19,6 +19,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from service.clock import Backoff, sleep_or_stop
 from service.domain.decision import Decision
 from service.errors import Permanent, Transient, faultpoint
 from service.ingest.assignment import (
@@ -52,6 +53,8 @@ _RECORD_BYTES = 200
 _PATIENCE = 1.0
 _OFFSET_COMMIT_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
+#: A session that lasted so long worked: the pauses between tries begin anew.
+_GOOD_SESSION_SECONDS = 30.0
 _CUT_OFF = Transient("the Kafka client cancelled a task of its own", code="kafka_error")
 
 
@@ -98,7 +101,7 @@ class Consumer:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then the batch under way is finished. Reconnects after every error that
         passes. Raises DlqLimitExceeded, OffsetsLost: an operator must decide."""
-        wait = 0.2
+        pauses = Backoff(0.2, 5.0)
         while not stop.is_set():
             self.status.record_heartbeat()
             began = time.monotonic()
@@ -115,10 +118,9 @@ class Consumer:
                 self.status.errors += 1
                 self.status.last_error = trouble.message
                 log.warning("ingest_interrupted", code=trouble.code, error=trouble.message)
-                wait = 0.2 if time.monotonic() - began > 30 else min(wait * 2, 5.0)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await stop.wait()
+                if time.monotonic() - began > _GOOD_SESSION_SECONDS:
+                    pauses.reset()
+                await sleep_or_stop(stop, pauses.next())
             finally:
                 self.status.joined = False
 

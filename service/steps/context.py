@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from service.clock import Backoff, sleep_or_stop
 from service.domain.commands import Command, RecordRun
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import TERMINAL, ReasonCode
@@ -23,7 +24,7 @@ from service.steps.leases import HeldJob, LeaseLost, Leases, clock
 from service.steps.net_cache import NetCache
 from service.steps.options import StepOptions
 from service.steps.ports import BundleStore, JobStore, NetClient, NetClients, ReportProgress
-from service.steps.runner import OnStep, no_metrics, wait
+from service.steps.runner import OnStep, no_metrics
 
 log = structlog.get_logger(__name__)
 
@@ -106,9 +107,13 @@ class StepContext:
     async def pause(self, seconds: float) -> None:
         """Wait, with some jitter. Raises LeaseLost when the process is asked to end meanwhile: whoever
         takes the work over will not have to wait for us."""
-        await wait(self.closing, seconds * random.uniform(0.8, 1.2))
+        await sleep_or_stop(self.closing, seconds * random.uniform(0.8, 1.2))
         if self.closing.is_set():
             raise LeaseLost("the process ends")
+
+    def retry_pauses(self) -> Backoff:
+        """The pauses of a call that is made again in place; `pause` adds the jitter."""
+        return Backoff(self.options.retry_seconds, self.options.retry_most_seconds)
 
     async def client(self, net: str) -> NetClient:
         """The net's client; a registry that changed a moment ago is read first.
@@ -126,7 +131,7 @@ class StepContext:
 
         Raises LeaseLost, and errors.Transient with NET_IN_DOUBT.
         """
-        pause = self.options.retry_seconds
+        pauses = self.retry_pauses()
         while True:
             try:
                 decision = (await self.store.apply([command]))[0]
@@ -134,8 +139,7 @@ class StepContext:
                 if exc.code == NET_IN_DOUBT:
                     raise
                 log.warning("not_confirmed", job_id=str(held.job_id), error=exc.message)
-                await self.pause(pause)
-                pause = min(pause * 2, self.options.retry_most_seconds)
+                await self.pause(pauses.next())
                 held.require()
                 continue
             if decision.outcome is Outcome.LEASE_LOST:
@@ -159,7 +163,7 @@ class StepContext:
         Tries for as long as a lost answer would be looked for. Raises errors.Transient after that.
         """
         until = clock() + self.options.submit_unknown_seconds
-        pause = self.options.retry_seconds
+        pauses = self.retry_pauses()
         while True:
             try:
                 return (await self.store.apply([command]))[0]
@@ -167,5 +171,4 @@ class StepContext:
                 if clock() >= until:
                     raise
                 log.warning("not_confirmed", job_id=str(command.job_id), error=exc.message)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, self.options.retry_most_seconds)
+            await asyncio.sleep(pauses.next())

@@ -65,8 +65,7 @@ class Lookup:
 
         Raises LeaseLost; errors.Transient when the database is unavailable.
         """
-        options = self._context.options
-        pause, detail = options.retry_seconds, "the adapter gave no usable answer"
+        pauses, detail = self._context.retry_pauses(), "the adapter gave no usable answer"
         while True:
             held.require()
             job = await self._context.refresh(held)
@@ -85,8 +84,7 @@ class Lookup:
             if await self._too_late(job):
                 return Verdict(detail=detail)
             log.info("submission_looked_for", job_id=str(held.job_id), detail=detail)
-            await self._context.pause(pause)
-            pause = min(pause * 2, options.retry_most_seconds)
+            await self._context.pause(pauses.next())
 
     async def _too_late(self, job: Job) -> bool:
         submission = attempt_of(job).submission

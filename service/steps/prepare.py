@@ -152,9 +152,8 @@ class PrepareStep:
         self, held: HeldJob, client: NetClient, handle: Handle, staged: Staged
     ) -> None:
         """Hand the bundle's URLs over, made only now since they expire. An upload may be repeated."""
-        options = self._context.options
-        pause, request = options.retry_seconds, held.job.accepted_request
-        for left in reversed(range(options.call_tries)):
+        pauses, request = self._context.retry_pauses(), held.job.accepted_request
+        for left in reversed(range(self._context.options.call_tries)):
             held.require()
             urls = await self._context.bundles.presign(staged)
             try:
@@ -170,8 +169,7 @@ class PrepareStep:
                 if not left:
                     raise
                 log.info("upload_repeated", job_id=str(held.job_id), error=exc.message)
-            await self._context.pause(pause)
-            pause = min(pause * 2, options.retry_most_seconds)
+            await self._context.pause(pauses.next())
 
 
 async def all_of(*calls: Awaitable[Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from datetime import datetime
 
 import structlog
 
+from service.clock import Backoff
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.enums import RUN_OVER
@@ -33,7 +34,7 @@ class _AbortRetry:
     """When an abort of a run may be repeated."""
 
     at: float
-    pause: float
+    pauses: Backoff
 
 
 class ReconcileStep:
@@ -123,13 +124,13 @@ class ReconcileStep:
     async def _abort(self, client: NetClient, runs: Mapping[str, About | None]) -> None:
         options = self._context.options
         for run_id, about in runs.items():
-            again = self._aborts.setdefault(
-                run_id, _AbortRetry(clock(), options.orphan_abort_seconds)
-            )
+            again = self._aborts.get(run_id)
+            if again is None:
+                pauses = Backoff(options.orphan_abort_seconds, options.orphan_most_seconds)
+                again = self._aborts[run_id] = _AbortRetry(clock(), pauses)
             if clock() < again.at:
                 continue
-            again.at = clock() + again.pause
-            again.pause = min(again.pause * 2, options.orphan_most_seconds)
+            again.at = clock() + again.pauses.next()
             log.warning("orphan_aborted", net=self._net, run=run_id)
             try:
                 await client.abort(run_id, about)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
 
+from service.clock import Backoff, sleep_or_stop
 from service.errors import Permanent, ServiceError, Transient
 from service.steps.leases import LeaseLost, clock
 
@@ -28,13 +28,6 @@ _LONGEST = 30.0
 
 def no_metrics(step: str, outcome: str, seconds: float) -> None:
     """The `OnStep` of somebody who keeps no metrics."""
-
-
-async def wait(wake: asyncio.Event, seconds: float) -> None:
-    """Until `wake` is set, at most `seconds`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await wake.wait()
 
 
 class Loop:
@@ -59,8 +52,7 @@ class Loop:
         self._step = step
         self._pause = pause
         self._on_step = on_step
-        self._most = most
-        self._failed = 0
+        self._backoff = Backoff(min(max(pause, 0.2), 1.0), most, jitter=(0.5, 1.0))
         self._ended = False
 
     def end(self) -> None:
@@ -74,7 +66,7 @@ class Loop:
             self.wake.clear()
             pause = await self._run_once()
             if pause > 0 and not closing.is_set() and not self._ended:
-                await wait(self.wake, pause)
+                await sleep_or_stop(self.wake, pause)
             else:
                 await asyncio.sleep(0)
 
@@ -82,26 +74,18 @@ class Loop:
         began, outcome = clock(), "ok"
         try:
             pause = await self._step()
-            self._failed = 0
+            self._backoff.reset()
             return self._pause if pause is None else pause
         except ServiceError as exc:
             outcome = "transient" if isinstance(exc, Transient) else "error"
-            self._failed += 1
             log.warning("step_failed", step=self.name, code=exc.code, error=exc.message)
-            return self._backoff(exc)
+            return self._backoff.next(exc.retry_after if isinstance(exc, Transient) else None)
         except Exception as exc:
             outcome = "error"
-            self._failed += 1
             log.exception("step_broke", step=self.name, error=type(exc).__name__)
-            return self._backoff(exc)
+            return self._backoff.next()
         finally:
             self._on_step(self.name, outcome, clock() - began)
-
-    def _backoff(self, exc: Exception) -> float:
-        first = min(max(self._pause, 0.2), 1.0)
-        most = min(self._most, first * 2.0 ** min(self._failed - 1, 16))
-        named = exc.retry_after if isinstance(exc, Transient) else None
-        return max(most * random.uniform(0.5, 1.0), named or 0.0)
 
 
 class Tasks:

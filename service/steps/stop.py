@@ -40,9 +40,12 @@ class StopStep:
         with self._context.leases.hold(job) as held:
             await self.stop(held)
 
-    async def stop(self, held: HeldJob) -> None:
-        """Continue the stop of the held job. Raises LeaseLost; errors.Transient when the database is
-        unavailable."""
+    async def stop(self, held: HeldJob, *, no_run: bool = False) -> None:
+        """Continue the stop of the held job; `no_run`: its holder knows that nothing runs. Raises
+        LeaseLost; errors.Transient when the database is unavailable."""
+        if no_run:
+            await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
+            return
         try:
             client = await self._context.client(attempt_of(held.job).net)
         except Transient as exc:

@@ -9,10 +9,12 @@ answering for one FL runtime.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from uuid import UUID
 
 import structlog
 
+from service.clock import Backoff
 from service.domain import commands as c
 from service.domain.enums import TRANSIENT_REASONS, JobState, ReasonCode
 from service.domain.events import SubmissionOpened, Submitted
@@ -42,8 +44,19 @@ class SubmissionProgress:
     """What this holder did so far. `open_end`: a submission's outcome is not known."""
 
     open_end: bool
+    reopen_pauses: Backoff
     reopened: int = 0
     keyed: bool = False
+
+
+class Next(Enum):
+    """What follows one part of the work on a submission."""
+
+    CONTINUE = auto()  #: the part is done
+    RETRY = auto()  #: it went out and its answer was lost: search, then perhaps another one
+    ENDED = auto()  #: the job is not ours to drive any more
+    STOP = auto()  #: the job is to stop; a run may exist
+    STOP_UNSENT = auto()  #: the job is to stop, and certainly has no run
 
 
 class SubmitStep:
@@ -56,20 +69,29 @@ class SubmitStep:
         self._stopper = stopper
 
     async def drive(self, job: Job) -> None:
-        """The whole way from the lease to its end. Raises LeaseLost; errors.Transient when the database is
-        unavailable: the lease runs out then, and the job is rescued."""
+        """The whole way from the lease to its end; a job that is to stop by then goes to `StopStep` here,
+        and nowhere else. Raises LeaseLost; errors.Transient when the database is unavailable: the lease
+        runs out then, and the job is rescued."""
         with self._context.leases.hold(job) as held:
-            if job.state is JobState.STOPPING:
-                await self._stopper.stop(held)
-                return
-            try:
-                client = await self._context.client(attempt_of(job).net)
-            except Transient as exc:
-                await self._net_gone(held, exc)
-                return
-            progress = SubmissionProgress(open_end=job.state is JobState.SUBMITTING)
-            while await self._once(held, client, progress):
-                progress.open_end = True
+            stopping = job.state is JobState.STOPPING
+            ended = Next.STOP if stopping else await self._submit(held)
+            if ended in (Next.STOP, Next.STOP_UNSENT):
+                await self._stopper.stop(held, no_run=ended is Next.STOP_UNSENT)
+
+    async def _submit(self, held: HeldJob) -> Next:
+        """Submission after submission until one has an outcome."""
+        try:
+            client = await self._context.client(attempt_of(held.job).net)
+        except Transient as exc:
+            await self._net_gone(held, exc)
+            return Next.ENDED
+        progress = SubmissionProgress(
+            open_end=held.job.state is JobState.SUBMITTING,
+            reopen_pauses=Backoff(0.5, self._context.options.reopen_most_seconds),
+        )
+        while (outcome := await self._once(held, client, progress)) is Next.RETRY:
+            progress.open_end = True
+        return outcome
 
     async def _net_gone(self, held: HeldJob, exc: Transient) -> None:
         """The registry dropped the net. What may run there keeps its reservation until more is known."""
@@ -81,10 +103,12 @@ class SubmitStep:
             return
         await self._give_back(held, exc)
 
-    async def _once(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> bool:
-        """One submission. True: it went out, and its answer was lost."""
-        if progress.open_end and not await self._resolve(held, client, progress):
-            return False
+    async def _once(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> Next:
+        """One submission."""
+        if progress.open_end:
+            resolved = await self._resolve(held, client, progress)
+            if resolved is not Next.CONTINUE:
+                return resolved
         try:
             ready = await self._prepare.prepare(held, client, progress.reopened)
         except Permanent as exc:
@@ -93,55 +117,52 @@ class SubmitStep:
             await self._context.apply(
                 held, c.FailAttempt(*held.command_key, reason=reason, run_over=over)
             )
-            return False
+            return Next.ENDED
         except Transient as exc:
             return await self._later(held, progress, exc)
         progress.keyed = IDEMPOTENCY in ready.extensions
-        if not await self._open(held, ready, progress):
-            return False
+        opened = await self._open(held, ready, progress)
+        if opened is not Next.CONTINUE:
+            return opened
         return await self._send(held, client, ready, progress)
 
     async def _resolve(
         self, held: HeldJob, client: NetClient, progress: SubmissionProgress
-    ) -> bool:
-        """Find out what became of the last submission. True: nothing, and the job wants another one."""
+    ) -> Next:
+        """Find out what became of the last submission. CONTINUE: nothing, and the job wants another one."""
         verdict = await self._lookup.settle(held, client)
         job = held.job
         if verdict.run_id is not None:
             path_id = handle_of(job).path_id
-            await self._found(held, path_id, verdict.run_id, verdict.provisional)
-            return False
+            return await self._found(held, path_id, verdict.run_id, verdict.provisional)
         submission = attempt_of(job).submission
         sent = 1 + len(submission.earlier_paths) if submission is not None else 1
         progress.keyed = IDEMPOTENCY in (await net_snapshot(self._context, client)).extensions
         if verdict.no_run and job.state is JobState.STOPPING:
-            await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
-            return False
+            return Next.STOP_UNSENT
         if verdict.no_run and sent < self._context.options.most_submissions:
             progress.reopened += 1
-            await self._context.pause(
-                min(0.25 * 2.0**progress.reopened, self._context.options.reopen_most_seconds)
-            )
-            return True
+            await self._context.pause(progress.reopen_pauses.next())
+            return Next.CONTINUE
         if verdict.no_run and not progress.keyed:
             detail = f"{sent} submissions led to no run"
             await self._give_back(held, Transient(detail, code=ReasonCode.ADAPTER_UNAVAILABLE))
-            return False
+            return Next.ENDED
         reason = Reason(
             ReasonCode.SUBMIT_UNKNOWN, verdict.detail or f"{sent} submissions, no trace of a run"
         )
         await self._context.apply(
             held, c.FailAttempt(*held.command_key, reason=reason, run_over=False)
         )
-        return False
+        return Next.ENDED
 
-    async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> bool:
+    async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> Next:
         """Preparing met an obstacle: give the net back, but never with an open end under a key."""
         if not (progress.open_end and progress.keyed):
             await self._give_back(held, exc)
-            return False
+            return Next.ENDED
         await self._context.pause(self._context.options.retry_most_seconds)
-        return True
+        return Next.RETRY
 
     async def _give_back(self, held: HeldJob, exc: Transient) -> None:
         reason = reason_from(exc, ReasonCode.ADAPTER_UNAVAILABLE)
@@ -151,10 +172,10 @@ class SubmitStep:
         await self._context.apply(held, command)
         log.info("net_given_back", job_id=str(held.job_id), code=reason.code, detail=reason.message)
 
-    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> bool:
-        """Commit the submission before it is sent. False: there is nothing to send any more."""
+    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> Next:
+        """Commit the submission before it is sent. Other than CONTINUE: there is nothing to send."""
         until = clock() + self._context.options.doubt_patience_seconds
-        pause = 0.05
+        pauses = Backoff(0.05, 1.0)
         while True:
             held.require()
             command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
@@ -164,18 +185,14 @@ class SubmitStep:
             except Transient as exc:  # another submission of this net has no outcome yet
                 if clock() >= until:
                     await self._give_back(held, exc)
-                    return False
-            await self._context.pause(pause)
-            pause = min(pause * 2, 1.0)
+                    return Next.ENDED
+            await self._context.pause(pauses.next())
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
-            return True
+            return Next.CONTINUE
         if decision.reason is not None and decision.reason.code == NET_UNFIT:
             await self._unfit(held, progress, decision.reason.message)
-            return False
-        job = await self._context.refresh(held)
-        if job.state is JobState.STOPPING:
-            await self._stopper.stop(held)
-        return False
+            return Next.ENDED
+        return await self._stop_or_end(held)
 
     async def _unfit(self, held: HeldJob, progress: SubmissionProgress, detail: str) -> None:
         """The net lost a member since the claim. Under a key, a submission that was sent may still arrive."""
@@ -202,10 +219,10 @@ class SubmitStep:
 
     async def _send(
         self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress
-    ) -> bool:
-        """Call the adapter. True: the call may have been applied, and no answer came."""
+    ) -> Next:
+        """Call the adapter. RETRY: the call may have been applied, and no answer came."""
         options = self._context.options
-        pause, left = options.retry_seconds, options.call_tries
+        pauses, left = self._context.retry_pauses(), options.call_tries
         while True:
             held.require()
             faultpoint("submit.opened")
@@ -213,40 +230,30 @@ class SubmitStep:
                 run_id = await client.submit(ready.handle)
             except Ambiguous as exc:
                 log.warning("submit_answer_lost", job_id=str(held.job_id), error=exc.message)
-                return True
+                return Next.RETRY
             except Permanent as exc:
                 over = not (progress.open_end and progress.keyed)
                 reason = reason_from(exc, ReasonCode.ADAPTER_REJECTED)
                 await self._context.apply(
                     held, c.FailAttempt(*held.command_key, reason=reason, run_over=over)
                 )
-                return False
+                return Next.ENDED
             except Transient as exc:
                 left -= 1
                 if progress.open_end and progress.keyed:
-                    return True
-                if await self._stopped_unsent(held):
-                    return False
+                    return Next.RETRY
+                if (await self._context.refresh(held)).state is JobState.STOPPING:
+                    return Next.STOP_UNSENT  # between two calls of which none was taken
                 if left <= 0:
                     await self._give_back(held, exc)
-                    return False
+                    return Next.ENDED
                 named = min(exc.retry_after or 0.0, options.retry_most_seconds)
             else:
                 faultpoint("submit.answered")
-                await self._found(held, ready.handle.path_id, run_id, provisional=False)
-                return False
-            await self._context.pause(max(pause, named))
-            pause = min(pause * 2, options.retry_most_seconds)
+                return await self._found(held, ready.handle.path_id, run_id, provisional=False)
+            await self._context.pause(pauses.next(named))
 
-    async def _stopped_unsent(self, held: HeldJob) -> bool:
-        """A stop came between two calls of which none was taken: nothing runs."""
-        job = await self._context.refresh(held)
-        if job.state is not JobState.STOPPING:
-            return False
-        await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
-        return True
-
-    async def _found(self, held: HeldJob, path_id: UUID, run_id: str, provisional: bool) -> None:
+    async def _found(self, held: HeldJob, path_id: UUID, run_id: str, provisional: bool) -> Next:
         """Keep the run's id, and continue with whatever the job needs by now."""
         attempt = attempt_of(held.job)
         command = c.RecordRun(held.job_id, attempt.number, path_id, run_id, provisional)
@@ -254,10 +261,13 @@ class SubmitStep:
         faultpoint("submit.known")
         self._context.wakeups.poll_now(attempt.net)
         if any(isinstance(event, Submitted) for event in decision.events):
-            return
+            return Next.ENDED
         if decision.reason is not None and decision.reason.code == "other_run":
             log.warning("second_run_found", job_id=str(held.job_id), run=run_id)
             self._context.net_cache.unwanted(attempt.net).add(run_id)
+        return await self._stop_or_end(held)
+
+    async def _stop_or_end(self, held: HeldJob) -> Next:
+        """The job moved on without us: to a stop, or to something that needs no driver."""
         job = await self._context.refresh(held)
-        if job.state is JobState.STOPPING:
-            await self._stopper.stop(held)
+        return Next.STOP if job.state is JobState.STOPPING else Next.ENDED
