@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -77,4 +76,3 @@ class NetNow:
     paused: bool = False
     in_doubt: bool = False  #: a submission without a known outcome blocks it
     extensions: frozenset[str] = frozenset()
-    seen_at: datetime | None = None

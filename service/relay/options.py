@@ -9,14 +9,11 @@ from dataclasses import dataclass
 class RelayOptions:
     """Times in seconds.
 
-    `shard` of `shards` owns the partitions p with p mod shards = shard; no other process may write to them.
     `batch_events`: most events in one Kafka transaction, whose markers cost the broker more than records.
     `idle_poll` is the longest wait for events that another process wrote; while events came within
     `busy_for`, `busy_poll` holds.
     """
 
-    shard: int = 0
-    shards: int = 1
     lease_seconds: float = 1.5
     lease_max_seconds: float = 30.0
     stalled_after: float = 10.0
@@ -32,7 +29,3 @@ class RelayOptions:
     hanging_check: float = 10.0
     side_publisher_poll: float = 0.25
     accept_log: bool = False
-
-    def owned(self, partitions: int) -> list[int]:
-        """The partitions of this shard."""
-        return [p for p in range(partitions) if p % self.shards == self.shard]

@@ -1,4 +1,4 @@
-"""The relay: leads a shard of the lifecycle topic's partitions and publishes their events.
+"""The relay: leads the lifecycle topic's partitions and publishes their events.
 
 The order of a leader's life is the promise: lease, new producer (which ends and fences the old one), then
 the log's end and what it holds, then transactions in position order, each followed by its checkpoint. Any
@@ -40,7 +40,7 @@ _BATCH_BYTES: Final = 1_000_000
 
 
 class Relay:
-    """One shard's relay. `wake` is set by whoever commits events in this process.
+    """The process's relay. `wake` is set by whoever commits events in this process.
 
     `states` gives the current state records of jobs; see `service.relay.records.States`.
     """
@@ -65,8 +65,8 @@ class Relay:
         #: either all go through or the one that never will is known.
         self._one_per_batch = False
         self.status = status or RelayStatus()
-        shard = self._options.shard
-        name = f"{connection.topic_prefix}{connection.group_id}-relay-{shard}"
+        # The number is part of the name by which a new producer fences one of an earlier version.
+        name = f"{connection.topic_prefix}{connection.group_id}-relay-0"
         self._transactional_id = name
         self._lease = LeaderLease(
             outbox,
@@ -122,7 +122,7 @@ class Relay:
                 self.status.record_heartbeat()
                 faultpoint("relay_after_init")
                 stream = await self._stream(producer)
-                partitions = self._options.owned(stream.partitions)
+                partitions = range(stream.partitions)
                 accept = self._accept
                 found = await recover(
                     session,
@@ -138,7 +138,7 @@ class Relay:
                 self.status.unknown_records += found.unknown_records
                 self.status.takeovers += 1
                 self.status.leading = True
-                log.info("relay_leads", shard=self._options.shard, partitions=len(partitions))
+                log.info("relay_leads", partitions=len(partitions))
                 publisher = Publisher(
                     producer,
                     stream,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from uuid import UUID
 
 from service.contracts import registry_file
@@ -100,9 +99,7 @@ async def models_taken(connection: Connection, nets: Sequence[str]) -> dict[str,
 def read_nets(text: str | None) -> dict[str, NetNow]:
     """The nets of the `facts` statement's JSON."""
     found = {}
-    for name, answering, online, occupied, paused, in_doubt, extensions, seen in json.loads(
-        text or "[]"
-    ):
+    for name, answering, online, occupied, paused, in_doubt, extensions in json.loads(text or "[]"):
         found[name] = NetNow(
             name=name,
             answering=answering,
@@ -111,6 +108,5 @@ def read_nets(text: str | None) -> dict[str, NetNow]:
             paused=paused,
             in_doubt=in_doubt,
             extensions=frozenset(extensions),
-            seen_at=None if seen is None else datetime.fromisoformat(seen),
         )
     return found

@@ -1,1 +1,1 @@
-"""What the process reports about itself: logs, the metrics, and the trace context it passes on."""
+"""What the process reports about itself: logs and metrics."""

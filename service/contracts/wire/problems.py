@@ -86,16 +86,6 @@ def path(loc: Iterable[str | int]) -> str:
     return ".".join(map(str, loc))
 
 
-def as_json(problems: Iterable[Problem]) -> list[dict[str, Any]]:
-    """Problems as they are published: objects with `loc` (a list), `msg`, `type`."""
-    return [{"loc": list(p.loc), "msg": p.msg, "type": p.type} for p in problems]
-
-
-def from_json(errors: Iterable[Mapping[str, Any]]) -> tuple[Problem, ...]:
-    """The inverse of `as_json`."""
-    return tuple(Problem(tuple(e["loc"]), e["msg"], e["type"]) for e in errors)
-
-
 def storable(text: str) -> str:
     """`text` without what a database or a header can't hold: NUL and lone surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -14,7 +14,6 @@ import asyncio
 import fcntl
 import shutil
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
@@ -93,7 +92,6 @@ class EmbeddedRuntime:
         self._unsaved_stops: set[str] = set()  #: stopped, and not yet so on disk
         self._retry_timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self._started_at = time.time()
 
     @property
     def extensions(self) -> frozenset[str]:

@@ -3,7 +3,7 @@
 SELECT clock_timestamp() AS now, r.version, r.hub_paused,
     (SELECT json_agg(json_build_array(n.name, n.answering, n.online, n.occupied, n.paused,
             EXISTS (SELECT 1 FROM reservation s WHERE s.net = n.name AND s.in_doubt AND s.state = 'quarantined'),
-            n.extensions, n.seen_at) ORDER BY n.name)
+            n.extensions) ORDER BY n.name)
      FROM net n WHERE n.registered)::text AS nets
 FROM registry r
 

@@ -13,7 +13,6 @@ from service.ingest.status import IngestStatus
 from service.relay.status import RelayStatus
 from service.telemetry import logs
 from service.telemetry.metrics import INGEST, RELAY, Metrics
-from service.telemetry.traces import new_traceparent
 
 
 @pytest.fixture
@@ -103,9 +102,3 @@ def test_gauges_follow_the_counts_and_forget_what_is_gone() -> None:
     assert 'state="queued"' not in text
     assert "net-1" not in text
     assert "fl_outbox_lag_events 5.0" in text
-
-
-def test_a_new_trace_is_valid_and_its_own() -> None:
-    one, other = new_traceparent(), new_traceparent()
-    assert one != other
-    assert [len(part) for part in one.split("-")] == [2, 32, 16, 2]
