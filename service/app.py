@@ -152,6 +152,7 @@ def _step_options(settings: Settings) -> StepOptions:
     return StepOptions(
         **settings.steps.model_dump(),
         submit_unknown_seconds=settings.limits.submit_unknown_seconds,
+        reports_seconds=max(20.0, 2 * settings.kafka.session_timeout_ms / 1_000),
     )
 
 
@@ -177,6 +178,7 @@ def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClie
     return AdapterClients(
         aes_key_base64=None if key is None else key.get_secret_value(),
         on_call=None if metrics is None else metrics.on_call,
+        lease_seconds=settings.steps.lease_seconds,
     )
 
 

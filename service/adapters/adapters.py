@@ -24,18 +24,21 @@ from service.errors import Invalid, Transient
 
 
 class AdapterClients:
-    """See the module. Raises errors.Invalid for an unusable key. `http` and `sleep` are replaced in
-    tests; `on_call` is called after every call (net, call, outcome, seconds)."""
+    """See the module. Raises errors.Invalid for an unusable key. `lease_seconds` mirrors the setting of a
+    job's lease; `on_call` is called after every call (net, call, outcome, seconds). `http` and `sleep` are
+    replaced in tests."""
 
     def __init__(
         self,
         *,
         aes_key_base64: str | None = None,
         on_call: OnCall | None = None,
+        lease_seconds: float = 10.0,
         http: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = real_sleep,
     ) -> None:
         self._encryptor = Encryptor(aes_key_base64)
+        self._lease_seconds = lease_seconds
         self._on_call, self._http, self._sleep = on_call, http, sleep
         self._registered: dict[str, Net] = {}
         self._clients: dict[str, AdapterClient] = {}
@@ -98,5 +101,5 @@ class AdapterClients:
             http=self._http,
         )
         lock = self._locks.setdefault(net.name, asyncio.Lock())
-        fl_api = FlApi(net, transport, options.timeouts, lock)
+        fl_api = FlApi(net, transport, options.timeouts, lock, lease_seconds=self._lease_seconds)
         return AdapterClient(net, options, transport, fl_api, self._encryptor, sleep=self._sleep)

@@ -40,19 +40,23 @@ class FlApi:
     """One adapter's FL-API. `changing` is the net's lock for uploads and submits."""
 
     def __init__(
-        self, net: Net, transport: AdapterTransport, timeouts: CallTimeouts, changing: asyncio.Lock
+        self,
+        net: Net,
+        transport: AdapterTransport,
+        timeouts: CallTimeouts,
+        changing: asyncio.Lock,
+        *,
+        lease_seconds: float,
     ) -> None:
-        self.net, self._transport, self._timeouts, self._changing = (
-            net,
-            transport,
-            timeouts,
-            changing,
-        )
+        self.net, self._transport = net, transport
+        self._timeouts, self._changing = timeouts, changing
+        self._lease_seconds = lease_seconds
 
     @property
-    def submit_seconds(self) -> float:
-        """How long a submit may be under way at most."""
-        return self._timeouts.submit
+    def late_submit_seconds(self) -> float:
+        """How long from now on a submit of ours may still reach the adapter: a worker that was stopped may
+        believe in its lease for so long before it sends one, and one takes its time limit at most."""
+        return self._timeouts.submit + self._lease_seconds
 
     def segment(self, handle: Handle) -> UUID:
         """What stands as {model_id} in the paths of this submission."""

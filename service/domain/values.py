@@ -197,8 +197,6 @@ class Stop:
     requested_by: str | None
     at: datetime
     code: str  #: Reason: stopped_by_request, or why the service itself stops the run
-    tries: int = 0
-    next_try_at: datetime | None = None
     origin: Origin | None = None
 
 

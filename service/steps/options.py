@@ -38,7 +38,6 @@ class StepOptions:
     down_poll_seconds: float = 2.0  #: between two polls of a net that does not answer
     registry_seconds: float = 1.0
     clean_seconds: float = 60.0
-    reports_seconds: float = (
-        20.0  #: for the last reports of an ended run: longer than a group's session
-    )
+    #: For the last reports of an ended run: longer than the consumer group's session, which it mirrors.
+    reports_seconds: float = 20.0
     grace_seconds: float = 8.0  #: for work under way when the process is asked to end

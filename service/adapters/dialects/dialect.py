@@ -12,9 +12,6 @@ from service.domain.observed import About, Found, Handle, Run, RunList
 
 Sleep = Callable[[float], Awaitable[None]]
 
-#: Seconds for which a worker that was stopped may still believe in its lease.
-LEASE_SECONDS: Final = 10.0
-
 real_sleep: Final[Sleep] = asyncio.sleep
 
 

@@ -10,7 +10,6 @@ from typing import Final
 from uuid import uuid5
 
 from service.adapters.dialects.dialect import (
-    LEASE_SECONDS,
     Sleep,
     absent,
     by_difference,
@@ -57,7 +56,7 @@ class FlowerDialect:
         await self._fl_api.upload_empty(handle, self._fl_api.segment(handle))
         waited = 0.0
         while await self._in_flight(handle):
-            if waited > self._fl_api.submit_seconds + LEASE_SECONDS:
+            if waited > self._fl_api.late_submit_seconds:
                 raise Transient(_IN_FLIGHT, code=ReasonCode.ADAPTER_UNAVAILABLE)
             await self._sleep(_PROBE_SECONDS)
             waited += _PROBE_SECONDS

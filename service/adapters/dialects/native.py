@@ -10,7 +10,6 @@ from collections.abc import Collection
 from typing import Final
 
 from service.adapters.dialects.dialect import (
-    LEASE_SECONDS,
     Sleep,
     absent,
     by_difference,
@@ -56,7 +55,7 @@ class NativeDialect:
         if self._knows_keys:
             return
         await self._fl_api.upload_empty(handle, self._fl_api.segment(handle))
-        await self._sleep(self._fl_api.submit_seconds + LEASE_SECONDS)
+        await self._sleep(self._fl_api.late_submit_seconds)
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         return absent(listed, run_id)

@@ -7,7 +7,7 @@ not there. What it lists as aborted may start afterwards.
 
 from __future__ import annotations
 
-from service.adapters.dialects.dialect import LEASE_SECONDS, Sleep, absent, observed_run, real_sleep
+from service.adapters.dialects.dialect import Sleep, absent, observed_run, real_sleep
 from service.adapters.fl_api import FlApi
 from service.domain.enums import FLJobStatus
 from service.domain.observed import About, Found, Handle, RunList
@@ -67,7 +67,7 @@ class NvflareDialect:
     async def fence(self, handle: Handle) -> None:
         """Empty the app, then wait as long as a submit, or a worker that believes in its lease, can take."""
         await self._fl_api.upload_empty(handle, self._fl_api.segment(handle))
-        await self._sleep(self._fl_api.submit_seconds + LEASE_SECONDS)
+        await self._sleep(self._fl_api.late_submit_seconds)
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
         return absent(listed, run_id)

@@ -82,9 +82,13 @@ class Adapter:
         return httpx.Response(200, json=self.runs[-1][0])
 
 
-def client(adapter: Adapter, backend: FLBackend, path_id: str = "attempt") -> AdapterClient:
+def client(
+    adapter: Adapter, backend: FLBackend, path_id: str = "attempt", lease_seconds: float = 10.0
+) -> AdapterClient:
     net = Net("n", uuid4(), backend, "http://adapter", {TRUST: "Trust_1"}, path_id=path_id)
-    nets = AdapterClients(http=httpx.MockTransport(adapter), sleep=adapter.sleep)
+    nets = AdapterClients(
+        http=httpx.MockTransport(adapter), sleep=adapter.sleep, lease_seconds=lease_seconds
+    )
     nets.follow(Registry(nets={"n": net}))
     return nets.client("n")
 
@@ -168,6 +172,12 @@ async def test_nvflare_fences_with_an_empty_app_and_waits() -> None:
     await client(adapter, FLBackend.NVFLARE).fence(mine, NONE)
     assert adapter.bundles == {str(mine.path_id): []}
     assert adapter.slept == [130.0]
+
+
+async def test_a_fence_waits_as_long_as_a_lease_of_the_settings_may_be_believed_in() -> None:
+    adapter, mine = Adapter(), handle()
+    await client(adapter, FLBackend.NVFLARE, lease_seconds=45.0).fence(mine, NONE)
+    assert adapter.slept == [165.0]
 
 
 async def test_nvflare_running_only_in_its_list_counts_as_missing() -> None:
