@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "jobs": ("service.cli.jobs", "app", "Jobs: list, show, watch."),
     "events": ("service.cli.events", "app", "The lifecycle topic: tail."),
     "nets": ("service.cli.nets", "app", "Nets: list, status, pause, resume, release."),
+    "offsets": ("service.cli.offsets", "app", "Where the service reads on: list, accept."),
     "dead-letters": ("service.cli.dead_letters", "app", "Records that could not be used."),
     "schemas": ("service.cli.schemas", "app", "JSON Schemas and AsyncAPI: export, check."),
     "doctor": (
@@ -43,8 +44,6 @@ COMMANDS: Final = {
     "bench": ("service.cli.bench", "app", "Measure, side by side with baselines."),
 }
 
-#: Earlier names that still work.
-ALIASES: Final = {"fl-api": "fl-server"}
 #: Former names that still work; help does not list them.
 _ALIASES: Final = {"fl-api": "fl-server"}
 
@@ -134,8 +133,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         _take_env_file(words)
         chosen = next((word for word in words if not word.startswith("-")), None)
-        if chosen in ALIASES:
-            words[words.index(chosen)] = chosen = ALIASES[chosen]
         if chosen in _ALIASES:
             words[words.index(chosen)] = chosen = _ALIASES[chosen]
         if chosen is not None:

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from service.errors import Permanent
 from service.ingest.dlq_limit import WINDOW, DlqLimit
+from service.ingest.gaps import find_gap
 from service.kafka import PartitionId
 from service.kafka.clients import with_deadline
 
@@ -102,22 +103,6 @@ async def resume_assigned(
 
 def check_bounds(partition_id: PartitionId, stored: int, low: int, end: int) -> None:
     """Raises OffsetsLost when `stored` is not between the log's start and end."""
-    topic, partition = partition_id
-    if stored < low:
-        raise OffsetsLost(
-            f"{topic}, partition {partition}: records {stored} to {low - 1} expired before they were read. "
-            f"Lengthen the topic's retention; to continue without them: {_accept(partition_id, low)}"
-        )
-    if stored > end:
-        raise OffsetsLost(
-            f"{topic}, partition {partition}: read up to {stored}, but the log ends at {end}: the topic was "
-            f"made anew or lost records. To read it from its start: {_accept(partition_id, low)}"
-        )
-
-
-def _accept(partition_id: PartitionId, offset: int) -> str:
-    topic, partition = partition_id
-    return (
-        f"UPDATE consumer_offset SET next_offset = {offset} "
-        f"WHERE topic = '{topic}' AND partition = {partition}"
-    )
+    gap = find_gap(partition_id, stored, low, end)
+    if gap is not None:
+        raise OffsetsLost(f"{gap.cause}. {gap.remedy}")

@@ -156,6 +156,20 @@ async def topic_configs(connection: Connection, names: list[str]) -> dict[str, d
         return await _configs(client, names)
 
 
+async def partition_counts(connection: Connection, names: list[str]) -> dict[str, int]:
+    """How many partitions each of these topics has; one that is missing is left out.
+
+    Raises errors.Transient.
+    """
+    async with admin(connection) as client:
+        existing = await with_deadline(10, "listing topics", client.list_topics())
+        present = [name for name in names if name in existing]
+        if not present:
+            return {}
+        described = await with_deadline(10, "describing topics", client.describe_topics(present))
+    return {item["topic"]: len(item["partitions"]) for item in described}
+
+
 async def max_message_bytes(connection: Connection, names: list[str]) -> dict[str, int]:
     """The real `max.message.bytes` of each topic, in bytes; a topic that can't be read is left out."""
     configs = await topic_configs(connection, names)

@@ -11,7 +11,7 @@ from service.contracts.inbound import translation
 from service.contracts.wire.envelope import Undecodable
 from service.contracts.wire.problems import ContractViolation
 from service.domain.decision import Outcome
-from service.store.database import Connection
+from service.store.database import Connection, Pool, transaction
 from service.store.outbox import decode_headers, encode_headers
 from service.store.records import (
     INVALID_REPORT,
@@ -45,6 +45,12 @@ async def move_offsets(connection: Connection, fence: OffsetFence) -> None:
     await connection.execute(
         QUERIES["offsets_move"], fence.consumer_group, topics, partitions, [e[3] for e in entries]
     )
+
+
+async def reset_offsets(pool: Pool, fence: OffsetFence) -> None:
+    """Move offsets without a batch, by an operator's decision. Raises OffsetMoved, errors.Transient."""
+    async with transaction(pool) as connection:
+        await move_offsets(connection, fence)
 
 
 async def offsets(
