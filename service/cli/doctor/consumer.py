@@ -10,6 +10,7 @@ from typing import Final
 
 from service.cli.doctor.finding import Finding, failed, ok, warning
 from service.errors import Transient
+from service.ingest.gaps import find_gap
 from service.ingest.progress import lag
 from service.kafka import PartitionId
 from service.kafka.groups import log_ends, members
@@ -41,7 +42,12 @@ async def consumer_findings(
     letters = bool(await queries.dead_letters(limit=1))
     look = "check /readyz and the log of `fl-jobs run`"
     look += "; `fl-jobs dead-letters list` shows what could not be used" if letters else ""
-    behind = lag(await queries.offsets(group), ends)
+    stored = await queries.offsets(group)
+    for partition_id, (start, end) in sorted(ends.items()):
+        gap = find_gap(partition_id, stored.get(partition_id, start), start, end)
+        if gap is not None:
+            yield failed("consumer group", gap.cause, gap.remedy)
+    behind = lag(stored, ends)
     if count == 0:
         message = f"nobody reads: group {group} has no members; {_by_topic(behind, inbound)}"
         fix = f"`fl-jobs run`, or `fl-jobs run --role ingest`; if one is up, {look}"
