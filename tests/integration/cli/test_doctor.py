@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
-from service.cli import local
 from service.cli import registry as registry_command
 from service.cli.doctor.checks import examine
 from service.cli.doctor.finding import Finding
 from service.ingest.progress import lag
 from service.kafka.clients import Producer, consumer, discard_consumer, start_consumer
 from service.kafka.topics import Topics, ensure_topics
+from service.local import preparation
 from service.local.stack import Stack
 from service.settings import Settings, load
 from service.store import registry as stored
@@ -73,7 +73,7 @@ async def test_a_database_that_is_not_there_names_its_setting(
 async def test_nobody_reads_and_a_line_that_stands_still(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.cli.doctor.consumer._STANDS_SECONDS", 0.5)
+    monkeypatch.setattr("service.cli.doctor.consumer._STALL_SECONDS", 0.5)
     await ensure_topics(settings.kafka)
     (nobody,) = await found(settings, "consumer group")
     assert nobody.state == "warning", nobody
@@ -195,11 +195,11 @@ async def test_a_repair_does_not_take_back_what_the_operator_applied(
         finally:
             await close_pool(pool)
 
-    await local._apply_registry(settings.database, ours, stack)
+    await preparation._apply_registry(settings.database, ours, stack)
     assert await capacity() == 2
     await stored.apply_registry_file(settings.database, theirs)
-    await local._apply_registry(settings.database, ours, stack)
+    await preparation._apply_registry(settings.database, ours, stack)
     assert await capacity() == 7
     ours.write_text(yaml.safe_dump(registry(nets=[net("net-1", 3)])))
-    await local._apply_registry(settings.database, ours, stack)
+    await preparation._apply_registry(settings.database, ours, stack)
     assert await capacity() == 3

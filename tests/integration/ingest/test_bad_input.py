@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from service.contracts.examples.record import Example, Outcome, from_record
+from service.contracts.examples.record import Example, ExampleOutcome, from_record
 from service.contracts.inbound import translation
 from service.contracts.package_data import data_path
 from service.contracts.schemas import catalogue
@@ -138,9 +138,9 @@ async def _judge(db: asyncpg.Connection, example: Example, job_id: UUID, place: 
     became = [
         outcome
         for outcome, is_so in (
-            (Outcome.DEAD_LETTER, kind is not None),
-            (Outcome.REJECTED, state == "rejected"),
-            (Outcome.REFUSED, refused is not None),
+            (ExampleOutcome.DEAD_LETTER, kind is not None),
+            (ExampleOutcome.REJECTED, state == "rejected"),
+            (ExampleOutcome.REFUSED, refused is not None),
         )
         if is_so
     ]

@@ -40,7 +40,7 @@ METRICS = [
 DIGESTS = {f"{n:05}{'y' * 140}": "0" * 64 for n in range(4_500)}
 
 
-async def completed(w: store_harness.Harness) -> UUID:
+async def completed(w: store_harness.StoreHarness) -> UUID:
     """A job that ran to its end with a config and a report as large as can be."""
     job_id = await w.ask(model_files={"uri": "s3://models/a/", "sha256": DIGESTS})
     job = await w.store.claim("me")
@@ -62,7 +62,7 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
     async with relay_harness.harness(migrated_env, store_harness.PARTITIONS) as out:
         pool = await open_pool(DatabaseSettings(dsn=SecretStr(migrated_env["FL_DATABASE__DSN"])))
         try:
-            w = store_harness.Harness(pool, store_harness.make_store(pool))
+            w = store_harness.StoreHarness(pool, store_harness.make_store(pool))
             await w.register(store_harness.registry())
             await w.store.start_offsets(store_harness.GROUP, {(store_harness.TOPIC, 0): 0})
             await w.answers()

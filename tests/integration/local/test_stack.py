@@ -108,15 +108,15 @@ def test_down_leaves_no_process_and_nothing_in_the_temporary_folder(private_stac
     before = set(Path(tempfile.gettempdir()).iterdir())
     own = private_stack(components={"kafka", "postgres", "s3"})
     own.up()
-    pids = [_pid(own, part) for part in own.parts]
+    pids = [_pid(own, part) for part in own.components]
     assert sorted(own.down()) == ["kafka", "postgres", "s3"]
     for pid in pids:
         assert not Path(f"/proc/{pid}").exists()
-    assert not any(tagged(f"{part}@{own.dir}") for part in own.parts)
+    assert not any(tagged(f"{part}@{own.dir}") for part in own.components)
     assert not own.env_path.exists()
     mine = [p for p in set(Path(tempfile.gettempdir()).iterdir()) - before if _is_ours(p, own)]
     assert mine == []
-    assert _states(own) == dict.fromkeys(own.parts, "stopped")
+    assert _states(own) == dict.fromkeys(own.components, "stopped")
 
 
 @pytest.mark.parametrize("name", ["józef ładny", "one, two"])
@@ -187,13 +187,13 @@ def test_an_interrupted_start_leaves_nothing_running(private_stack: Make) -> Non
     own = private_stack(components={"kafka", "postgres"})
 
     def interrupt(step: ComponentProgress) -> None:
-        if step.part == "kafka" and step.message == "starting":
+        if step.component == "kafka" and step.message == "starting":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         own.up(interrupt)
     assert "running" not in _states(own).values()
-    assert not any(tagged(f"{part}@{own.dir}") for part in own.parts)
+    assert not any(tagged(f"{part}@{own.dir}") for part in own.components)
 
 
 def test_a_part_named_in_the_environment_is_not_started(private_stack: Make) -> None:
