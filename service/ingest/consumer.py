@@ -116,7 +116,6 @@ class Consumer:
                     raise
                 trouble = caught if isinstance(caught, Transient) else _CUT_OFF
                 self.status.errors += 1
-                self.status.last_error = trouble.message
                 log.warning("ingest_interrupted", code=trouble.code, error=trouble.message)
                 if time.monotonic() - began > _GOOD_SESSION_SECONDS:
                     pauses.reset()

@@ -18,7 +18,6 @@ class IngestStatus:
     joined: bool = False
     paused: bool = False
     stopped: str | None = None
-    last_error: str | None = None
     records: int = 0
     batches: int = 0
     dead_letters: int = 0
