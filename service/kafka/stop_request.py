@@ -12,7 +12,7 @@ from service.kafka.topics import Topics
 from service.settings import Settings
 
 
-async def publish_stop(
+async def request_stop(
     settings: Settings, name: str, target: UUID, *, by: str, reason: str | None = None
 ) -> None:
     """Publish a stop; `name` is `job_id` or `model_id`. Raises errors.Transient."""
