@@ -123,12 +123,9 @@ class App:
             await self.store.now()
         except Transient as exc:
             return exc.message
-        status = self.consumer.status if self.consumer is not None else None
-        if status is not None and status.stopped is not None:
-            return status.stopped
         if self.relay is not None and self.relay.status.stopped is not None:
             return self.relay.status.stopped
-        return "the consumer group is not joined yet" if status and not status.joined else None
+        return self.consumer.status.trouble if self.consumer is not None else None
 
 
 def fact_reader(settings: Settings) -> FactReader:

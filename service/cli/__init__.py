@@ -127,6 +127,13 @@ def _remedy(exc: ServiceError) -> str:
     return f"; `fl-jobs local up` starts a stack here, or correct {setting}" if here else ""
 
 
+def _say_error(text: str) -> None:
+    # Imported late: help prints without it.
+    from service.cli.terminal import say
+
+    say(f"error: {text}", error=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fl-jobs`. Ends the process with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -143,8 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     except ServiceError as exc:
         if os.environ.get("FL_LOG__LEVEL") == "debug":
             raise
-        print(f"error: {exc.message}{_remedy(exc)}", file=sys.stderr)
+        _say_error(f"{exc.message}{_remedy(exc)}")
         sys.exit(1)
     except ContractViolation as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        _say_error(str(exc))
         sys.exit(1)

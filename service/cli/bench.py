@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from service.cli.terminal import out, say
 from service.errors import MissingDependency
 from service.local.signals import ends_on_terminate, finish
 
@@ -45,21 +44,21 @@ def _bench(module: str) -> Any:
 def _teller() -> Callable[[str], None]:
     began = time.monotonic()
 
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
+    def tell(text: str) -> None:
+        say(f"[{time.monotonic() - began:6.1f} s] {text}", error=True)
 
-    return say
+    return tell
 
 
 def _show(table: object, document: dict[str, Any], where: Path | None) -> None:
     text = json.dumps(document, indent=2, ensure_ascii=False)
     if where is not None and str(where) == "-":
-        print(text)
+        say(text)
         return
-    Console().print(table)
+    out().print(table)
     if where is not None:
         where.write_text(f"{text}\n", "utf-8")
-        print(f"figures: {where}", file=sys.stderr)
+        say(f"figures: {where}", error=True)
 
 
 @app.command(epilog="Example: fl-jobs bench ingest --requests 20000 --rounds 1 --json ingest.json")

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from service.cli.command import AsJson, EnvFile, out, pool_of, print_json, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
+from service.cli.terminal import line, out, print_json, say
 from service.errors import Invalid
+from service.kafka.dead_letter_headers import redriven
 from service.kafka.publish import publish
 from service.settings import Settings
 from service.store.queries import Queries
+from service.store.records import UNREADABLE
 
 app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
 
@@ -35,9 +38,9 @@ def list_letters(
     for name in ("kind", "cause", "at"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        where = f"{row['topic']}/{row['partition']}/{row['offset']}"
+        where = line(f"{row['topic']}/{row['partition']}/{row['offset']}")
         at = row["at"].strftime("%m-%d %H:%M:%S")
-        table.add_row(where, row["kind"], row["message"].splitlines()[0][:200], at)
+        table.add_row(where, line(row["kind"]), line(row["message"])[:200], at)
     out().print(table if rows else "no dead letters")
 
 
@@ -60,7 +63,7 @@ def show(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> Non
         print_json(shown)
         return
     for name in ("kind", "message", "at", "published_at", "key", "headers", "value"):
-        print(f"{name}: {shown[name]}")
+        say(f"{name}: {line(shown[name])}")
 
 
 def _text(value: bytes | None) -> str | None:
@@ -83,13 +86,21 @@ async def _get(settings: Settings, where: str) -> dict[str, Any]:
 
 @app.command(epilog="Example: fl-jobs dead-letters redrive fl.training-requests.v1/3/17")
 def redrive(where: Where, env_file: EnvFile = None, as_json: AsJson = False) -> None:
-    """Publish the record once more on its topic, as it came: after the cause was mended."""
+    """Publish the record once more on its topic, as it came: after the cause was mended.
+
+    One header, `fl-redrives`, counts how often.
+    """
     settings = settings_of(env_file)
     letter = run_async(_get(settings, where))
+    if letter["kind"] == UNREADABLE:
+        raise Invalid(
+            f"{where} is a batch whose records can't be read; only its producer can send them again"
+        )
+    headers = redriven(letter["headers"])
     offset = run_async(
-        publish(settings.kafka, letter["topic"], letter["key"], letter["value"], letter["headers"])
+        publish(settings.kafka, letter["topic"], letter["key"], letter["value"], headers)
     )
     if as_json:
         print_json({"topic": letter["topic"], "offset": offset})
         return
-    print(f"published again on {letter['topic']} at offset {offset}")
+    say(f"published again on {letter['topic']} at offset {offset}")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from service.cli.local import one_line_errors
+from service.cli.terminal import err, say
 from service.demo import environment
 from service.errors import MissingDependency
 from service.local.component import require
@@ -60,10 +60,10 @@ def demo(
         raise typer.BadParameter(f"{backend!r} is none of: {', '.join(_BACKENDS)}")
     began = time.monotonic()
     if not use_environment and (said := environment.forget(os.environ)):
-        typer.echo(said, err=True)
+        say(said, error=True)
     # Its font cache stays in the demo's folder, wherever the home folder is.
     os.environ.setdefault("MPLCONFIGDIR", str(dir.absolute() / "cache"))
-    console = Console(stderr=True)
+    console = err()
     with one_line_errors(), ends_on_terminate():
         for module in ("numpy", "sklearn", "matplotlib"):
             require(module, "the demo")

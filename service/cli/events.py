@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from service.cli.command import AsJson, EnvFile, out, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, run_async, settings_of
+from service.cli.terminal import json_text, out, say, styled
 from service.kafka.read import Record, tail
 from service.kafka.topics import Topics
 from service.settings import Settings
@@ -50,9 +52,9 @@ async def _tail(
     async for record in tail(settings.kafka, topic, from_start=from_start, follow=follow):
         if job is None or record.key == job:
             if as_json:
-                print(as_line(record), flush=True)
+                say(as_line(record))
             else:
-                console.print(_pretty(record), highlight=False, soft_wrap=True)
+                console.print(_pretty(record), soft_wrap=True)
 
 
 def as_line(record: Record) -> str:
@@ -62,17 +64,34 @@ def as_line(record: Record) -> str:
         for name, value in record.headers.items()
         if name.startswith("ce_")
     }
-    data = json.loads(record.value or b"null")
+    data = _data_of(record)
     position = {"partition": record.partition, "offset": record.offset}
-    return json.dumps({**attributes, **position, "data": data}, ensure_ascii=False)
+    return json_text({**attributes, **position, "data": data})
 
 
-def _pretty(record: Record) -> str:
-    data = json.loads(record.value or b"null") or {}
+def _data_of(record: Record) -> Any:
+    """The event's data; of what is no JSON (no record of ours) its text."""
+    try:
+        return json.loads(record.value or b"null")
+    except (ValueError, RecursionError):
+        return (record.value or b"").decode("utf-8", "replace")
+
+
+def _pretty(record: Record) -> Text:
+    found = _data_of(record)
+    data = found if isinstance(found, dict) else {}
     event_name = record.headers.get("ce_type", "?").removesuffix(".v1")
-    reason = data.get("reason") or {}
-    cause = f"  {reason['code']}: {reason['message']}" if reason else ""
+    reason = data.get("reason")
+    cause = f"  {reason.get('code')}: {reason.get('message')}" if isinstance(reason, dict) else ""
     rounds = f"  round {data['global_round']}" if "global_round" in data else ""
     sequence = record.headers.get("ce_sequence", "-")
     when = record.headers.get("ce_time", "")
-    return f"[dim]{when}[/] {record.key} [dim]#{sequence}[/] [bold]{event_name}[/]{rounds}{cause}"
+    return styled(
+        (when, "dim"),
+        f" {record.key} ",
+        (f"#{sequence}", "dim"),
+        " ",
+        (event_name, "bold"),
+        rounds,
+        cause,
+    )

@@ -8,7 +8,6 @@ FL_KAFKA__* environment, as for the service itself.
 from __future__ import annotations
 
 import asyncio
-import json
 from importlib.util import find_spec
 from pathlib import Path
 from socket import socket
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from service.cli.terminal import print_json, say
 from service.errors import Invalid, MissingDependency, ServiceError
 from service.fl_server.serving import listening, serve
 from service.settings import KafkaSettings, load
@@ -92,12 +92,12 @@ def embedded(
         with listening(host, port) as bound:
             asyncio.run(run(bound))
     except ServiceError as exc:
-        typer.echo(f"Error: {exc.message}", err=True)
+        say(f"Error: {exc.message}", error=True)
         raise typer.Exit(2 if isinstance(exc, Invalid) else 1) from exc
 
 
 def _print_url(url: str) -> None:
-    print(json.dumps({"url": url}), flush=True)
+    print_json({"url": url}, indent=None)
 
 
 def _connection(bootstrap: str, topic_prefix: str | None) -> KafkaSettings:

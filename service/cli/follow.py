@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from service.cli.command import pool_of
+from service.cli.terminal import Terminal, err, line, say, styled
 from service.domain.enums import TERMINAL
 from service.errors import Invalid
 from service.settings import Settings
@@ -28,7 +28,7 @@ async def follow(
     settings: Settings, job_id: UUID, *, quiet: bool = False, appears_within: float = 30.0
 ) -> dict[str, Any]:
     """The job's whole state once it has ended; shown meanwhile. Raises Invalid when it never appears."""
-    console = Console(file=sys.stderr if quiet else sys.stdout)
+    console = err() if quiet else Terminal()
     deadline = time.monotonic() + appears_within
     live = Live(console=console, refresh_per_second=8, transient=False)
     shown = not quiet and console.is_terminal
@@ -46,9 +46,9 @@ async def follow(
                 if job is not None:
                     if shown:
                         live.update(panel(job))
-                    elif not quiet and (line := one_line(job)) != shown_line:
-                        shown_line = line
-                        print(line, flush=True)
+                    elif not quiet and (now := one_line(job)) != shown_line:
+                        shown_line = now
+                        say(shown_line)
                     if job["state"] in TERMINAL:
                         return job
                 await asyncio.sleep(0.3)
@@ -69,7 +69,7 @@ def one_line(job: dict[str, Any]) -> str:
         parts.append(f"{job['reason']['code']}: {job['reason']['message']}")
     if job.get("results"):
         parts.append(f"results {job['results']['uri']}")
-    return "  ".join(parts)
+    return line("  ".join(parts))
 
 
 def _overall(metrics: list[dict[str, Any]]) -> str:
@@ -86,7 +86,7 @@ def panel(job: dict[str, Any]) -> RenderableType:
     head = Text.assemble(
         (job["state"], f"bold {colour}"),
         f"  job {job['job_id']}  attempt {job['attempt']}",
-        f"  on {job['net']}" if job.get("net") else "",
+        line(f"  on {job['net']}") if job.get("net") else "",
     )
     rows: list[RenderableType] = [head]
     progress = job["progress"]
@@ -100,9 +100,10 @@ def panel(job: dict[str, Any]) -> RenderableType:
         rows.append(grid)
         rows.append(sites_table(progress))
     if job.get("reason"):
-        rows.append(Text(f"{job['reason']['code']}: {job['reason']['message']}", style="yellow"))
+        why = f"{job['reason']['code']}: {job['reason']['message']}"
+        rows.append(styled((why, "yellow")))
     if job.get("results"):
-        rows.append(Text(f"results {job['results']['uri']}"))
+        rows.append(styled(f"results {job['results']['uri']}"))
     return Group(*rows)
 
 
@@ -114,7 +115,7 @@ def sites_table(progress: dict[str, Any]) -> Table:
     table.add_column("site")
     table.add_column("state")
     for label in labels:
-        table.add_column(label, justify="right")
+        table.add_column(line(label), justify="right")
     states = {s["slot"]: s["state"] for s in progress.get("sites", [])}
     names = sorted({m["fl_client_name"] for m in metrics if m["fl_client_name"]} | set(states))
     for name in [*names, None]:
@@ -122,5 +123,5 @@ def sites_table(progress: dict[str, Any]) -> Table:
         if name is None and not values:
             continue
         cells = ["" if values.get(lb) is None else f"{values[lb]:.4f}" for lb in labels]
-        table.add_row(name or "all", states.get(name, "") if name else "", *cells)
+        table.add_row(line(name or "all"), states.get(name, "") if name else "", *cells)
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -12,19 +11,18 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from service.cli.command import (
     AsJson,
     EnvFile,
-    out,
-    plain,
     pool_of,
-    print_json,
     read_uuid,
     run_async,
     settings_of,
 )
 from service.cli.follow import COLOURS, follow, panel, sites_table
+from service.cli.terminal import json_text, line, lines, out, print_json, say, styled
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
@@ -72,13 +70,13 @@ def jobs_table(rows: list[dict[str, Any]]) -> Table:
         why = row["reason"]["code"] if row["reason"] else (row["waiting"] or "")
         table.add_row(
             row["job_id"],
-            f"[{COLOURS.get(row['state'], 'cyan')}]{row['state']}[/]",
+            styled((row["state"], COLOURS.get(row["state"], "cyan"))),
             rounds,
-            row["net"] or "",
+            line(row["net"] or ""),
             str(row["attempt"]),
             str(row["priority"]),
             row["changed_at"].strftime("%m-%d %H:%M:%S"),
-            why,
+            line(why),
         )
     return table
 
@@ -98,14 +96,17 @@ def show(
     console = out()
     console.print(panel(state))
     if found["waits"] is not None:
-        console.print(f"waits: {found['waits']['message']}")
+        console.print(f"waits: {line(found['waits']['message'])}")
     table = Table(box=None, pad_edge=False)
     for name in ("#", "time", "event", ""):
         table.add_column(name)
     for event in found["events"]:
         word = event["type"].removeprefix("fl.job.").removesuffix(".v1")
         table.add_row(
-            str(event["sequence"]), event["at"].strftime("%H:%M:%S.%f")[:-3], word, detail(event)
+            str(event["sequence"]),
+            event["at"].strftime("%H:%M:%S.%f")[:-3],
+            word,
+            lines(detail(event)),
         )
     console.print(table)
 
@@ -131,24 +132,28 @@ def detail(event: dict[str, Any]) -> str:
     word = event["type"].split(".")[2]
     if data.get("reason"):
         errors = "".join(
-            f"\n  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in data["reason"]["errors"]
+            f"\n  {line('.'.join(map(str, e['loc'])))}: {line(e['msg'])}"
+            for e in data["reason"]["errors"]
         )
-        return f"{data['reason']['code']}: {data['reason']['message']}{errors}"
+        return f"{data['reason']['code']}: {line(data['reason']['message'])}{errors}"
     if word == "queued":
         return f"priority {data['priority']}  {data['waiting_for'] or ''}"
     if word == "started":
-        return f"on {data['net']}: {', '.join(p['slot'] for p in data['participants'])}"
+        return line(f"on {data['net']}: {', '.join(p['slot'] for p in data['participants'])}")
     if word == "metrics_recorded":
-        return "  ".join(
-            f"{m['fl_client_name'] or 'all'} {m['label']} {m['result']}" for m in data["metrics"]
+        return line(
+            "  ".join(
+                f"{m['fl_client_name'] or 'all'} {m['label']} {m['result']}"
+                for m in data["metrics"]
+            )
         )[:160]
     if "global_round" in data:
-        return f"round {data['global_round']}/{data['total_rounds']} {data['slot'] or ''}"
+        return line(f"round {data['global_round']}/{data['total_rounds']} {data['slot'] or ''}")
     if word == "log_recorded":
-        return str(data["log"])[:300]
+        return line(data["log"])[:300]
     if word == "completed" and data["results"]:
-        return str(data["results"]["uri"])
-    return str(data.get("fl_backend_job_id") or "")
+        return line(data["results"]["uri"])
+    return line(data.get("fl_backend_job_id") or "")
 
 
 @app.command(epilog="Example: fl-jobs jobs watch --json | tee jobs.jsonl")
@@ -178,10 +183,10 @@ async def _watch_all(settings: Settings, as_json: bool) -> None:
             seen: dict[str, str] = {}
             while True:
                 for row in reversed(await queries.jobs_live(since, 1_000)):
-                    line = json.dumps(row, default=plain) if as_json else summary_line(row)
-                    if seen.get(row["job_id"]) != line:
-                        seen[row["job_id"]] = line
-                        print(line, flush=True)
+                    told = json_text(row) if as_json else summary_line(row)
+                    if seen.get(row["job_id"]) != told:
+                        seen[row["job_id"]] = told
+                        say(told)
                 await asyncio.sleep(0.5)
         with Live(console=console, refresh_per_second=4) as live:
             while True:
@@ -200,7 +205,7 @@ def summary_line(row: dict[str, Any]) -> str:
         parts.append(f"{row['reason']['code']}: {row['reason']['message']}")
     elif row["waiting"]:
         parts.append(row["waiting"])
-    return "  ".join(parts)
+    return line("  ".join(parts))
 
 
 async def _overview(queries: Queries, since: datetime) -> RenderableType:
@@ -210,5 +215,5 @@ async def _overview(queries: Queries, since: datetime) -> RenderableType:
         if row["state"] == "running":
             job = await queries.job(UUID(row["job_id"]))
             if job is not None:
-                parts += [f"\n[bold]{row['job_id']}[/]", sites_table(job["progress"])]
+                parts += [Text(f"\n{row['job_id']}", style="bold"), sites_table(job["progress"])]
     return Group(*parts)

@@ -7,7 +7,6 @@ on standard output stays clean.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from service.cli.terminal import out, print_json, say
 from service.errors import ServiceError
 from service.local.dependents import stop_dependents
 from service.local.display import display
@@ -73,10 +72,10 @@ def up(
     if as_json:
         _print_json(stack, started=list(info.started))
         return
-    Console().print(_table(stack.status()))
-    typer.echo(f"Settings: {_short(info.env_file)}")
-    typer.echo(f"Logs:     {_short(stack.log_path('kafka').parent)}")
-    typer.echo(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
+    out().print(_table(stack.status()))
+    say(f"Settings: {_short(info.env_file)}")
+    say(f"Logs:     {_short(stack.log_path('kafka').parent)}")
+    say(f"Next:     fl-jobs run --env-file {_short(info.env_file)}")
 
 
 @app.command(epilog="Example: fl-jobs local status --json")
@@ -87,10 +86,10 @@ def status(dir: Dir = Path(".local"), as_json: Json = False) -> None:
     if as_json:
         _print_json(stack)
     else:
-        Console().print(_table(components))
+        out().print(_table(components))
         total = sum(component.pss or component.rss or 0 for component in components)
         if total:
-            typer.echo(f"Together {total / _MIB:.0f} MiB; logs in {_short(stack.dir / 'logs')}")
+            say(f"Together {total / _MIB:.0f} MiB; logs in {_short(stack.dir / 'logs')}")
     if any(component.state not in ("running", "external") for component in components):
         raise typer.Exit(1)
 
@@ -110,9 +109,9 @@ def down(
     with one_line_errors(), display(quiet=as_json) as report:
         stopped = stop_dependents(stack.dir, report) + stack.down(report, wipe=wipe)
     if as_json:
-        typer.echo(json.dumps({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}))
+        print_json({"dir": str(stack.dir), "stopped": stopped, "wiped": wipe}, indent=None)
     elif not stopped:
-        typer.echo(f"Nothing of {_short(stack.dir)} was running.")
+        say(f"Nothing of {_short(stack.dir)} was running.")
 
 
 @contextmanager
@@ -120,10 +119,10 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except ServiceError as error:
-        typer.echo(f"error: {error.message}", err=True)
+        say(f"error: {error.message}", error=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; what this command started is stopped", err=True)
+        say("interrupted; what this command started is stopped", error=True)
         raise typer.Exit(130) from None
 
 
@@ -150,7 +149,7 @@ def _print_json(stack: Stack, **more: Any) -> None:
         for component in stack.status()
     ]
     document = {"dir": str(stack.dir), "env_file": str(stack.env_path), **more, "parts": components}
-    typer.echo(json.dumps(document, indent=2))
+    print_json(document)
 
 
 def _short(path: Path) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.cli.command import AsJson, EnvFile, print_json, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, run_async, settings_of
 from service.cli.registry import apply_file, say_applied
+from service.cli.terminal import print_json, say
 from service.settings import Settings
 from service.store import migrate as migrations
 
@@ -23,7 +24,7 @@ def migrate(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"applied": done} | ({} if registry is None else {"registry": registry}))
         return
-    print("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
+    say("\n".join(f"applied {name}" for name in done) or "the schema is up to date")
     if registry is not None:
         say_applied(registry)
 

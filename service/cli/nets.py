@@ -10,13 +10,12 @@ from rich.table import Table
 from service.cli.command import (
     AsJson,
     EnvFile,
-    out,
     pool_of,
-    print_json,
     read_uuid,
     run_async,
     settings_of,
 )
+from service.cli.terminal import line, out, print_json, say, styled
 from service.domain.commands import ReleaseReservation
 from service.domain.decision import Outcome
 from service.errors import Invalid
@@ -41,7 +40,7 @@ def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
         table.add_column(name)
     for net in nets:
         table.add_row(
-            net["name"],
+            line(net["name"]),
             state_of(net),
             f"{net['occupied']}/{net['capacity']}",
             str(len(net["online"])),
@@ -80,21 +79,22 @@ def status(
         return
     console = out()
     for found in nets:
-        console.print(
-            f"[bold]{found['name']}[/] {state_of(found)}, "
-            f"{found['occupied']} of {found['capacity']} places taken"
-        )
+        taken = f"{found['occupied']} of {found['capacity']} places taken"
+        console.print(styled((found["name"], "bold"), f" {state_of(found)}, {taken}"))
         for client in (found["status"] or {}).get("clients", []):
-            mark = "[green]●[/]" if client["online"] else "[red]○[/]"
-            console.print(f"  {mark} {client['name']} ({client['fl_kit_slot']}) {client['status']}")
+            mark = ("●", "green") if client["online"] else ("○", "red")
+            told = f" {client['name']} ({client['fl_kit_slot']}) {client['status']}"
+            console.print(styled("  ", mark, told))
         for slot in found["slots"]:
             doubt = " in doubt" if slot["in_doubt"] else ""
             console.print(
-                f"  {slot['state']}{doubt}: job {slot['job_id']} attempt {slot['attempt']} "
-                f"run {slot['run_id'] or '?'} ({slot['job_state']})"
+                styled(
+                    f"  {slot['state']}{doubt}: job {slot['job_id']} attempt {slot['attempt']} "
+                    f"run {slot['run_id'] or '?'} ({slot['job_state']})"
+                )
             )
         for run in found["strays"]:
-            console.print(f"  [yellow]stray[/] run {run}")
+            console.print(styled("  ", ("stray", "yellow"), f" run {run}"))
 
 
 NetName = Annotated[str | None, typer.Argument(help="One net.")]
@@ -119,11 +119,11 @@ def resume(
     _told(as_json, {"net": net, "all": every, "paused": False}, f"{name} taking jobs again")
 
 
-def _told(as_json: bool, document: dict[str, Any], line: str) -> None:
+def _told(as_json: bool, document: dict[str, Any], text: str) -> None:
     if as_json:
         print_json(document)
     else:
-        print(line)
+        say(line(text))
 
 
 async def _pause(settings: Settings, net: str | None, every: bool, paused: bool) -> str:

@@ -12,11 +12,10 @@ from service.cli.command import (
     AsJson,
     EnvFile,
     pool_of,
-    print_json,
-    render,
     run_async,
     settings_of,
 )
+from service.cli.terminal import out, print_json, say
 from service.errors import Invalid
 from service.ingest.gaps import Gap, find_gap
 from service.kafka import PartitionId
@@ -34,7 +33,10 @@ app = typer.Typer(no_args_is_help=True, help="Where the service reads on in the 
 def list_offsets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     """By partition: the next offset, the log's start and end, records that wait, and gaps."""
     rows = run_async(_rows(settings_of(env_file)))
-    render(as_json, rows, lambda: _table(rows) if rows else "no inbound topic is there yet")
+    if as_json:
+        print_json(rows)
+    else:
+        out().print(_table(rows) if rows else "no inbound topic is there yet")
 
 
 @app.command(
@@ -78,17 +80,17 @@ def accept(
         print_json({"accepted": done})
         return
     for entry in done:
-        print(
+        say(
             f"{entry['topic']}/{entry['partition']}: continues at {entry['to']} instead of {entry['from']},"
             f" {entry['lost']} records never read"
         )
-    print("start the service again" if done else "no partition has a gap: nothing to accept")
+    say("start the service again" if done else "no partition has a gap: nothing to accept")
 
 
 def _confirm(gaps: list[Gap]) -> None:
     """Raises typer.Abort when the answer is no, Invalid where nobody can be asked."""
     for gap in gaps:
-        print(f"{gap.cause}; it would continue at {gap.start}", file=sys.stderr)
+        say(f"{gap.cause}; it would continue at {gap.start}", error=True)
     if not sys.stdin.isatty():
         raise Invalid("nobody is there to confirm: give --yes")
     typer.confirm("Continue there?", abort=True, err=True)

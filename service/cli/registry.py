@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from service.cli.command import AsJson, EnvFile, pool_of, print_json, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
+from service.cli.terminal import line, print_json, say
 from service.settings import Settings
 from service.store import registry as stored
 from service.store.queries import Queries
@@ -32,10 +32,10 @@ def apply(
     applied = run_async(apply_file(settings, file))
     named = settings.registry_file
     if named is not None and named.resolve() != file.resolve():
-        print(
+        say(
             f"warning: FL_REGISTRY_FILE names {named}: the next `fl-jobs run` or `migrate` applies that "
             "again; write the change there, or take the setting out",
-            file=sys.stderr,
+            error=True,
         )
     if as_json:
         print_json(applied)
@@ -46,10 +46,10 @@ def apply(
 def say_applied(applied: dict[str, Any]) -> None:
     """What `apply_file` did, for people."""
     nothing = "" if applied["changed"] else " (nothing changed)"
-    print(f"registry version {applied['version']}{nothing}")
+    say(f"registry version {applied['version']}{nothing}")
     for slot in applied["held_on_removed_nets"]:
-        print(
-            f"warning: net {slot['net']} is out of the registry with a place {slot['state']} for job "
+        say(
+            f"warning: net {line(slot['net'])} is out of the registry with a place {slot['state']} for job "
             f"{slot['job_id']}, attempt {slot['attempt']}: put the net back until its runs are over"
         )
 
@@ -74,9 +74,9 @@ def show(env_file: EnvFile = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(document)
     elif version == 0:
-        print("no registry was applied yet: `fl-jobs registry apply FILE`")
+        say("no registry was applied yet: `fl-jobs registry apply FILE`")
     else:
-        print(f"# version {version}\n{yaml.safe_dump(document, sort_keys=False)}", end="")
+        say(f"# version {version}\n{yaml.safe_dump(document, sort_keys=False)}", end="")
 
 
 async def _show(settings: Settings) -> tuple[int, dict[str, object]]:

@@ -6,12 +6,12 @@ package, and that `check` exits 1 when a folder differs from it. Neither needs s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from service.cli.terminal import print_json, say
 from service.contracts.package_data import data_path
 from service.contracts.schemas import schema_files
 
@@ -34,14 +34,14 @@ def export(
     try:
         changed = schema_files.export(folder)
     except OSError as exc:
-        typer.echo(f"{folder} can't be written: {exc.strerror}. Choose another DIR.", err=True)
+        say(f"{folder} can't be written: {exc.strerror}. Choose another DIR.", error=True)
         raise typer.Exit(1) from exc
     total = len(schema_files.generated())
     if as_json:
         paths = [str(path) for path in changed]
-        typer.echo(json.dumps({"folder": str(folder), "files": total, "changed": paths}))
+        print_json({"folder": str(folder), "files": total, "changed": paths}, indent=None)
     else:
-        typer.echo(f"{total} files in {folder}, {len(changed)} of them changed.")
+        say(f"{total} files in {folder}, {len(changed)} of them changed.")
 
 
 @app.command(epilog="Example: fl-jobs schemas check && echo up to date")
@@ -56,15 +56,13 @@ def check(
     root = data_path("schemas") if folder is None else folder
     drifts = schema_files.check(root)
     if as_json:
-        typer.echo(json.dumps({"folder": str(root), "drifts": drifts}))
+        print_json({"folder": str(root), "drifts": drifts}, indent=None)
     else:
         for drift in drifts:
-            typer.echo(drift)
+            say(drift)
         if drifts:
-            typer.echo(
-                f"{len(drifts)} differences; `fl-jobs schemas export {root}` writes them anew."
-            )
+            say(f"{len(drifts)} differences; `fl-jobs schemas export {root}` writes them anew.")
         else:
-            typer.echo(f"{root} is what this program speaks.")
+            say(f"{root} is what this program speaks.")
     if drifts:
         raise typer.Exit(1)

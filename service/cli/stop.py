@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from service.cli.command import AsJson, EnvFile, print_json, read_uuid, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, read_uuid, run_async, settings_of
 from service.cli.follow import follow
+from service.cli.terminal import print_json, say
 from service.kafka.stop_request import publish_stop
 
 
@@ -44,7 +45,7 @@ def stop(
     if as_json:
         print_json({name: str(target), "requested": True})
     else:
-        print(
+        say(
             f"a stop of {name} {target} is on its way: `fl-jobs jobs list` shows the outcome;"
             " where nothing is known by that id, it waits for the request"
         )

@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 import typer
 import yaml
 
-from service.cli.command import AsJson, EnvFile, out, pool_of, print_json, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
 from service.cli.follow import follow
+from service.cli.terminal import line, out, print_json, say, styled
 from service.contracts.inbound import training
 from service.contracts.wire.envelope import Envelope
 from service.contracts.wire.problems import ContractViolation
@@ -70,7 +71,7 @@ def submit(
         if dry_run and not problems:
             raise
         # Whoever publishes needs the broker alone: the service judges again anyway.
-        print(f"not checked against the registry: {exc.message}", file=sys.stderr)
+        say(f"not checked against the registry: {exc.message}", error=True)
         waiting, words = None, ""
     if dry_run or problems:
         _tell(data, problems, waiting, words, as_json)
@@ -81,11 +82,11 @@ def submit(
         if as_json:
             print_json({"job_id": str(job_id), "waiting_for": waiting})
         else:
-            print(job_id)
-            print(f"`fl-jobs jobs watch {job_id}` shows how it goes", file=sys.stderr)
+            say(str(job_id))
+            say(f"`fl-jobs jobs watch {job_id}` shows how it goes", error=True)
         return
     if not as_json:
-        print(f"job {job_id}", file=sys.stderr)
+        say(f"job {job_id}", error=True)
     state = run_async(follow(settings, job_id, quiet=as_json))
     if as_json:
         print_json(state)
@@ -172,11 +173,13 @@ def _tell(
     console = out()
     for p in problems:
         place = ".".join(str(part) for part in p.loc) or "request"
-        console.print(f"[red]✗[/] [bold]{place}[/]: {p.msg} [dim]({p.type})[/]")
+        console.print(
+            styled(("✗", "red"), " ", (place, "bold"), f": {p.msg} ", (f"({p.type})", "dim"))
+        )
     if problems:
         console.print(f"{len(problems)} error(s); nothing was sent")
     else:
-        console.print(f"[green]✓[/] the request is valid; {words}")
+        console.print(styled(("✓", "green"), f" the request is valid; {line(words)}"))
 
 
 async def _send(settings: Settings, data: dict[str, Any], model_files: Path | None) -> None:

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
+from rich.text import Text
 
+from service.cli.terminal import styled
 from service.demo.lifecycle import OF_A_ROUND, TOGETHER, LifecycleLog, Scores
 from service.domain.enums import Lifecycle
 
@@ -41,10 +43,10 @@ class DemoProgress:
             yield
             return
         columns = (
-            TextColumn("{task.description:<15}"),
+            TextColumn("{task.description:<15}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             Elapsed(),
         )
         with Progress(*columns, console=self._console) as self._bars:
@@ -55,9 +57,9 @@ class DemoProgress:
             yield
         self._bars = None
 
-    def print(self, line: str) -> None:
+    def print(self, line: str | Text) -> None:
         """A line above the bars."""
-        self._console.print(line, highlight=False)
+        self._console.print(line)
 
     def on_event(self, lifecycle: LifecycleLog) -> None:
         """Show what the last event changed."""
@@ -66,7 +68,7 @@ class DemoProgress:
         if last.event_name not in OF_A_ROUND:
             reason = last.data.get("reason")
             cause = f": {reason['message']}" if reason else ""
-            self.print(f"[bold]{last.event_name.value.replace('_', ' ')}[/]{cause}")
+            self.print(styled((last.event_name.value.replace("_", " "), "bold"), cause))
             return
         number = last.round or 0
         if last.event_name is Lifecycle.ROUND_AGGREGATED and self._bars is None:

@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from service.cli.terminal import line, out, print_json, say, styled
 from service.demo.baselines import FEDERATED, POOLED
 from service.demo.dataset import TEST
 from service.demo.lifecycle import METRICS, OF_A_ROUND, TOGETHER, LoggedEvent, Scores
@@ -31,12 +32,12 @@ def show_result(result: DemoResult, *, as_json: bool) -> None:
     )
     (result.dir / "lifecycle.jsonl").write_text("\n".join(lines) + "\n")
     if as_json:
-        typer.echo(json.dumps(document(result), indent=2))
+        print_json(document(result))
         return
-    print_report(result, Console())
+    print_report(result, out())
     if result.left_running:
-        typer.echo(f"Still running:   fl-jobs local status --dir {result.dir}")
-        typer.echo(f"To stop it:      fl-jobs local down --dir {result.dir}")
+        say(f"Still running:   fl-jobs local status --dir {result.dir}")
+        say(f"To stop it:      fl-jobs local down --dir {result.dir}")
 
 
 def print_report(result: DemoResult, console: Console) -> None:
@@ -47,8 +48,8 @@ def print_report(result: DemoResult, console: Console) -> None:
     if result.scores:
         console.print(_comparison(result))
     console.print(_lifecycle(result))
-    for line in _locations(result):
-        console.print(line, highlight=False, soft_wrap=True)
+    for site in _locations(result):
+        console.print(site, soft_wrap=True)
 
 
 def document(result: DemoResult) -> dict[str, Any]:
@@ -153,7 +154,12 @@ def _lifecycle(result: DemoResult) -> Table:
     for group in _grouped(result.lifecycle.events):
         first, last = group[0], group[-1]
         if first is last:
-            cells = (str(first.sequence), first.time[11:23], first.event_name.value, _about(first))
+            cells = (
+                str(first.sequence),
+                first.time[11:23],
+                first.event_name.value,
+                line(_about(first)),
+            )
         else:
             numbers = f"{first.sequence}-{last.sequence}"
             cells = (numbers, first.time[11:23], f"rounds {first.round}-{last.round}", "")
@@ -196,7 +202,7 @@ def _about(event: LoggedEvent) -> str:
     return str(reason["message"]) if reason else ""
 
 
-def _locations(result: DemoResult) -> Iterator[str]:
+def _locations(result: DemoResult) -> Iterator[str | Text]:
     last = result.lifecycle.last
     yield ""
     if result.completed:
@@ -206,7 +212,8 @@ def _locations(result: DemoResult) -> Iterator[str]:
         yield f"A copy of it:    {result.results}"
     else:
         reason = last.data.get("reason") or {}
-        yield f"[red]The job is {last.event_name.value}[/]: {reason.get('message', 'no reason given')}"
+        why = reason.get("message", "no reason given")
+        yield styled((f"The job is {last.event_name.value}", "red"), f": {why}")
     if result.picture is not None:
         yield f"Learning curve:  {result.picture}"
     yield f"Logs:            {result.dir / 'logs'}"

@@ -22,11 +22,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
-import typer
 from rich.console import Console
 
 from service.app import make_bundles
 from service.bundles.s3 import ObjectStore
+from service.cli.terminal import say
 from service.contracts.inbound import training
 from service.demo import baselines, dataset, plot
 from service.demo.dataset import Patients
@@ -159,7 +159,7 @@ def _owned(stack: Stack, *, quiet: bool, keep: bool) -> Iterator[Stack]:
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    say(line, error=True)
 
 
 def left_by_earlier(

@@ -90,9 +90,7 @@ class ServiceProcess:
                 raise Transient(f"the service ends soon after every start: see {self.log}")
             self.restarts += 1
             pid = self.start()
-            self.announce(
-                f"[yellow]the service (pid {process.pid}) died; started again[/] (pid {pid})"
-            )
+            self.announce(f"the service (pid {process.pid}) died; started again (pid {pid})")
 
     def stop(self) -> None:
         """End it, and whatever it left."""

@@ -29,11 +29,18 @@ class BatchBuilder:
         """Does a record of `size` bytes still go in? The first always does."""
         return not self.items or (self.room > 0 and self.bytes + size <= self.max_bytes)
 
-    def add(self, item: InboundItem, size: int, at: Mapping[PartitionId, int]) -> None:
-        """`at`: the next offset of every partition before this batch."""
+    def add(
+        self,
+        item: InboundItem,
+        size: int,
+        at: Mapping[PartitionId, int],
+        following: int | None = None,
+    ) -> None:
+        """`at`: the next offset of every partition before this batch; `following`: the one behind this item,
+        where it stands for several records."""
         partition_id = (item.source_record.topic, item.source_record.partition)
         self.old.setdefault(partition_id, at[partition_id])
-        self.new[partition_id] = item.source_record.offset + 1
+        self.new[partition_id] = item.source_record.offset + 1 if following is None else following
         self.items.append(item)
         self.bytes += size
 

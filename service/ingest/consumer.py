@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from service.clock import Backoff, sleep_or_stop
@@ -31,13 +31,15 @@ from service.ingest.assignment import (
 from service.ingest.batch_builder import BatchBuilder
 from service.ingest.decode import Decoder
 from service.ingest.dlq_limit import DlqLimit
+from service.ingest.offset_commit import OffsetCommit
 from service.ingest.poison import Applies, PoisonRecordIsolator
 from service.ingest.stall_check import StallCheck
 from service.ingest.status import IngestStatus
-from service.ingest.unreadable import read_singly
+from service.ingest.unreadable import UnreadablePartitions
 from service.kafka import PartitionId
 from service.kafka.clients import being_cancelled, consumer, discard_consumer, start_consumer
 from service.kafka.connection import Connection
+from service.kafka.record_batches import UnreadableRange, is_about_bytes
 from service.kafka.topics import Topics
 from service.store.records import INVALID_REPORT, InboundItem, OffsetMoved
 
@@ -51,10 +53,10 @@ _MIN_EARLY_BATCH = 2_000
 #: What a record is counted as beside its key and value.
 _RECORD_BYTES = 200
 _PATIENCE = 1.0
-_OFFSET_COMMIT_SECONDS = 1.0
 _IDLE_SECONDS = 5.0
 #: A session that lasted so long worked: the pauses between tries begin anew.
 _GOOD_SESSION_SECONDS = 30.0
+_LOOK_SECONDS = 5.0
 _CUT_OFF = Transient("the Kafka client cancelled a task of its own", code="kafka_error")
 
 
@@ -97,6 +99,7 @@ class Consumer:
         self.status = status or IngestStatus()
         self._topics = Topics(connection.topic_prefix)
         self._decoder = Decoder(connection.topic_prefix)
+        self._isolator = PoisonRecordIsolator(store, connection.group_id, self.status)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set; then the batch under way is finished. Reconnects after every error that
@@ -115,7 +118,7 @@ class Consumer:
                 if isinstance(caught, asyncio.CancelledError) and being_cancelled():
                     raise
                 trouble = caught if isinstance(caught, Transient) else _CUT_OFF
-                self.status.errors += 1
+                self.status.failed(trouble.message)
                 log.warning("ingest_interrupted", code=trouble.code, error=trouble.message)
                 if time.monotonic() - began > _GOOD_SESSION_SECONDS:
                     pauses.reset()
@@ -125,12 +128,13 @@ class Consumer:
 
     async def _session(self, stop: asyncio.Event) -> None:
         size = self._options.max_batch_bytes
+        partition_bytes = min(size, 1024 * 1024)
         client = consumer(
             self._connection,
             group_id=self._connection.group_id,
             group_instance_id=self._connection.group_instance_id,
             fetch_max_bytes=size,
-            partition_max_bytes=min(size, 1024 * 1024),
+            partition_max_bytes=partition_bytes,
             session_timeout_ms=self._connection.session_timeout_ms,
             max_poll_interval_ms=120_000,
         )
@@ -138,7 +142,8 @@ class Consumer:
         client.subscribe(list(self._topics.inbound), listener=rebalances)
         await start_consumer(client, 20.0)
         self.status.record_heartbeat()
-        session = _Session(self, client, rebalances)
+        unreadable = UnreadablePartitions(client, self.status, partition_bytes)
+        session = _Session(self, client, rebalances, unreadable)
         try:
             await session.loop(stop)
         finally:
@@ -146,10 +151,23 @@ class Consumer:
             await discard_consumer(client)
 
 
+def _size_of(record: Any) -> int:
+    """Bytes that a record counts for in its batch."""
+    if isinstance(record, UnreadableRange):
+        return _RECORD_BYTES + len(record.raw)
+    return _RECORD_BYTES + len(record.value or b"") + len(record.key or b"")
+
+
 class _Session:
     """One membership of the group, from joining to leaving."""
 
-    def __init__(self, owner: Consumer, client: AIOKafkaConsumer, rebalances: Rebalances) -> None:
+    def __init__(
+        self,
+        owner: Consumer,
+        client: AIOKafkaConsumer,
+        rebalances: Rebalances,
+        unreadable: UnreadablePartitions,
+    ) -> None:
         self._client = client
         self._rebalances = rebalances
         self._store = owner._store
@@ -158,7 +176,8 @@ class _Session:
         self._options = owner._options
         self._decoder = owner._decoder
         self._status = owner.status
-        self._isolator = PoisonRecordIsolator(owner._store, self._group, owner.status)
+        self._isolator = owner._isolator
+        self._unreadable = unreadable
         self._dlq_limit = DlqLimit(owner._options.max_undecodable_ratio)
         self._generation = -1
         self._next: dict[PartitionId, int] = {}  # after everything handed over
@@ -168,9 +187,9 @@ class _Session:
         self._builder = self._empty()
         self._poll: asyncio.Task[Mapping[TopicPartition, list[Any]]] | None = None
         self._under_way: asyncio.Task[list[Decision]] | None = None
-        self._offset_commit: asyncio.Task[None] | None = None
-        self._committed_at = 0.0
+        self._offset_commit = OffsetCommit(client)
         self._last_record = time.monotonic()
+        self._last_look = time.monotonic()
         self._stall_check = StallCheck()
 
     def _empty(self) -> BatchBuilder:
@@ -213,9 +232,6 @@ class _Session:
         self._poll = None
         try:
             found = poll.result()
-        except UnicodeDecodeError:
-            await self._step_over()
-            return
         except NoOffsetForPartitionError:
             self._generation = -1
             return
@@ -223,8 +239,11 @@ class _Session:
             log.warning("offset_out_of_range", error=repr(exc))
             self._generation = -1  # taking over again says exactly what is missing
             return
-        except (KafkaError, OSError) as exc:
-            raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
+        except Exception as exc:
+            if not is_about_bytes(exc):
+                raise Transient(f"polling: {exc!r}", code="kafka_error") from exc
+            await self._read_around(exc)
+            return
         if self._generation != self._rebalances.generation:
             return
         for tp, records in found.items():
@@ -235,22 +254,18 @@ class _Session:
             self._waiting.extend(r for r in records if r.offset >= self._next[partition_id])
         if found:
             self._last_record = time.monotonic()
-        elif time.monotonic() - self._last_record > _IDLE_SECONDS:
-            await self._idle()
+        if time.monotonic() - self._last_look > _LOOK_SECONDS:
+            await self._look()
 
-    async def _step_over(self) -> None:
-        """Read singly up to the record that can't be read, dead-letter it, and continue behind it."""
+    async def _read_around(self, error: Exception) -> None:
+        """A partition holds what the client can't read: bury just that, and go on behind it."""
+        log.warning("poll_failed", error=repr(error))
         await self._begin_again()
-        for topic, partition in sorted(self._next):
-            tp = TopicPartition(topic, partition)
-            records, bad = await read_singly(self._client, tp, self._options.max_batch_records)
-            if self._generation != self._rebalances.generation:
-                return
-            self._waiting.extend(records)
-            if bad is not None:
-                self._waiting.append(self._decoder.unreadable(topic, partition, bad))
-                self._client.seek(tp, bad + 1)
-                return
+        found = await self._unreadable.read_around(self._next)
+        if found is None:
+            raise Transient(f"polling: {error!r}", code="kafka_error") from error
+        if self._generation == self._rebalances.generation:
+            self._waiting.extend(found)
 
     async def _decode_some(self) -> None:
         """Decode what was read, in slices, so that the transaction under way is served in between."""
@@ -258,16 +273,17 @@ class _Session:
             taken: dict[PartitionId, list[bool]] = {}
             for _ in range(min(_SLICE, len(self._waiting))):
                 record = self._waiting[0]
-                read = not isinstance(record, InboundItem)
-                size = _RECORD_BYTES
-                if read:
-                    size += len(record.value or b"") + len(record.key or b"")
+                size = _size_of(record)
                 if not self._builder.fits(size):
                     self._builder.bytes = max(self._builder.bytes, self._builder.max_bytes)
                     break
                 self._waiting.popleft()
-                item = self._decoder.item(record) if read else record
-                self._builder.add(item, size, self._next)
+                if isinstance(record, ConsumerRecord):
+                    item, following = self._decoder.item(record), None
+                else:
+                    item = self._decoder.unusual(record)
+                    following = record.next if isinstance(record, UnreadableRange) else None
+                self._builder.add(item, size, self._next, following)
                 partition_id = (item.source_record.topic, item.source_record.partition)
                 dead = item.dead
                 undecodable = False
@@ -306,10 +322,8 @@ class _Session:
         decisions = task.result()
         self._stored.update(self._ends)
         faultpoint("ingest_after_apply")
-        self._status.batches += 1
-        self._status.records += len(decisions)
-        self._status.moved = time.monotonic()
-        self._commit_for_lag_tools()
+        self._status.stored(len(decisions))
+        self._offset_commit.soon(self._stored)
 
     async def _wait_for_store(self) -> None:
         """The next batch is full: wait for the last one; when that lasts, pause and poll on."""
@@ -326,7 +340,10 @@ class _Session:
             await asyncio.wait({task}, timeout=0.1)
         if self._status.paused:
             self._status.paused = False
-            self._client.resume(*self._client.paused())
+            unreadable = {
+                TopicPartition(*partition_id) for partition_id in self._unreadable.partitions
+            }
+            self._client.resume(*(self._client.paused() - unreadable))
         self._finish()
 
     async def _begin_again(self) -> None:
@@ -338,6 +355,7 @@ class _Session:
         self._next = await resume_assigned(
             self._client, self._store, self._dead_letters, self._group, self._dlq_limit
         )
+        self._unreadable.begin_again(self._next)
         self._stored = dict(self._next)
         self._generation = generation
         self._status.rebalances += 1
@@ -357,43 +375,31 @@ class _Session:
             with contextlib.suppress(Transient, OffsetMoved):
                 self._finish()
 
-    async def _idle(self) -> None:
-        """Move the offsets over what is no record: markers and aborted transactions. Else a quiet
-        partition whose records expire would seem to have lost some."""
-        self._last_record = time.monotonic()
-        at = await self._stall_check.run(self._client, self._next)
+    async def _look(self) -> None:
+        """Does every partition move? And move the offsets over what is no record, markers and aborted
+        transactions: else a quiet partition whose records expire would seem to have lost some."""
+        self._last_look = time.monotonic()
+        partitions = set(self._next) - self._unreadable.partitions
+        at, still = await self._stall_check.run(self._client, partitions)
+        idle = time.monotonic() - self._last_record > _IDLE_SECONDS
+        if still and not await self._unreadable.look_at(still, at) and idle:
+            raise Transient("the client stands still below the end of the log", code="poll_stalled")
+        if self._waiting or self._builder.items or self._under_way is not None:
+            return
+        if self._generation != self._rebalances.generation:
+            return
+        self._waiting.extend(await self._unreadable.look_again(self._next))
         new = {
             partition_id: position
             for partition_id, position in at.items()
             if position > self._next[partition_id]
         }
-        if new and self._under_way is None and self._generation == self._rebalances.generation:
+        if idle and new and not self._waiting:
             self._launch([], {partition_id: self._next[partition_id] for partition_id in new}, new)
-
-    # --- offsets for tools that show lag ---------------------------------------------------------
-
-    def _commit_for_lag_tools(self) -> None:
-        if time.monotonic() - self._committed_at < _OFFSET_COMMIT_SECONDS:
-            return
-        if self._offset_commit is None or self._offset_commit.done():
-            self._committed_at = time.monotonic()
-            self._offset_commit = asyncio.create_task(self._commit(), name="ingest offset commit")
-
-    async def _commit(self) -> None:
-        assigned = self._client.assignment()
-        offsets = {
-            TopicPartition(*partition_id): at
-            for partition_id, at in self._stored.items()
-            if TopicPartition(*partition_id) in assigned
-        }
-        with contextlib.suppress(TimeoutError, KafkaError, OSError):
-            async with asyncio.timeout(2):
-                await self._client.commit(offsets)
 
     async def close(self) -> None:
         """Finish the batch under way and commit where it ended to Kafka. Never raises what passes."""
         await self._settle()
-        if self._offset_commit is not None:
-            await asyncio.wait({self._offset_commit})
+        await self._offset_commit.settle()
         if self._generation == self._rebalances.generation:
-            await self._commit()
+            await self._offset_commit.now(self._stored)

@@ -14,7 +14,16 @@ from service.contracts.schemas import catalogue
 from service.contracts.wire.envelope import Undecodable
 from service.contracts.wire.problems import ContractViolation
 from service.domain.commands import RejectRequest, RequestTraining
-from service.store.records import INVALID_REPORT, UNDECODABLE, InboundItem, RecordRef, dead_letter
+from service.kafka.lenient_records import LenientRecord
+from service.kafka.record_batches import UnreadableRange
+from service.store.records import (
+    INVALID_REPORT,
+    UNDECODABLE,
+    UNREADABLE,
+    InboundItem,
+    RecordRef,
+    dead_letter,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +37,9 @@ class Decoder:
             f"{topic_prefix}{catalogue.JOB_STATUS.name}": translation.REPORT_TYPES,
         }
 
-    def item(self, record: ConsumerRecord[bytes | None, bytes | None]) -> InboundItem:
+    def item(
+        self, record: ConsumerRecord[bytes | None, bytes | None] | LenientRecord
+    ) -> InboundItem:
         """The item for a record of one of the topics."""
         source_record = RecordRef(
             record.topic,
@@ -58,11 +69,34 @@ class Decoder:
             command, source_record, envelope.event_key(), envelope.content_hash()[:16], None
         )
 
+    def unusual(self, found: LenientRecord | UnreadableRange) -> InboundItem:
+        """The item for what the client library could not hand over."""
+        if isinstance(found, UnreadableRange):
+            return self._unreadable(found)
+        if not found.strange_names:
+            return self.item(found)
+        source_record = RecordRef(
+            found.topic,
+            found.partition,
+            found.offset,
+            found.timestamp,
+            found.key,
+            found.value,
+            found.headers,
+        )
+        return _dead(source_record, UNDECODABLE, "a header name is not UTF-8")
+
     @staticmethod
-    def unreadable(topic: str, partition: int, offset: int) -> InboundItem:
-        """The item for a record that the client library could not read; see `unreadable`."""
-        message = "a header name is not UTF-8; the record itself stays in its topic at this offset"
-        return _dead(RecordRef(topic, partition, offset, 0, None, None, ()), UNDECODABLE, message)
+    def _unreadable(found: UnreadableRange) -> InboundItem:
+        """One dead letter for a batch whose records can't be had; its value is the batch's bytes."""
+        source_record = RecordRef(found.topic, found.partition, found.first, 0, None, found.raw, ())
+        last = found.next - 1
+        offsets = f"offset {last}" if last == found.first else f"offsets {found.first} to {last}"
+        message = (
+            f"{found.topic}/{found.partition}, {offsets}: the records of this batch can't be read: "
+            f"{found.cause}; their producer has to send them again"
+        )
+        return _dead(source_record, UNREADABLE, message)
 
 
 def _dead(source_record: RecordRef, kind: str, message: str) -> InboundItem:

@@ -1,7 +1,8 @@
-"""When nothing comes for a while: is that true, and what lies between the records?
+"""Every few seconds: does every partition move that has something to read, and what lies between records?
 
-A client can die silently, with a log to read before it; and the positions behind the last records move over
-markers and aborted transactions, which no record shows.
+A client can die silently, with a log to read before it, and a broker can fail to hand over one partition
+without a word; and the positions behind the last records move over markers and aborted transactions, which
+no record tells.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from service.errors import Transient
 from service.kafka import PartitionId
 from service.kafka.clients import with_deadline
 
-#: So many checks in a row of an unread log mean that the client has died.
+#: So many checks in a row of an unread log mean that a partition stands still.
 _STANDS_STILL = 3
 
 
@@ -27,9 +27,9 @@ class StallCheck:
 
     async def run(
         self, client: AIOKafkaConsumer, partitions: Iterable[PartitionId]
-    ) -> dict[PartitionId, int]:
-        """The client's positions, all below them read. Raises errors.Transient (`poll_stalled`) when it
-        stands still below the end of the log, or when the broker is unavailable."""
+    ) -> tuple[dict[PartitionId, int], list[PartitionId]]:
+        """The client's positions, all below them read; and the partitions that stand still below the end of
+        their log. Raises errors.Transient when the broker is unavailable."""
         assigned = client.assignment()
         wanted = [TopicPartition(*p) for p in partitions if TopicPartition(*p) in assigned]
         at = {
@@ -45,6 +45,7 @@ class StallCheck:
             if ends[TopicPartition(*partition_id)] > position == self._positions.get(partition_id)
         }
         self._positions = at
-        if any(count >= _STANDS_STILL for count in self._standing.values()):
-            raise Transient("the client stands still below the end of the log", code="poll_stalled")
-        return at
+        still = [
+            partition_id for partition_id, count in self._standing.items() if count >= _STANDS_STILL
+        ]
+        return at, sorted(still)

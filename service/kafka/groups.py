@@ -13,8 +13,10 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError, for_c
 from service.errors import Transient
 from service.kafka.clients import admin, reader, with_deadline
 from service.kafka.connection import Connection
+from service.kafka.record_batches import UnreadableRange, read_stretch
 
 _TRIES: Final = 10
+_READ_BYTES: Final = 1024 * 1024
 
 
 async def members(connection: Connection) -> int:
@@ -61,3 +63,23 @@ async def log_ends(
         starts = await with_deadline(10, "reading log starts", client.beginning_offsets(wanted))
         ends = await with_deadline(10, "reading log ends", client.end_offsets(wanted))
     return {(at.topic, at.partition): (starts[at], ends[at]) for at in wanted}
+
+
+async def what_lies_at(
+    connection: Connection, places: Mapping[tuple[str, int], int]
+) -> dict[tuple[str, int], str]:
+    """Why nothing can be read at these offsets, for the partitions where that is so.
+
+    Raises errors.Transient.
+    """
+    found: dict[tuple[str, int], str] = {}
+    async with reader(connection, read_committed=True) as client:
+        await client._client.set_topics(sorted({topic for topic, _ in places}))
+        for (topic, number), offset in sorted(places.items()):
+            stretch = await read_stretch(client, TopicPartition(topic, number), offset, _READ_BYTES)
+            first = stretch.parts[0] if stretch.parts else None
+            if stretch.stuck is not None and stretch.next == offset:
+                found[topic, number] = stretch.stuck
+            elif isinstance(first, UnreadableRange):
+                found[topic, number] = f"its batch can't be read: {first.cause}"
+    return found

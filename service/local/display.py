@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Display
+from rich.text import Text
 
+from service.cli.terminal import err, say
 from service.local.component import ComponentProgress, OnProgress
 
 
@@ -46,21 +46,21 @@ class _Plain:
             return
         self._last[step.component] = (step.message, quarter)
         share = f" {100 * step.done // step.total} %" if step.total else ""
-        typer.echo(f"{step.component}: {step.message}{share}", err=True)
+        say(f"{step.component}: {step.message}{share}", error=True)
 
 
 @contextmanager
 def display(*, quiet: bool) -> Iterator[OnProgress]:
     """Shows progress while inside; `quiet` never draws."""
-    console = Console(stderr=True)
+    console = err()
     if quiet or not console.is_terminal:
         yield _Plain()
         return
     columns = (
-        SpinnerColumn(finished_text="[green]✓[/]"),
-        TextColumn("{task.description:<9}"),
+        SpinnerColumn(finished_text=Text("✓", style="green")),
+        TextColumn("{task.description:<9}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.fields[status]}", markup=False),
         TimeElapsedColumn(),
     )
     with Display(*columns, console=console) as display:

@@ -10,14 +10,12 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
+from service.kafka.dead_letter_headers import BYTES, PREFIX, SHA256, TRUNCATED, Headers, own_headers
 from service.store.outbox import DeadLetterRow, decode_headers
-
-Headers = list[tuple[str, bytes | None]]
 
 #: What a record may need in its batch beside its own bytes.
 RESERVE: Final = 16 * 1024
 KEPT_BYTES: Final = 64 * 1024
-_PREFIX: Final = "kafka_dlt-"
 
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -28,15 +26,15 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> in
 
 def dead_record(row: DeadLetterRow, max_bytes: int) -> tuple[bytes | None, bytes | None, Headers]:
     """(key, value, headers) of the record; `max_bytes` is the topic's `max.message.bytes`."""
-    original = decode_headers(row.headers)
+    original = own_headers(decode_headers(row.headers))
     added: Headers = [
-        (f"{_PREFIX}original-topic", row.topic.encode()),
-        (f"{_PREFIX}original-partition", b"%d" % row.partition),
-        (f"{_PREFIX}original-offset", b"%d" % row.offset),
-        (f"{_PREFIX}original-timestamp", b"%d" % row.timestamp_ms),
-        (f"{_PREFIX}original-consumer-group", row.consumer_group.encode()),
-        (f"{_PREFIX}exception-fqcn", row.kind.encode()),
-        (f"{_PREFIX}exception-message", row.message.encode()[: 8 * 1024]),
+        (f"{PREFIX}original-topic", row.topic.encode()),
+        (f"{PREFIX}original-partition", b"%d" % row.partition),
+        (f"{PREFIX}original-offset", b"%d" % row.offset),
+        (f"{PREFIX}original-timestamp", b"%d" % row.timestamp_ms),
+        (f"{PREFIX}original-consumer-group", row.consumer_group.encode()),
+        (f"{PREFIX}exception-fqcn", row.kind.encode()),
+        (f"{PREFIX}exception-message", row.message.encode()[: 8 * 1024]),
     ]
     limit = max_bytes - RESERVE
     if record_bytes(row.key, row.value, original + added) <= limit:
@@ -50,9 +48,9 @@ def _truncated(
     value = row.value or b""
     added = [
         *added,
-        ("fl-truncated", b"true"),
-        ("fl-value-sha256", sha256(value).hexdigest().encode()),
-        ("fl-value-bytes", b"%d" % len(value)),
+        (TRUNCATED, b"true"),
+        (SHA256, sha256(value).hexdigest().encode()),
+        (BYTES, b"%d" % len(value)),
     ]
     key = row.key if row.key is None else row.key[:KEPT_BYTES]
     room = limit - record_bytes(key, None, added)

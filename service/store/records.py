@@ -10,8 +10,10 @@ from service.domain.commands import Command, RefuseStop, StopModel
 from service.domain.frozen import value
 from service.errors import ServiceError
 
-#: Kinds of dead letters: no event that we take; a report that breaks its contract.
+#: Kinds of dead letters: no event that we take; a batch whose bytes hold no records that can be read (its
+#: value is those bytes); a report that breaks its contract.
 UNDECODABLE: Final = "Undecodable"
+UNREADABLE: Final = "Unreadable"
 INVALID_REPORT: Final = "InvalidReport"
 _MESSAGE_CHARACTERS: Final = 4_000
 

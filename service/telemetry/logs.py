@@ -15,6 +15,8 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from service.telemetry.printable import line, lines
+
 _HIDDEN: Final = "[hidden]"
 _SECRET_NAMES: Final = re.compile(
     r"cohort_query|project_id|password|passwd|secret|token(?!s?_left)|authorization|credential"
@@ -31,6 +33,8 @@ _USERINFO: Final = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@",
 _BEARER: Final = re.compile(r"\b(?P<kind>Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _MAX_DEPTH: Final = 6
+#: Traces, as they are made here.
+_WITH_LINES: Final = frozenset({"exception", "stack"})
 
 
 def clean_text(text: str) -> str:
@@ -64,6 +68,18 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
     return {name: _clean_member(name, value, 0) for name, value in event.items()}
 
 
+def harmless(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """The processor before a console's renderer: no text of others acts on the terminal."""
+    return {
+        name: value
+        if value is None or isinstance(value, bool | int | float)
+        else (lines if name in _WITH_LINES else line)(str(value))
+        for name, value in event.items()
+    }
+
+
 def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:
     """Set up structlog and the standard library's logging for this process, on standard error.
 
@@ -79,6 +95,8 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     last: list[Any] = [structlog.processors.format_exc_info, redact]
+    if console:
+        last.append(harmless)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=out.isatty())
         if console

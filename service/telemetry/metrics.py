@@ -54,6 +54,18 @@ INGEST: Final = (
         "fl_ingest_isolated", "counter", "Records taken out of a batch.", _attribute("isolated")
     ),
     StatusMetric(
+        "fl_ingest_unreadable_batches",
+        "counter",
+        "Batches whose bytes hold no records that can be read.",
+        _attribute("unreadable"),
+    ),
+    StatusMetric(
+        "fl_ingest_stuck_partitions",
+        "gauge",
+        "Partitions that can't be read on.",
+        lambda status: float(len(status.stuck)),
+    ),
+    StatusMetric(
         "fl_ingest_fenced", "counter", "Batches of a former owner, dropped.", _attribute("fenced")
     ),
     StatusMetric("fl_ingest_errors", "counter", "Errors of the consumer.", _attribute("errors")),

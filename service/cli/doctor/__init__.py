@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from service.cli.command import AsJson, EnvFile, out, print_json, run_async, settings_of
+from service.cli.command import AsJson, EnvFile, run_async, settings_of
+from service.cli.terminal import line, out, print_json, styled
 from service.settings import Settings
 
-_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
 def doctor(env_file: EnvFile = None, as_json: AsJson = False) -> None:
@@ -33,9 +34,10 @@ async def _run(settings: Settings, as_json: bool) -> set[str]:
     async for finding in examine(settings):
         found.append(finding)
         if not as_json:
-            console.print(f"{_MARKS[finding.state]} [bold]{finding.part}[/]: {finding.message}")
+            mark = _MARKS[finding.state]
+            console.print(styled(mark, " ", (finding.part, "bold"), f": {finding.message}"))
             if finding.fix:
-                console.print(f"    → {finding.fix}")
+                console.print(f"    → {line(finding.fix)}")
     if as_json:
         print_json([asdict(finding) for finding in found])
     return {finding.state for finding in found}

@@ -108,7 +108,7 @@ async def _open_transactions(
 ) -> AsyncIterator[Finding]:
     """A transaction that nobody ends keeps every read-committed reader from what comes after it."""
     topics = Topics(settings.kafka.topic_prefix)
-    for topic in (topics.lifecycle, topics.job_state):
+    for topic in (*topics.inbound, topics.lifecycle, topics.job_state):
         numbers = range(partitions[topic])
         try:
             behind = _behind(await stable_offsets(settings.kafka, topic, numbers))

@@ -13,7 +13,7 @@ from service.errors import Transient
 from service.ingest.gaps import find_gap
 from service.ingest.progress import lag
 from service.kafka import PartitionId
-from service.kafka.groups import log_ends, members
+from service.kafka.groups import log_ends, members, what_lies_at
 from service.kafka.topics import Topics
 from service.settings import Settings
 from service.store.queries import Queries
@@ -54,13 +54,33 @@ async def consumer_findings(
         yield warning("consumer group", message, fix)
         return
     stalled = await _stalled(queries, group, ends) if behind else {}
-    for (topic, number), waiting in sorted(stalled.items()):
-        message = (
-            f"{topic}/{number} stands still: {waiting} records wait, and its offset does not move"
-        )
-        yield warning("consumer group", message, look)
+    async for finding in _why(settings, queries, stalled, ends, look):
+        yield finding
     if not stalled:
         yield ok("consumer group", f"{count} member(s) in {group}; {_by_topic(behind, inbound)}")
+
+
+async def _why(
+    settings: Settings,
+    queries: Queries,
+    stalled: Mapping[PartitionId, int],
+    ends: Mapping[PartitionId, tuple[int, int]],
+    look: str,
+) -> AsyncIterator[Finding]:
+    """Each partition that stands still, with its offset and what lies there."""
+    if not stalled:
+        return
+    stored = await queries.offsets(settings.kafka.group_id)
+    at = {place: stored.get(place, ends[place][0]) for place in stalled}
+    try:
+        causes = await what_lies_at(settings.kafka, at)
+    except Transient as exc:
+        causes = dict.fromkeys(at, exc.message)
+    for place, waiting in sorted(stalled.items()):
+        message = f"{place[0]}/{place[1]} stands still: {waiting} records wait, and its offset does not move"
+        cause = causes.get(place, "the records there can be read")
+        fix = look if place not in causes else f"repair the log on the broker; {look}"
+        yield warning("consumer group", f"{message} from {at[place]}: {cause}", fix)
 
 
 async def _stalled(

@@ -21,7 +21,9 @@ from service.local.stack import Stack
 from service.settings import Settings, load
 from service.store import registry as stored
 from service.store.database import close_pool, open_pool
+from tests.integration import log_segments
 from tests.integration.store.harness import net, opened, registry
+from tests.stack import RunningStack
 
 
 @pytest.fixture
@@ -98,7 +100,57 @@ async def test_nobody_reads_and_a_line_that_stands_still(
         await discard_consumer(reader)
     assert standing.state == "warning"
     assert f"{topic}/0 stands still: 3 records" in standing.message
+    assert "does not move from 0: the records there can be read" in standing.message
     assert "fl-jobs dead-letters list" in standing.fix
+
+
+async def test_a_partition_that_cannot_be_read_on_is_named_with_offset_and_cause(
+    settings: Settings, stack: RunningStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stack.dir / "kafka" / "data"
+    if not data.is_dir():
+        pytest.skip("the broker's log is not on this machine")
+    monkeypatch.setattr("service.cli.doctor.consumer._STANDS_SECONDS", 0.5)
+    await ensure_topics(settings.kafka)
+    topics = Topics(settings.kafka.topic_prefix)
+    await send(settings, topics.requests, 3)
+    await send(settings, topics.job_status, 2)
+    log_segments.damage_batch(data, topics.requests, 0, 0, log_segments.codec(6))
+    log_segments.damage_batch(data, topics.job_status, 0, 0, log_segments.length(100_000))
+    reader = consumer(settings.kafka, group_id=settings.kafka.group_id)
+    reader.subscribe(list(topics.inbound))
+    await start_consumer(reader)
+    try:
+        findings = await found(settings, "consumer group")
+    finally:
+        await discard_consumer(reader)
+    told = sorted(one.message for one in findings)
+    assert len(told) == 2
+    assert f"{topics.job_status}/0 stands still" in told[0]
+    assert "from 0: the broker hands over nothing at this offset" in told[0]
+    assert f"{topics.requests}/0 stands still" in told[1]
+    assert "from 0: its batch can't be read: UnsupportedCodecError" in told[1]
+
+
+async def test_a_transaction_that_nobody_ends_on_an_inbound_topic_is_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.cli.doctor.checks._OPEN_SECONDS", 0.2)
+    await ensure_topics(settings.kafka)
+    topic = Topics(settings.kafka.topic_prefix).requests
+    producer = Producer(settings.kafka, transactional_id=f"{topic}.foreign")
+    await producer.start()
+    try:
+        batch = producer.batch()
+        batch.append(None, b"x", [])
+        await producer.begin()
+        await producer.delivered([await producer.send(batch, topic, 1)])
+        findings = await found(settings, "topics")
+    finally:
+        await producer.discard()
+    assert [one.message for one in findings if one.state == "warning"] == [
+        f"{topic}/1: readers wait at offset 0 for a transaction to end"
+    ]
 
 
 async def send(settings: Settings, topic: str, count: int) -> None:

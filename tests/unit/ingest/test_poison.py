@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.domain.decision import Decision
+from service.errors import Transient
 from service.ingest.poison import PoisonRecordIsolator, ReadAgain
 from service.ingest.status import IngestStatus
 from service.store.records import BatchRefused, InboundItem, OffsetFence, OffsetMoved, RecordRef
@@ -118,3 +119,132 @@ async def test_a_moved_offset_ends_it() -> None:
     with pytest.raises(OffsetMoved):
         await PoisonRecordIsolator(store, "g", IngestStatus()).apply(items, old, new)
     assert not store.applied
+
+
+class FailingStore(FencedStore):
+    """Fails with any error while a batch holds a poisonous record; `outage` calls fail whatever they hold."""
+
+    def __init__(self, poison: set[tuple[int, int]], error: Callable[[], Exception]) -> None:
+        super().__init__(poison)
+        self.error = error
+        self.outage = 0
+        self.largest_failed: list[int] = []
+
+    async def apply_batch(
+        self, items: Sequence[InboundItem], fence: OffsetFence | None
+    ) -> list[Decision]:
+        alive = {
+            (i.source_record.partition, i.source_record.offset) for i in items if i.dead is None
+        }
+        if self.outage or alive & self.poison:
+            self.outage = max(0, self.outage - 1)
+            self.largest_failed.append(len(items))
+            raise self.error()
+        return await super().apply_batch(items, fence)
+
+
+def ended_session() -> Exception:
+    """As the store says that the server ended a session."""
+    error = Transient("the database is unavailable", code="database_away")
+    error.__cause__ = ConnectionResetError("in the middle of an operation")
+    return error
+
+
+def caused_by(sqlstate: str) -> Exception:
+    error = Transient("the database is unavailable", code="database_away")
+    error.__cause__ = SqlError()
+    error.__cause__.sqlstate = sqlstate
+    return error
+
+
+class SqlError(Exception):
+    sqlstate = ""
+
+
+async def read_until_stored(
+    isolator: PoisonRecordIsolator, store: FencedStore, counts: dict[int, int]
+) -> int:
+    """What the consumer does: after an error it reads again from what is stored. How often it had to."""
+    items, old, new = batch(counts)
+    store.at = dict(old)
+    for again in range(20):
+        left = [
+            i for i in items if i.source_record.offset >= store.at["t", i.source_record.partition]
+        ]
+        try:
+            await isolator.apply(left, dict(store.at), new)
+        except (Transient, OffsetMoved):
+            continue
+        return again
+    raise AssertionError("never stored")
+
+
+@pytest.mark.parametrize("error", [ended_session, lambda: caused_by("25P03"), RuntimeError])
+@pytest.mark.parametrize("poison", [set(), {(0, 0)}, {(0, 6), (1, 11)}])
+async def test_a_batch_that_failed_twice_at_one_offset_is_halved_whatever_the_error_was(
+    error: Callable[[], Exception], poison: set[tuple[int, int]]
+) -> None:
+    store, status = FailingStore(poison, error), IngestStatus()
+    await read_until_stored(PoisonRecordIsolator(store, "g", status, 0.0), store, {0: 12, 1: 12})
+    buried = {
+        (i.source_record.partition, i.source_record.offset)
+        for i in store.applied
+        if i.dead is not None
+    }
+    assert buried == poison
+    assert status.isolated == len(poison)
+    assert len(store.applied) == 24
+    assert min(store.largest_failed, default=1) == 1
+
+
+async def test_records_that_together_take_too_long_are_all_stored() -> None:
+    class Slow(FencedStore):
+        async def apply_batch(
+            self, items: Sequence[InboundItem], fence: OffsetFence | None
+        ) -> list[Decision]:
+            if len(items) > 3:
+                raise ended_session()
+            return await super().apply_batch(items, fence)
+
+    store, status = Slow(set()), IngestStatus()
+    assert (
+        await read_until_stored(PoisonRecordIsolator(store, "g", status, 0.0), store, {0: 64}) == 1
+    )
+    assert status.isolated == 0
+    assert [i.source_record.offset for i in store.applied] == list(range(64))
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 5, 8, 13, 21, 34, 55])
+async def test_an_outage_buries_nothing(calls: int) -> None:
+    store, status = FailingStore(set(), ended_session), IngestStatus()
+    store.outage = calls
+    await read_until_stored(PoisonRecordIsolator(store, "g", status, 0.0), store, {0: 1, 1: 5})
+    assert status.isolated == 0
+    assert all(item.dead is None for item in store.applied)
+
+
+@pytest.mark.parametrize(
+    "sqlstate", ["53100", "53200", "58030", "25006", "57P01", "57P03", "28P01"]
+)
+async def test_what_speaks_of_the_server_is_never_a_records_fault(sqlstate: str) -> None:
+    store = FailingStore({(0, 0)}, lambda: caused_by(sqlstate))
+    with pytest.raises(AssertionError, match="never stored"):
+        await read_until_stored(
+            PoisonRecordIsolator(store, "g", IngestStatus(), 0.0), store, {0: 1}
+        )
+    assert not store.applied
+
+
+async def test_a_batch_that_failed_and_was_stored_all_the_same_is_not_stored_twice() -> None:
+    class Unknown(FencedStore):
+        async def apply_batch(
+            self, items: Sequence[InboundItem], fence: OffsetFence | None
+        ) -> list[Decision]:
+            done = await super().apply_batch(items, fence)
+            if self.calls == 1:
+                raise ended_session()
+            return done
+
+    store, status = Unknown(set()), IngestStatus()
+    await read_until_stored(PoisonRecordIsolator(store, "g", status, 0.0), store, {0: 4})
+    assert len(store.applied) == 4
