@@ -1,12 +1,15 @@
 """What a run publishes: the reports of `fl.job-status.v1`, built in one module.
 
-Promise: a report's id is uuid5(run id, its name), so the same moment of the same run has the same
-id for ever; every text is bounded and storable; a number that is not finite becomes null. A run
-that was submitted without a job id publishes nothing, since nobody could match it.
+Promise: a report's id is made of the job, the attempt, the run's id and the report's name, so the
+same moment of the same run has the same id for ever, and runs of two nets that happen to be called
+alike (Flower counts its runs) have different ones; a run's id is any text. Every text is bounded
+and storable; a number that is not finite becomes null. A run that was submitted without a job id
+tells nothing, since nobody could match it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,8 @@ MAX_DETAIL: Final = 500
 MAX_LOG: Final = 8_000
 _MAX_LABEL: Final = 200
 _METRICS_AT_ONCE: Final = 50
+#: The namespace of report ids.
+_REPORTS: Final = UUID("9c0e7a53-6a0b-5c39-8f5e-3c1a4d2b7e60")
 
 #: Takes a report and whether it must be kept even when the queue is full.
 Enqueue = Callable[[ReportEvent, bool], None]
@@ -107,12 +112,12 @@ class ReportWriter:
         data = {
             "job_id": str(self.job_id),
             "attempt": self.attempt,
-            "fl_backend_job_id": self.run_id,
+            "fl_backend_job_id": storable(self.run_id)[:_MAX_LABEL],
             "path_id": str(self.path_id),
             **{field: value for field, value in body.items() if value is not None},
         }
         report = ReportEvent(
-            id=str(uuid5(UUID(self.run_id), name)),
+            id=str(uuid5(_REPORTS, json.dumps([data["job_id"], self.attempt, self.run_id, name]))),
             type=kind,
             subject=str(self.job_id),
             time=datetime.now(UTC),

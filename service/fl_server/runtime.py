@@ -8,12 +8,13 @@ the promise: a runtime that starts work inside `submit` before the run would be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 from service.contracts.fl import IClientStatus, IServerStatus
+from service.contracts.inbound.training import SiteResources
 from service.domain.enums import FLBackend, FLJobStatus
 
 IDEMPOTENCY = "idempotency"
@@ -42,17 +43,27 @@ class StagedApp:
 
     `slots` are the participants by their names in the runtime, in the caller's order. No files at
     all is a lawful upload (it wipes the app) that can't be submitted: `empty`.
+
+    `project_id` and `cohort_query` are the upload's, as they came (perhaps encrypted); `model_id` and
+    `resources` are its FL-Model-Id and FL-Resources headers, None where the caller sends none. The
+    query is never written to disk, so it is None once the server was started anew: a runtime that
+    needs it refuses such an app and asks for another upload.
     """
 
     path_id: UUID
     folder: Path
     slots: tuple[str, ...]
     empty: bool = False
+    project_id: str | None = None
+    cohort_query: str | None = field(default=None, repr=False)
+    model_id: UUID | None = None
+    resources: SiteResources | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as the list shows it. `name` is the path id it was submitted under."""
+    """A run as the list shows it. `run_id` is any text, as the runtime writes it; `name` is the path
+    id it was submitted under."""
 
     run_id: str
     status: FLJobStatus

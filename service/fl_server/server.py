@@ -9,6 +9,7 @@ breaks the promise: two servers over one folder, or a runtime that breaks its pr
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from service.contracts.fl import IJobMetaData, IStartTrainingBody
+from service.contracts.inbound.training import SiteResources
 from service.fl_server.apps import Apps
 from service.fl_server.http_errors import BadApp, BadBody, FlApiError, TooLarge
 from service.fl_server.idempotency_store import IdempotencyStore
@@ -35,6 +37,8 @@ _log = structlog.get_logger(__name__)
 MAX_BODY_BYTES: Final = 32 * 2**20
 MAX_LOG_CHARS: Final = 8_000
 _MAX_KEY: Final = 200
+#: What a run's id, which is any text, may hold and a file's name should not.
+_NO_FILE_NAME: Final = re.compile(r"[^\w.-]|^\.+", re.ASCII)
 _CLEAN_SECONDS: Final = 3_600.0
 
 
@@ -55,9 +59,9 @@ class Server:
                 Route("/upload_app/{path_id}", self._upload, methods=["POST"]),
                 Route("/submit_job/{path_id}", self._submit, methods=["POST"]),
                 Route("/list_jobs", self._list),
-                Route("/abort_job/{run_id}", self._abort, methods=["DELETE"]),
-                Route("/run_logs/{run_id}", self._logs),
-                Route("/results/{run_id}", self._results),
+                Route("/abort_job/{run_id:path}", self._abort, methods=["DELETE"]),
+                Route("/run_logs/{run_id:path}", self._logs),
+                Route("/results/{run_id:path}", self._results),
             ],
             exception_handlers={
                 FlApiError: _refused,
@@ -130,7 +134,11 @@ class Server:
         if len(set(body.trusts)) < len(body.trusts):
             raise BadApp("a trust is named twice in the upload request")
         app = await self._apps.upload(
-            ref.path_id, body.trusts, body.bundle_urls, self._runtime.check
+            ref.path_id,
+            body,
+            self._runtime.check,
+            model_id=_uuid_header(request, "FL-Model-Id"),
+            resources=_resources(request),
         )
         _log.info(
             "app_uploaded", path_id=str(ref.path_id), files=len(body.bundle_urls), slots=app.slots
@@ -211,19 +219,19 @@ class Server:
             raise HTTPException(404)
         run_id = request.path_params["run_id"]
         path = await self._runtime.results(run_id)
-        return FileResponse(path, media_type="application/zip", filename=f"{run_id}.zip")
+        name = _NO_FILE_NAME.sub("_", run_id)[:100]
+        return FileResponse(path, media_type="application/zip", filename=f"{name}.zip")
 
     def _submission_ref(self, request: Request) -> SubmissionRef:
         headers = request.headers
         key = headers.get("idempotency-key") if self._has(IDEMPOTENCY) else None
         if key is not None and not (0 < len(key) <= _MAX_KEY and key.isprintable()):
             raise BadBody(f"Idempotency-Key should be 1..{_MAX_KEY} printable characters")
-        job_id = headers.get("fl-job-id")
         attempt = headers.get("fl-attempt")
         return SubmissionRef(
             _uuid(request.path_params["path_id"], "the id in the path"),
             key,
-            None if job_id is None else _uuid(job_id, "FL-Job-Id"),
+            _uuid_header(request, "FL-Job-Id"),
             None if attempt is None else _whole_number(attempt, "FL-Attempt"),
         )
 
@@ -240,6 +248,21 @@ def _uuid(text: str, what: str) -> UUID:
         return UUID(text)
     except ValueError as exc:
         raise BadBody(f"{what} should be a UUID") from exc
+
+
+def _uuid_header(request: Request, name: str) -> UUID | None:
+    value = request.headers.get(name)
+    return None if value is None else _uuid(value, name)
+
+
+def _resources(request: Request) -> SiteResources | None:
+    value = request.headers.get("FL-Resources")
+    try:
+        return None if value is None else SiteResources.model_validate_json(value)
+    except ValidationError as exc:
+        raise BadBody(
+            'FL-Resources should be a JSON object such as {"num_gpus": 1, "mem_per_gpu_gib": 16}'
+        ) from exc
 
 
 def _whole_number(text: str, what: str) -> int:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import zipfile
+from pathlib import Path
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from service.contracts.fl import IClientStatus, IJobMetaData, IServerStatus
 from service.contracts.fl_lists import read_client_list, read_job_list
+from service.contracts.inbound.training import SiteResources
 from service.domain.enums import FLJobStatus
-from tests.conformance.fl_server_fixtures import ADDING, SLOTS, Net, app_files, changed
+from service.fl_server.scripted.net import scripted_net
+from tests.conformance.fl_server_fixtures import ADDING, SLOTS, Net, app_files, bundle_host, changed
 
 SLOW = app_files(config={"FIT_SECONDS": 60})
 
@@ -275,6 +281,58 @@ async def test_run_logs_have_flips_shape(net: Net) -> None:
     assert "hello" in answer["log"]
     assert len(answer["log"]) <= 8_000
     assert answer["truncated"] is True
+
+
+async def test_the_runtime_gets_what_was_asked_for(tmp_path: Path) -> None:
+    model_id, path_id = uuid4(), uuid4()
+    resources = {"num_gpus": 1, "mem_per_gpu_gib": 16}
+    headers = {"FL-Model-Id": str(model_id), "FL-Resources": json.dumps(resources)}
+    async with (
+        bundle_host() as bundles,
+        scripted_net(SLOTS, folder=tmp_path) as scripted,
+        httpx.AsyncClient(base_url=scripted.url) as http,
+    ):
+        net = Net("scripted", http, bundles, scripted)
+        assert (await net.upload(path_id, headers=headers)).status_code == 200
+        app = scripted.run((await net.submit(path_id)).json()).app
+        assert (app.project_id, app.cohort_query) == ("cipher", "select secret")
+        assert (app.model_id, app.resources) == (model_id, SiteResources(**resources))
+        assert "secret" not in repr(app)
+        for wrong in ({"FL-Model-Id": "7"}, {"FL-Resources": "1 GPU"}):
+            assert (await net.upload(uuid4(), headers=wrong)).status_code == 422
+    async with (
+        bundle_host() as bundles,
+        scripted_net(SLOTS, folder=tmp_path) as scripted,
+        httpx.AsyncClient(base_url=scripted.url) as http,
+    ):
+        net = Net("scripted", http, bundles, scripted)
+        app = scripted.run((await net.submit(path_id)).json()).app
+        assert (app.project_id, app.model_id) == ("cipher", model_id)
+        assert app.resources == SiteResources(**resources)
+        assert app.cohort_query is None, "it is never written down"
+
+
+@pytest.mark.parametrize(
+    "run_id", ["17", "18446744073709551615", "run 1/2", "../x", "ä", "a?b#c%2F"]
+)
+async def test_a_runs_id_is_any_text(run_id: str) -> None:
+    async with (
+        bundle_host() as bundles,
+        scripted_net(SLOTS) as scripted,
+        httpx.AsyncClient(base_url=scripted.url) as http,
+    ):
+        scripted.runtime.new_run_id = lambda: run_id
+        net = Net("scripted", http, bundles, scripted)
+        assert await net.run() == run_id
+        quoted = quote(run_id, safe="")
+        scripted.run(run_id).log = "hello"
+        assert (await http.get(f"/run_logs/{quoted}")).json()["log"] == "hello"
+        assert (await http.get("/list_jobs", params={"id_prefix": run_id})).json()
+        scripted.run(run_id).status = FLJobStatus.FINISHED
+        answer = await http.get(f"/results/{quoted}")
+        assert answer.status_code == 200
+        assert "/" not in answer.headers["content-disposition"]
+        assert (await http.delete(f"/abort_job/{quoted}")).json()["job_id"] == run_id
 
 
 async def test_nothing_of_the_request_is_kept_in_clear(net: Net, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -179,13 +179,22 @@ def test_the_queue_is_bounded_but_never_for_a_status(tmp_path: Path) -> None:
     outbox.close()
 
 
+RUN_IDS = [
+    "11111111-1111-4111-8111-111111111111",
+    "18446744073709551615",
+    "run/ä\0\ud800",
+    "x" * 999,
+]
+
+
+@pytest.mark.parametrize("run_id", RUN_IDS)
 @pytest.mark.parametrize("job", [None, uuid4()])
-def test_a_speaker_speaks_the_contract(job: UUID | None) -> None:
+def test_a_speaker_speaks_the_contract(job: UUID | None, run_id: str) -> None:
     kept: list[ReportEvent] = []
 
     def tell() -> None:
         reports = ReportWriter(
-            "11111111-1111-4111-8111-111111111111",
+            run_id,
             uuid4(),
             job,
             3,
@@ -207,3 +216,17 @@ def test_a_speaker_speaks_the_contract(job: UUID | None) -> None:
     before = [report.id for report in kept]
     tell()
     assert [report.id for report in kept[6:]] == before
+
+
+def test_runs_that_are_called_alike_have_reports_of_their_own() -> None:
+    kept: list[ReportEvent] = []
+    job = uuid4()
+    for speaks in (
+        ReportWriter("17", uuid4(), job, 1, lambda report, _: kept.append(report)),
+        ReportWriter("17", uuid4(), job, 2, lambda report, _: kept.append(report)),
+        ReportWriter("17", uuid4(), uuid4(), 1, lambda report, _: kept.append(report)),
+        ReportWriter("171", uuid4(), job, 1, lambda report, _: kept.append(report)),
+    ):
+        speaks.status(ModelStatus.RUNNING)
+    assert len({report.id for report in kept}) == 4
+    assert all(UUID(report.id) for report in kept)

@@ -19,7 +19,7 @@ import numpy as np
 
 from service.domain.enums import FLAggregators
 from service.fl_server.embedded.parameters import Array, Parameters, whole_range, wide
-from service.fl_server.embedded.trainer import Metrics
+from service.fl_server.embedded.returned import Metrics
 
 
 class NothingToAverage(ValueError):

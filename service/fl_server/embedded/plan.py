@@ -16,6 +16,7 @@ from typing import Any, Final
 from service.contracts.fl import AggregationWeights, IOverridableConfig
 from service.contracts.wire import strict_json
 from service.domain.enums import FLAggregators
+from service.fl_server.embedded.source import UTF8_BOM, other_encoding, source_problem
 from service.fl_server.http_errors import BadApp
 
 ENGINE_FILE: Final = "engine.json"
@@ -56,7 +57,9 @@ def read_plan(app: Path, slots: Collection[str]) -> Plan:
     entrypoint = _file_of(engine, "entrypoint")
     config = _json_object(app, _file_of(engine, "config"))
     problems = list(_problems(config, slots))
-    problems += _source_problems(app, entrypoint)
+    problem = source_problem(app, entrypoint)
+    if problem is not None:
+        problems.append(problem)
     if problems:
         raise BadApp("; ".join(problems))
     ours = {name: config[name] for name in IOverridableConfig.model_fields if _given(config, name)}
@@ -91,10 +94,16 @@ def _json_object(app: Path, name: str) -> dict[str, Any]:
         path = app / name
         if path.stat().st_size > _MAX_JSON:
             raise BadApp(f"{name} is larger than {_MAX_JSON} bytes")
-        content = strict_json.parse(path.read_bytes())
+        raw = path.read_bytes()
+        encoding = other_encoding(raw)
+        if encoding is not None:
+            raise BadApp(f"{name} is saved as {encoding}: save it as UTF-8")
+        content = strict_json.parse(raw.removeprefix(UTF8_BOM))
     except FileNotFoundError as exc:
         raise BadApp(f"the bundle has no {name}") from exc
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        raise BadApp(f"{name} can't be read: {exc.strerror}") from exc
+    except ValueError as exc:
         raise BadApp(f"{name} can't be read: {exc}") from exc
     if not isinstance(content, dict):
         raise BadApp(f"{name} should hold a JSON object")
@@ -134,18 +143,3 @@ def _is_weight(value: Any) -> bool:
     low = AggregationWeights.MinimumAggregationWeight
     high = AggregationWeights.MaximumAggregationWeight
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def _source_problems(app: Path, entrypoint: str) -> Iterator[str]:
-    """Whether the trainer's source can be compiled; it is not run."""
-    if not entrypoint.endswith(".py"):
-        yield f"{entrypoint} should be a Python file"
-        return
-    try:
-        compile((app / entrypoint).read_bytes(), entrypoint, "exec", dont_inherit=True)
-    except FileNotFoundError:
-        yield f"the bundle has no {entrypoint}"
-    except SyntaxError as exc:
-        yield f"{entrypoint} line {exc.lineno}: {exc.msg}"
-    except (ValueError, OSError, RecursionError, MemoryError) as exc:
-        yield f"{entrypoint} can't be read: {exc}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from asyncio.subprocess import PIPE, Process, SubprocessStreamProtocol
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process, SubprocessStreamProtocol
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
@@ -29,17 +29,11 @@ class _LetsGo(SubprocessStreamProtocol):
         super().__init__(_BUFFER, loop)
         self._own_loop = loop
         self._own: asyncio.SubprocessTransport | None = None
-        self._writable = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The process runs."""
         self._own = cast("asyncio.SubprocessTransport", transport)
         super().connection_made(transport)
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """One of the pipes is closed."""
-        self._writable = self._writable and fd != 0
-        super().pipe_connection_lost(fd, exc)
 
     def process_exited(self) -> None:
         """The process ended; its pipes perhaps not."""
@@ -48,15 +42,14 @@ class _LetsGo(SubprocessStreamProtocol):
 
     def _let_go(self) -> None:
         assert self._own is not None
-        requests = self._own.get_pipe_transport(0)
-        if self._writable and requests is not None:
-            # Only this end does not wait until what was written is read.
-            cast("asyncio.WriteTransport", requests).abort()
         self._own.close()
 
 
-async def start(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Process:
-    """Start a process with three pipes, in a session of its own.
+async def start(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], inherited: Sequence[int] = ()
+) -> Process:
+    """Start a process in a session of its own, with nothing on its standard input and one pipe for
+    both outputs. It keeps the descriptors `inherited`.
 
     Raises:
         OSError: it can't be started.
@@ -65,11 +58,12 @@ async def start(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Pr
     transport, protocol = await loop.subprocess_exec(
         lambda: _LetsGo(loop),
         *command,
-        stdin=PIPE,
+        stdin=DEVNULL,
         stdout=PIPE,
-        stderr=PIPE,
+        stderr=STDOUT,
         cwd=cwd,
         env=env,
+        pass_fds=inherited,
         start_new_session=True,
     )
     return Process(transport, protocol, loop)

@@ -26,7 +26,7 @@ from service.fl_server.embedded.parameters import (
     to_npz,
 )
 from service.fl_server.embedded.plan import Plan
-from service.fl_server.embedded.trainer import Metrics
+from service.fl_server.embedded.returned import Metrics
 from service.fl_server.report_writer import finite
 
 _STATE: Final = "progress.json"

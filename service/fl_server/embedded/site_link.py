@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service.fl_server.embedded import frames, processes
+from service.fl_server.embedded import answers, frames, processes
 from service.fl_server.embedded.parameters import BadParameters, Parameters, from_npz
 from service.fl_server.embedded.plan import Plan
+from service.fl_server.embedded.returned import Metrics
 from service.fl_server.embedded.run_log import LogFile
-from service.fl_server.embedded.trainer import Metrics
+from service.fl_server.embedded.site_channel import CHANNEL_LOST
+from service.fl_server.embedded.site_connection import Connection
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[3]
 _INHERITED: Final = (
@@ -36,6 +38,12 @@ _ONE_THREAD: Final = (
 _MARK: Final = "FL_SITE_FOLDER"
 #: Bytes of a message below which it is packed and unpacked on the event loop itself.
 SMALL: Final = 1 << 18
+
+_SEE_LOG: Final = " (the run's log shows where)"
+_HINTS: Final = {
+    "SIGKILL": " (out of memory?)",
+    **dict.fromkeys(("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"), _SEE_LOG),
+}
 
 
 class SiteFailed(Exception):
@@ -80,6 +88,7 @@ class SiteLink:
         self._mark = str(work.resolve())
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._connection: Connection | None = None
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -93,20 +102,24 @@ class SiteLink:
             self._work.mkdir(parents=True, exist_ok=True)
             # A server that was killed may have left some of this run's.
             await self._end_leftovers()
+            self._connection = Connection()
+            channel = self._connection.theirs.fileno()
             self._process = await processes.start(
                 (
                     *(sys.executable, "-P", "-m", "service.fl_server.embedded.site_process"),
-                    str(os.getpid()),
+                    *(str(os.getpid()), str(channel)),
                 ),
                 cwd=self._work,
                 env={**_environment(), _MARK: self._mark},
+                inherited=(channel,),
             )
         except OSError as exc:
             raise SiteFailed(
                 self.slot, "start", f"the process can't be started: {exc}", alive=False
             ) from exc
-        assert self._process.stderr is not None
-        self._following = asyncio.create_task(self._log.follow(self._process.stderr, self.slot))
+        assert self._process.stdout is not None
+        self._following = asyncio.create_task(self._log.follow(self._process.stdout, self.slot))
+        await self._connection.open(self._process)
         await self._call(
             "load",
             {
@@ -140,7 +153,7 @@ class SiteLink:
         """
         answer, body = await self._call("fit", {"keys": keys, "config": config}, packed, timeout)
         parameters = await self._unpacked("fit", answer, body)
-        return Update(parameters, answer["num_examples"], answer["metrics"])
+        return Update(parameters, *self._numbers("fit", answer))
 
     async def evaluate(
         self,
@@ -156,18 +169,20 @@ class SiteLink:
         """
         call = {"keys": keys, "config": config}
         answer, _ = await self._call("evaluate", call, packed, timeout)
-        return Measured(answer["num_examples"], answer["metrics"])
+        return Measured(*self._numbers("evaluate", answer))
 
     async def close(self) -> None:
         """End the process and what it started; returns when it is gone."""
-        process = self._process
+        process, connection = self._process, self._connection
         if process is None:
+            if connection is not None:
+                await connection.close()
             return
         self._kill()
-        if process.stdin is not None:
-            process.stdin.close()
+        assert connection is not None
         left = await self._end_leftovers()
         await process.wait()
+        await connection.close()
         if left:
             self._log.line(f"ended {left} processes that the trainer had left running", self.slot)
         if self._following is not None:
@@ -191,33 +206,23 @@ class SiteLink:
         body: bytes = b"",
         timeout: float | None = None,
     ) -> tuple[frames.Message, bytes]:
+        assert self._connection is not None
         try:
             async with asyncio.timeout(timeout):
-                answer, packed = await self._exchange({"call": call, **message}, body)
+                answer, packed = await self._connection.exchange({"call": call, **message}, body)
+            error = answers.error(answer)
         except TimeoutError as exc:
             self._kill()
             raise self._failed(call, f"took longer than {timeout:g} s", alive=False) from exc
         except (frames.Closed, ConnectionError) as exc:
             raise self._failed(call, await self._how_it_ended(), alive=False) from exc
-        error = answer.get("error")
+        except (frames.Refused, frames.TooLarge, answers.NotAnAnswer) as exc:
+            self._kill()
+            raise self._failed(call, str(exc), alive=False) from exc
         if error is not None:
-            function, cause = str(error["function"]), str(error["cause"])
-            raise SiteFailed(
-                self.slot, function, cause, trace=str(error["trace"]), alive=call != "load"
-            )
+            function, cause, trace = error
+            raise SiteFailed(self.slot, function, cause, trace=trace, alive=call != "load")
         return answer, packed
-
-    async def _exchange(self, message: frames.Message, body: bytes) -> tuple[frames.Message, bytes]:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        head, rest = frames.encode(message, body)
-        process.stdin.write(head)
-        if rest:
-            process.stdin.write(rest)
-        await process.stdin.drain()
-        return await frames.read_async(process.stdout)
 
     async def _how_it_ended(self) -> str:
         process = self._process
@@ -226,19 +231,29 @@ class SiteLink:
             code = await asyncio.wait_for(process.wait(), processes.GRACE_SECONDS + 1)
         except TimeoutError:
             self._kill()
-            return "the site's process sent something that is no answer"
+            return "the site's process gave up its channel to the engine (did it start another?)"
         if code < 0:
             name = _signal_name(-code)
-            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            hint = _HINTS.get(name, "")
             return f"the site's process was ended by {name}{hint}"
-        return f"the site's process ended with exit code {code}"
+        if code == CHANNEL_LOST:
+            return "the trainer closed the engine's own channel: close only what it opened itself"
+        hint = " (os._exit, or a fork whose parent left?)" if code == 0 else ""
+        return f"the site's process ended with exit code {code}{hint}"
 
     async def _unpacked(self, function: str, answer: frames.Message, body: bytes) -> Parameters:
         try:
+            keys = answers.keys(answer)
             if len(body) < SMALL:
-                return from_npz(body, answer.get("keys"))
-            return await asyncio.to_thread(from_npz, body, answer.get("keys"))
-        except BadParameters as exc:
+                return from_npz(body, keys)
+            return await asyncio.to_thread(from_npz, body, keys)
+        except (BadParameters, answers.NotAnAnswer) as exc:
+            raise self._failed(function, str(exc), alive=True) from exc
+
+    def _numbers(self, function: str, answer: frames.Message) -> tuple[int, Metrics]:
+        try:
+            return answers.num_examples(answer), answers.metrics(answer)
+        except answers.NotAnAnswer as exc:
             raise self._failed(function, str(exc), alive=True) from exc
 
     def _failed(self, function: str, cause: str, *, alive: bool) -> SiteFailed:

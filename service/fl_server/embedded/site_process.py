@@ -1,9 +1,10 @@
 """The process of one site: loads the trainer, then answers the server's calls one by one.
 
-Started as `python -P -m service.fl_server.embedded.site_process <server pid>`, with frames on its
-standard input and output. Promise: the process is gone when the server is, even while the trainer
-computes; whatever the trainer prints goes to the run's log and never among the frames; a failing
-call is answered, and the process continues. Imports numpy and the trainer and little else.
+Started as `python -P -m service.fl_server.embedded.site_process <server pid> <channel>`: the number of
+the descriptor on which frames come and go. Promise: the process is gone when the server is, even
+while the trainer computes; whatever the trainer prints goes to the run's log and never among the
+frames; a failing call is answered, and the process continues. Imports numpy and the trainer and
+little else.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
-from typing import IO, Any, Final
+from types import TracebackType
+from typing import Any, Final
 
 from service.fl_server.embedded import frames
+from service.fl_server.embedded.guard import Fault, Guard, TrainerFault
 from service.fl_server.embedded.parameters import Parameters, from_npz, to_npz
-from service.fl_server.embedded.trainer import Trainer, TrainerFault
+from service.fl_server.embedded.site_channel import BROKEN, Channel
+from service.fl_server.embedded.site_streams import Streams
+from service.fl_server.embedded.trainer import Trainer
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -35,6 +40,22 @@ class Site:
             "fit": self._fit,
             "evaluate": self._evaluate,
         }
+
+    def answer(self, request: frames.Stamp, message: frames.Message, body: bytes) -> Answer:
+        """The frame that answers a request; a fault, if any, beside it."""
+        call = str(message["call"])
+        try:
+            # The trainer's own faults come through; this is for memory that runs out beside it.
+            with Guard(call, Path()):
+                told, packed = self.operations[call](message, body)
+                return Answer(frames.encode(_own(request), told, packed), None)
+        except TrainerFault as exc:
+            error = {
+                "function": exc.fault.function,
+                "cause": exc.fault.cause,
+                "trace": exc.fault.trace,
+            }
+            return Answer(frames.encode(_own(request), {"error": error}), exc.fault)
 
     def _loaded(self) -> Trainer:
         if self._trainer is None:
@@ -61,21 +82,42 @@ class Site:
         return {"num_examples": examples, "metrics": metrics}, b""
 
 
+class Answer:
+    """An encoded answer, and the fault that it tells of."""
+
+    def __init__(self, parts: tuple[bytes, bytes], fault: Fault | None) -> None:
+        self.parts = parts
+        self.fault = fault
+
+
+class LastWord:
+    """Writes what ends the process against our will to the run's log, whatever became of the
+    trainer's standard error, and ends it."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with suppress(BaseException):
+            self._streams.say("".join(traceback.format_exception(kind, error, trace)))
+        os._exit(BROKEN)
+
+
+def _own(request: frames.Stamp) -> frames.Stamp:
+    """The stamp of the answer to a request: whoever makes it is its sender."""
+    return request._replace(pid=os.getpid())
+
+
 def _packed(parameters: Parameters) -> tuple[dict[str, Any], bytes]:
     return {"keys": parameters.keys}, to_npz(parameters)
-
-
-def _take_pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """The frames' pipes; standard input becomes empty and standard output the log's pipe."""
-    requests = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
-    return requests, answers
 
 
 def _die_with(server: int) -> None:
@@ -88,40 +130,38 @@ def _die_with(server: int) -> None:
             os._exit(1)
 
 
-def _read_on(requests: IO[bytes], queue: SimpleQueue[tuple[frames.Message, bytes]]) -> None:
-    """Read while the trainer computes, so that the end of the pipe is seen at once."""
-    try:
-        while True:
-            queue.put(frames.read(requests))
-    except (frames.Closed, OSError, ValueError):
-        # What the trainer may have started goes with its process group.
-        os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(0)
+def _hide_our_path() -> None:
+    """The first entry of PYTHONPATH, where this package lies, goes last: what a trainer imports is
+    what is installed, and what it starts has its own path."""
+    ours, _, theirs = os.environ.pop("PYTHONPATH", "").partition(os.pathsep)
+    if theirs:
+        os.environ["PYTHONPATH"] = theirs
+    if ours in sys.path:
+        sys.path.remove(ours)
+        sys.path.append(ours)
 
 
 def main() -> None:
-    """Serve calls until the server closes the pipe."""
-    requests, answers = _take_pipes()
-    _die_with(int(sys.argv[1]))
-    queue: SimpleQueue[tuple[frames.Message, bytes]] = SimpleQueue()
-    threading.Thread(target=_read_on, args=(requests, queue), daemon=True).start()
-    site = Site()
-    while True:
-        message, body = queue.get()
-        try:
-            answer, packed = site.operations[message["call"]](message, body)
-        except TrainerFault as exc:
-            fault = exc.fault
-            print(fault.trace or f"{fault.function}: {fault.cause}", file=sys.stderr, flush=True)
-            answer = {
-                "error": {
-                    "function": fault.function,
-                    "cause": fault.cause,
-                    "trace": fault.trace,
-                }
-            }
-            packed = b""
-        sys.stdout.flush()
-        frames.write(answers, answer, packed)
+    """Serve calls until the server closes the channel."""
+    server, descriptor = int(sys.argv[1]), int(sys.argv[2])
+    streams = Streams()
+    with LastWord(streams):
+        channel = Channel(descriptor)
+        _die_with(server)
+        _hide_our_path()
+        site = Site()
+        while True:
+            request, message, body = channel.next()
+            answer = site.answer(request, message, body)
+            del body
+            if not channel.here:
+                streams.say("a process that the trainer forked came out of its function: ended")
+                os._exit(0)
+            if answer.fault is not None:
+                fault = answer.fault
+                streams.say(fault.trace or f"{fault.function}: {fault.cause}")
+            streams.settle()
+            channel.answer(answer.parts)
 
 
 if __name__ == "__main__":

@@ -147,10 +147,10 @@ class Training:
             parameters = await site.initial_parameters({**self._plan.config, "ROUND": 0})
         except SiteFailed as exc:
             self._report_failure_log(0, exc)
-            raise TrainingFailed(f"{exc.function}: {exc.cause}") from exc
+            raise TrainingFailed(f"site {exc.slot} failed, {exc.function}: {exc.cause}") from exc
         problem = problem_with(parameters, None)
         if problem is not None:
-            raise TrainingFailed(f"initial_parameters: {problem}")
+            raise TrainingFailed(f"site {site.slot} failed, initial_parameters: {problem}")
         return parameters
 
     async def _round(self, number: int, parameters: Parameters) -> Parameters:

@@ -76,6 +76,9 @@ class ScriptedNet:
                 "job_id": None if run.ref.job_id is None else str(run.ref.job_id),
                 "attempt": run.ref.attempt,
                 "slots": list(run.slots),
+                "project_id": run.app.project_id,
+                "model_id": None if run.app.model_id is None else str(run.app.model_id),
+                "resources": None if run.app.resources is None else run.app.resources.model_dump(),
                 "status": run.status.value,
             }
             for run in self.runs()

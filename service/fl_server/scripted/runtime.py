@@ -2,7 +2,7 @@
 
 Promise: the same answers as a real runtime in shape and error, nothing trained; everything is in
 memory, so "the adapter restarted" is a new one. `finish_after` and `run_after` are seconds from the
-submit; None leaves the status to the script.
+submit; None leaves the status to the script. `new_run_id` makes the runs' ids: any text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -40,12 +40,17 @@ class ScriptedRun:
     run_id: str
     path_id: UUID
     ref: SubmissionRef
-    slots: tuple[str, ...]
+    app: StagedApp
     status: FLJobStatus = FLJobStatus.PENDING
     details: str | None = None
     log: str = ""
     result: Path | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The sites that take part."""
+        return self.app.slots
 
 
 class ScriptedRuntime:
@@ -61,6 +66,7 @@ class ScriptedRuntime:
         capacity: int = 1_000,
         run_after: float | None = 0.0,
         finish_after: float | None = None,
+        new_run_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self.folder = folder
         self.slots = tuple(slots)
@@ -69,6 +75,7 @@ class ScriptedRuntime:
         self.capacity = capacity
         self.run_after = run_after
         self.finish_after = finish_after
+        self.new_run_id = new_run_id
         self.abortable = True
         self.named = True
         self.server_status_text = "RUNNING"
@@ -108,7 +115,7 @@ class ScriptedRuntime:
 
     async def submit(self, app: StagedApp, ref: SubmissionRef) -> str:
         """A new run each time: that the same key makes one is the server's doing."""
-        run = ScriptedRun(str(uuid4()), app.path_id, ref, app.slots)
+        run = ScriptedRun(self.new_run_id(), app.path_id, ref, app)
         self.by_id[run.run_id] = run
         for after, status in (
             (self.run_after, FLJobStatus.RUNNING),
@@ -154,7 +161,7 @@ class ScriptedRuntime:
         if run.status is not FLJobStatus.FINISHED:
             raise NoSuchRun(f"job {run_id} is {run.status.value} and has no results")
         if run.result is None:
-            run.result = self.folder / f"{run_id}.zip"
+            run.result = self.folder / f"{uuid4()}.zip"
             with zipfile.ZipFile(run.result, "w") as archive:
                 archive.writestr("result.json", json.dumps({"run_id": run_id}))
         return run.result
