@@ -6,17 +6,21 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.contracts.wire.problems import storable
+from service.domain.enums import JobState
 from service.errors import Invalid, Transient
 from service.store.queries import Queries
 from service.telemetry.metrics import CONTENT_TYPE
+from service.web.parameters import Parameters, job_id
 from service.web.probes import Probes
 
 
@@ -32,7 +36,8 @@ def _plain(value: object) -> str:
 async def _http_error(request: Request, exc: Exception) -> Response:
     """What starlette itself refuses: an unknown path, a method that no route has."""
     assert isinstance(exc, HTTPException)
-    response = respond({"error": f"{request.url.path}: {exc.detail}"}, exc.status_code)
+    path = storable(request.scope["path"])
+    response = respond({"error": f"{path}: {exc.detail}"}, exc.status_code)
     response.headers.update(exc.headers or {})
     return response
 
@@ -60,22 +65,19 @@ def with_error_responses(handler: Handler) -> Handler:
     return guard
 
 
-def _uuid(text: str, name: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError as exc:
-        raise Invalid(f"{name} must be a UUID") from exc
+_NOT_PLAIN = "the query has bytes that must be percent-encoded"
 
 
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    # Of what Python calls digits, not all make a number, nor do any thousands of them.
-    plain = text.isascii() and text.isdigit() and len(text) < 20
-    if not plain or int(text) > most:
-        raise Invalid(f"{name} must be a whole number from 0 to {most}")
-    return int(text)
+class PlainQuery:
+    """Refuses a query with bytes that a URL can't have, which starlette fails at."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        plain = scope["type"] != "http" or scope["query_string"].isascii()
+        app = self._app if plain else respond({"error": _NOT_PLAIN}, 400)
+        await app(scope, receive, send)
 
 
 class Routes:
@@ -99,6 +101,7 @@ class Routes:
         return Starlette(
             routes=[Route(path, with_error_responses(handler)) for path, handler in routes.items()],
             exception_handlers={HTTPException: _http_error, 500: _internal_error},
+            middleware=[Middleware(PlainQuery)],
         )
 
     async def livez(self, _: Request) -> Response:
@@ -120,34 +123,30 @@ class Routes:
         return Response(self._probes.metrics.text(), media_type=CONTENT_TYPE)
 
     async def jobs(self, request: Request) -> Response:
-        params = request.query_params
-        model = params.get("model_id")
-        try:
-            before = datetime.fromisoformat(params["before"]) if "before" in params else None
-        except ValueError as exc:
-            raise Invalid("before must be a time in RFC 3339") from exc
+        asked = Parameters(request, "state", "model_id", "project_id", "before", "limit")
         found = await self._queries.jobs(
-            state=params.get("state"),
-            model_id=None if model is None else _uuid(model, "model_id"),
-            project_id=params.get("project_id"),
-            before=before,
-            limit=_number(request, "limit", 50, 1_000),
+            state=asked.one_of("state", JobState),
+            model_id=asked.uuid("model_id"),
+            project_id=asked.text("project_id", 128),
+            before=asked.time("before"),
+            limit=asked.number("limit", 50, 1_000),
         )
         return respond({"jobs": found})
 
     async def job(self, request: Request) -> Response:
-        found: dict[str, Any] | None = await self._queries.job(
-            _uuid(request.path_params["job_id"], "job_id")
-        )
+        Parameters(request)
+        found: dict[str, Any] | None = await self._queries.job(job_id(request))
         return respond({"error": "no such job"}, 404) if found is None else respond(found)
 
     async def events(self, request: Request) -> Response:
+        asked = Parameters(request, "after", "limit")
         found = await self._queries.events(
-            _uuid(request.path_params["job_id"], "job_id"),
-            _number(request, "after", 0, 2**31 - 1),
-            _number(request, "limit", 1_000, 10_000),
+            job_id(request),
+            asked.number("after", 0, 2**31 - 1),
+            asked.number("limit", 1_000, 10_000),
         )
         return respond({"events": found})
 
-    async def nets(self, _: Request) -> Response:
+    async def nets(self, request: Request) -> Response:
+        Parameters(request)
         return respond({"nets": await self._queries.nets()})

@@ -18,6 +18,7 @@ from service.contracts.wire.envelope import Envelope
 from service.contracts.wire.fields import (
     DetailsObject,
     Int32,
+    NullIs,
     Number,
     Sha256,
     Text256,
@@ -110,8 +111,22 @@ class StatusReported(JobReport):
     results: ReportedResults | None = None
 
 
+_NEEDS_ROUND: Final[dict[str, Any]] = {
+    "if": {
+        "required": ["event_type"],
+        "properties": {"event_type": {"enum": sorted(event.value for event in _WITH_ROUND)}},
+    },
+    "then": {
+        "required": ["global_round"],
+        "properties": {"global_round": {"type": "integer"}},
+    },
+}
+
+
 class RoundReportModel(JobReport):
     """Data of `fl.job.round_reported.v1`; the vocabulary of `event_type` is open."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_NEEDS_ROUND)
 
     event_type: Annotated[str, text(64)]
     global_round: Annotated[Int32, Field(ge=1)] | None = None
@@ -128,7 +143,7 @@ class LogReported(JobReport):
     """Data of `fl.job.log_reported.v1`."""
 
     log: Annotated[str, text(8_000)]
-    success: bool = Field(default=True, strict=True)
+    success: Annotated[bool, Field(strict=True), NullIs(lambda: True)] = True
 
 
 AnyReport = StatusReported | RoundReportModel | MetricsReported | LogReported
@@ -190,7 +205,14 @@ def to_command(model: AnyReport, envelope: Envelope) -> commands.Report:
             job, attempt, came_from, run_id, client, metrics, path_id=path_id
         )
     return commands.ReportLog(
-        job, attempt, came_from, run_id, client, model.log, model.success, path_id=path_id
+        job,
+        attempt,
+        came_from,
+        run_id,
+        client,
+        model.log,
+        model.success,
+        path_id=path_id,
     )
 
 

@@ -21,9 +21,24 @@ from service.contracts.fl import (
     IOverridableConfig,
     IRequiredTrainingInformation,
 )
+from service.contracts.inbound.request_schema import (
+    MEMORY_NEEDS_GPUS,
+    OVERRIDABLE,
+    UNIQUE_UUIDS,
+    AppConfig,
+)
 from service.contracts.wire import strict_json
 from service.contracts.wire.envelope import Envelope, rfc3339
-from service.contracts.wire.fields import AppObject, Sha256, Text128, Text256, Time, Uuid, text
+from service.contracts.wire.fields import (
+    NullIs,
+    Sha256,
+    Text128,
+    Text256,
+    Time,
+    Uuid,
+    line,
+    text,
+)
 from service.contracts.wire.problems import ContractViolation, problem, storable, with_message
 from service.contracts.wire.validation import Valid, uuid_spelling_problems, validate
 from service.domain import commands
@@ -51,7 +66,12 @@ Weight = Annotated[
         le=AggregationWeights.MaximumAggregationWeight,
     ),
 ]
-RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=_RELATIVE)]
+RelativePath = Annotated[
+    str, Field(min_length=1, max_length=512, pattern=_RELATIVE), line(_RELATIVE, 512)
+]
+Labels = Annotated[
+    dict[Annotated[str, text(64)], Annotated[str, text(256, 0)]], Field(max_length=32)
+]
 
 
 class TrainingConfig(IOverridableConfig):
@@ -71,17 +91,21 @@ class ModelFiles(BaseModel):
 
     model_config = _CLOSED
 
-    uri: Annotated[str, Field(strict=True, max_length=1_100, pattern=_S3_PREFIX)]
-    sha256: dict[RelativePath, Sha256] = Field(default_factory=dict, max_length=10_000)
+    uri: Annotated[
+        str, Field(strict=True, max_length=1_100, pattern=_S3_PREFIX), line(_S3_PREFIX, 1_100)
+    ]
+    sha256: Annotated[dict[RelativePath, Sha256], Field(max_length=10_000), NullIs(dict)] = Field(
+        default_factory=dict
+    )
 
 
 class SiteResources(BaseModel):
     """GPUs at each participating site, and memory in GiB of each GPU."""
 
-    model_config = _CLOSED
+    model_config = ConfigDict(extra="forbid", json_schema_extra=MEMORY_NEEDS_GPUS)
 
-    num_gpus: Annotated[int, Field(strict=True, ge=0, le=8)] = 0
-    mem_per_gpu_gib: Annotated[int, Field(strict=True, ge=0, le=192)] = 0
+    num_gpus: Annotated[int, Field(strict=True, ge=0, le=8), NullIs(int)] = 0
+    mem_per_gpu_gib: Annotated[int, Field(strict=True, ge=0, le=192), NullIs(int)] = 0
 
 
 class TrainingRequested(IInitiateTrainingInputPayload, IRequiredTrainingInformation):
@@ -93,26 +117,22 @@ class TrainingRequested(IInitiateTrainingInputPayload, IRequiredTrainingInformat
     model_id: Uuid
     project_id: Text128
     cohort_query: Annotated[str, text(65_536)]
-    trust_ids: list[Uuid] = Field(
-        min_length=1, max_length=1_000, json_schema_extra={"uniqueItems": True}
-    )
+    trust_ids: list[Uuid] = Field(min_length=1, max_length=1_000, json_schema_extra=UNIQUE_UUIDS)
     fl_backend: FLBackend | None = None
     job_type: Text128 | None = None
     config: TrainingConfig | None = None
-    app_config: AppObject = Field(default_factory=dict)
+    app_config: Annotated[AppConfig, NullIs(dict)] = Field(default_factory=dict)
     model_files: ModelFiles | None = None
-    priority: int = Field(default=5, strict=True, ge=0, le=9)
+    priority: Annotated[int, Field(strict=True, ge=0, le=9), NullIs(lambda: 5)] = 5
     min_trusts: Annotated[int, Field(strict=True, ge=1, le=1_000)] | None = None
     resources: SiteResources | None = None
-    max_attempts: int = Field(default=3, strict=True, ge=1, le=10)
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=10), NullIs(lambda: 3)] = 3
     not_before: Time | None = None
     deadline: Time | None = None
     max_runtime_seconds: Annotated[int, Field(strict=True, ge=60, le=2_592_000)] | None = None
     max_stall_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] | None = None
     requested_by: Text256 | None = None
-    labels: dict[Annotated[str, text(64)], Annotated[str, text(256, 0)]] = Field(
-        default_factory=dict, max_length=32
-    )
+    labels: Annotated[Labels, NullIs(dict)] = Field(default_factory=dict)
 
 
 def request(data: Mapping[str, Any]) -> TrainingRequested:
@@ -122,10 +142,6 @@ def request(data: Mapping[str, Any]) -> TrainingRequested:
         BadData: with every error of the fields and of the rules between them.
     """
     return validate("training request", TrainingRequested, data, _rules)
-
-
-#: Settings that belong into `config`.
-_OVERRIDABLE: Final = frozenset(IOverridableConfig.model_fields)
 
 
 def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -151,7 +167,7 @@ def _rules(valid: Valid, data: Mapping[str, Any]) -> Iterator[Problem]:
     if config and config.AGGREGATION_WEIGHTS:
         yield from _weight_rules(config.AGGREGATION_WEIGHTS, valid.get("trust_ids"))
     for key in valid.get("app_config") or ():
-        if key in _OVERRIDABLE:
+        if key in OVERRIDABLE:
             yield problem(("app_config", key), f"'{key}' belongs into 'config'", "value_error")
 
 

@@ -2,17 +2,21 @@
 
 Promise: every topic is a channel, every event type a message with its headers, shape and an example,
 and the document stands alone (no reference leaves it). Shapes stand under `components/schemas` in
-the JSON Schema words that AsyncAPI's own dialect shares; the full JSON Schemas lie in `events/`.
+the JSON Schema words that AsyncAPI's own dialect shares; the full JSON Schemas lie in `events/`. The
+examples are the shipped ones of `examples/`. Broken by an event type that has no example there.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.contracts.examples import Example, examples
+from service.contracts import beyond_schema
+from service.contracts.package_data import data_path
 from service.contracts.schemas.catalogue import (
     EVENTS,
     JOB_STATUS,
@@ -21,6 +25,8 @@ from service.contracts.schemas.catalogue import (
     Direction,
     Topic,
 )
+from service.contracts.schemas.json_schema import SchemaGenerator, without_titles
+from service.contracts.wire.fields import ONE_LINE
 
 #: Version of the outside interface: events may gain optional fields within a major version.
 INTERFACE_VERSION: Final = "1.0.0"
@@ -31,6 +37,7 @@ _ABOUT: Final = (
     "lifecycle and state topics read-committed. Topic names may carry a prefix of the deployment."
 )
 _TEXT: Final = {"type": "string"}
+_PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]+$"
 _DLT: Final = (
     "kafka_dlt-original-topic",
     "kafka_dlt-original-partition",
@@ -155,9 +162,11 @@ def _message(event_type: str, references: dict[str, dict[str, Any]]) -> dict[str
         "contentType": "application/json",
         "headers": {"$ref": f"#/components/schemas/{headers}"},
         "payload": references[event.type],
-        "examples": [_shown(_first(event_type))],
+        "examples": [_first(event_type)],
     }
-    if not inbound:
+    if inbound:
+        message["description"] = beyond_schema.comment(event_type)
+    else:
         message["correlationId"] = {
             "location": "$message.header#/ce_correlationid",
             "description": "Id of the request event",
@@ -165,16 +174,19 @@ def _message(event_type: str, references: dict[str, dict[str, Any]]) -> dict[str
     return message
 
 
-def _first(event_type: str) -> Example:
-    return next(e for e in examples() if e.type == event_type and not e.invalid)
+def _first(event_type: str) -> dict[str, Any]:
+    """The first of the shipped valid examples in the order of their names."""
+    folder = data_path("schemas") / "examples" / event_type / "valid"
+    return _shown(sorted(folder.glob("*.json"))[0])
 
 
-def _shown(example: Example) -> dict[str, Any]:
+def _shown(path: Path) -> dict[str, Any]:
+    record = json.loads(path.read_bytes())
     return {
-        "name": example.name,
-        "summary": example.about,
-        "headers": dict(example.headers),
-        "payload": example.data,
+        "name": path.stem,
+        "summary": record["about"],
+        "headers": record["headers"],
+        "payload": record["data"],
     }
 
 
@@ -206,7 +218,9 @@ def _schemas() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         Direction.OUT: "serialization",
     }
     wanted = list(dict.fromkeys((event.model, modes[event.direction]) for event in EVENTS))
-    by_model, made = models_json_schema(wanted, ref_template="#/components/schemas/{model}")
+    by_model, made = models_json_schema(
+        wanted, ref_template="#/components/schemas/{model}", schema_generator=SchemaGenerator
+    )
     references = {event.type: by_model[event.model, modes[event.direction]] for event in EVENTS}
     shapes = {**_headers(), **without_titles(made["$defs"], inside_names=True)}
     return shapes, references
@@ -214,11 +228,10 @@ def _schemas() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
 
 def _headers() -> dict[str, Any]:
     required = ["ce_specversion", "ce_id", "ce_source", "ce_type"]
+    deciding = _TEXT | {"minLength": 1, "maxLength": 1_024, "pattern": _PRINTABLE, **ONE_LINE}
     named = {
         "ce_specversion": {"type": "string", "const": "1.0"},
-        "ce_id": _TEXT | {"minLength": 1},
-        "ce_source": _TEXT | {"minLength": 1},
-        "ce_type": _TEXT | {"minLength": 1},
+        **dict.fromkeys(("ce_id", "ce_source", "ce_type"), deciding),
         "ce_time": _TEXT | {"format": "date-time"},
         "ce_subject": _TEXT,
         "ce_traceparent": _TEXT,
@@ -230,23 +243,15 @@ def _headers() -> dict[str, Any]:
         "ce_sequence": _TEXT | {"description": "Per job, from 1 without a gap, as decimal text"},
     }
     always = ["ce_time", "ce_subject", "ce_dataschema"]
-    inbound = {"type": "object", "required": required, "properties": named}
+    inbound = {
+        "type": "object",
+        "required": required,
+        "properties": named,
+        "description": "The required ones decide; of the others an unlawful one counts as left out",
+    }
     outbound = {
         "type": "object",
         "required": [*required, *always],
         "properties": named | others,
     }
     return {"InboundHeaders": inbound, "OutboundHeaders": outbound}
-
-
-def without_titles(node: Any, inside_names: bool = False) -> Any:
-    """A schema without the titles that are derived from names: noise for a reader."""
-    if isinstance(node, list):
-        return [without_titles(entry) for entry in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        key: without_titles(value, key in ("properties", "$defs") and not inside_names)
-        for key, value in node.items()
-        if inside_names or key != "title"
-    }

@@ -1,8 +1,9 @@
 """The committed files of `schemas/`: JSON Schemas, examples and the AsyncAPI document.
 
-`export` writes them, `check` says what differs from what the code would write. Promise: equal code
-gives equal bytes, so that the files can live in version control; a file that nobody generates any
-more is a difference too. `schemas/sql/` is not touched: it is written by hand.
+The examples are files of their own right, written by hand for what comes in; the rest is made from the
+code. `export` writes all of them into a folder, `check` says what differs there. Promise: equal code
+and examples give equal bytes, so that the files can live in version control; a file that belongs to
+none of them is a difference too. `schemas/sql/` is not touched: it is written by hand.
 """
 
 from __future__ import annotations
@@ -12,22 +13,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic.json_schema import JsonSchemaMode
 
-from service.contracts.examples import examples
+from service.contracts import beyond_schema
 from service.contracts.package_data import data_path
 from service.contracts.schemas import asyncapi
 from service.contracts.schemas.catalogue import EVENTS, Direction, EventType
+from service.contracts.schemas.json_schema import DRAFT, SchemaGenerator, without_titles
 
-#: The dialect of the schemas, for their `$schema`.
-DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _GENERATED: Final = ("events", "examples")
-
-
-class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, naming the draft that it writes."""
-
-    schema_dialect = DRAFT
 
 
 def json_schema(event: EventType) -> dict[str, Any]:
@@ -35,30 +29,30 @@ def json_schema(event: EventType) -> dict[str, Any]:
     made = _bare(event.model, event.direction)
     made.pop("title", None)
     made.pop("description", None)
-    return {
+    named = {
         "$schema": DRAFT,
         "$id": event.schema_id,
         "title": event.type,
         "description": event.about,
-        **made,
     }
+    if event.direction is Direction.IN:
+        named["$comment"] = beyond_schema.comment(event.type)
+    return named | made
 
 
 def _bare(model: type[BaseModel], direction: Direction) -> dict[str, Any]:
     mode: JsonSchemaMode = "validation" if direction is Direction.IN else "serialization"
-    schema = model.model_json_schema(mode=mode, schema_generator=_Generator)
-    plain: dict[str, Any] = asyncapi.without_titles(schema)
+    schema = model.model_json_schema(mode=mode, schema_generator=SchemaGenerator)
+    plain: dict[str, Any] = without_titles(schema)
     return plain
 
 
 def generated() -> dict[str, bytes]:
-    """Every generated file: path below `schemas/` -> content."""
-    files: dict[str, bytes] = {}
-    for event in EVENTS:
-        files[f"events/{event.type}.json"] = _pretty(json_schema(event))
-    for example in examples():
-        kind = "invalid" if example.invalid else "valid"
-        files[f"examples/{example.type}/{kind}/{example.name}.json"] = _pretty(example.record())
+    """Every file: path below `schemas/` -> content."""
+    files = {f"events/{event.type}.json": _pretty(json_schema(event)) for event in EVENTS}
+    root = data_path("schemas")
+    for path in sorted((root / "examples").rglob("*.json")):
+        files[path.relative_to(root).as_posix()] = path.read_bytes()
     files["asyncapi.yaml"] = asyncapi.document()
     return files
 
@@ -68,7 +62,7 @@ def _pretty(value: Any) -> bytes:
 
 
 def export(folder: Path) -> list[Path]:
-    """Write every generated file below `folder`, remove those that are no longer generated.
+    """Write every file below `folder`, remove those of their folders that are none of them.
 
     Returns the paths that changed. Raises OSError when the folder can't be written.
     """
@@ -96,8 +90,8 @@ def check(folder: Path | None = None) -> list[str]:
         if not path.is_file():
             drifts.append(f"{name}: missing")
         elif path.read_bytes() != content:
-            drifts.append(f"{name}: differs from what the code generates")
-    drifts += [f"{path.relative_to(root)}: nothing generates it" for path in _stray(root, files)]
+            drifts.append(f"{name}: differs from what the code and the examples say")
+    drifts += [f"{path.relative_to(root)}: nothing calls for it" for path in _stray(root, files)]
     return drifts
 
 

@@ -3,8 +3,10 @@
 Promise of `decode`: any record gives an `Envelope` or raises `Undecodable`, nothing else. Taken are
 binary mode (`ce_*` headers, JSON value) and structured mode (content type
 `application/cloudevents+json`, parameters allowed), header names in any letter case, values UTF-8.
-Refused are batches, Avro and other formats, `data_base64`, an attribute named twice, and data that
-is no JSON object. The record's key is never looked at: `data` rules.
+Refused are batches, Avro and other formats, `data_base64`, and data that is no JSON object; strict is
+only what decides: id, source, type, specversion and content type, each there once. Any other attribute
+or header that is given twice, breaks its rules or is no text costs the event nothing: it counts as
+left out. The record's key is never looked at: `data` rules.
 Source of the rules: CloudEvents 1.0.2, its Kafka protocol binding and its JSON format.
 """
 
@@ -32,6 +34,10 @@ _MAX_ATTRIBUTE: Final = 1_024
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _MEANT: Final = frozenset({"content-type", "traceparent"})
+#: Without these attributes an event can't be known, routed or read.
+_DECIDING: Final = ("id", "source", "type", "specversion")
+_DECIDING_HEADERS: Final = frozenset({"content-type", *(f"ce_{name}" for name in _DECIDING)})
+_PARAMETER: Final = re.compile(r';\s*([^=;"\s]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)')
 _STRUCTURED: Final = "application/cloudevents+json"
 _JSON: Final = "application/json"
 
@@ -66,10 +72,20 @@ class Envelope:
         return hashlib.sha256(named).digest()[:16]
 
     def content_hash(self) -> bytes:
-        """SHA-256 of type and data: equal for equal content in either mode and any key order."""
-        return hashlib.sha256(
-            self.type.encode() + b"\n" + strict_json.canonical(self.data)
-        ).digest()
+        """SHA-256 of type and data: equal for equal content in either mode and any key order.
+
+        A member that is null counts as left out.
+        """
+        content = strict_json.canonical(_without_nulls(self.data))
+        return hashlib.sha256(self.type.encode() + b"\n" + content).digest()
+
+
+def _without_nulls(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _without_nulls(part) for name, part in value.items() if part is not None}
+    if type(value) is list:
+        return [_without_nulls(part) for part in value]
+    return value
 
 
 def decode(
@@ -98,12 +114,12 @@ def _lower(headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     named: dict[str, bytes] = {}
     for name, raw in headers:
         lower = _meant(name)
-        if lower is None:
+        if lower is None or raw is None:
             continue
-        if lower in named and lower != "traceparent":
-            raise _undecodable("headers", "An attribute is given twice", "duplicate")
-        if raw is not None:
-            named[lower] = raw
+        if named.setdefault(lower, raw) != raw:
+            if lower in _DECIDING_HEADERS:
+                raise _undecodable("headers", "An attribute is given twice", "duplicate")
+            named[lower] = b""  # two values say as much as none
     return named
 
 
@@ -116,15 +132,19 @@ def _meant(name: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def _media_type(raw: bytes) -> str:
-    """Media type in lower case without parameters; the charset, if given, must be UTF-8."""
+    """Media type in lower case without parameters; the charset, if given, must be UTF-8 or ASCII."""
     if not raw:
         return ""
-    media, _, parameters = raw.decode("latin-1").lower().partition(";")
-    for parameter in parameters.split(";"):
-        name, _, charset = parameter.partition("=")
-        if name.strip() == "charset" and charset.strip().strip('"') not in ("utf-8", "us-ascii"):
+    text = raw.decode("latin-1").lower()
+    for name, content in _PARAMETER.findall(text):
+        charset = re.sub(r'["\s_-]', "", content)
+        if name == "charset" and charset not in _UTF8:
             raise _undecodable("content-type", "The charset should be UTF-8", "charset")
-    return media.strip()
+    return text.partition(";")[0].strip()
+
+
+#: Spellings of charsets whose bytes are UTF-8, without hyphens; an empty one says nothing.
+_UTF8: Final = frozenset({"", "utf8", "ascii", "usascii"})
 
 
 def _is_json(media: str) -> bool:
@@ -134,18 +154,30 @@ def _is_json(media: str) -> bool:
 def _binary(media: str, value: bytes, named: dict[str, bytes]) -> Envelope:
     if not _is_json(media):
         raise _undecodable("content-type", f"The content type should be {_JSON}", "content_type")
-    try:
-        attributes = {name[3:]: raw.decode() for name, raw in named.items() if name[:3] == "ce_"}
-    except UnicodeDecodeError as exc:
-        raise _undecodable("headers", "A header is not UTF-8", "unicode") from exc
+    attributes = _attributes(named)
     return _envelope(attributes, _parsed(value, "value"), named)
+
+
+def _attributes(named: dict[str, bytes]) -> dict[str, Any]:
+    try:
+        return {name[3:]: raw.decode() for name, raw in named.items() if name[:3] == "ce_"}
+    except UnicodeDecodeError:
+        pass  # one by one, since only what decides must be text
+    attributes: dict[str, Any] = {}
+    for name, raw in named.items():
+        try:
+            attributes[name[3:]] = raw.decode()
+        except UnicodeDecodeError as exc:
+            if name in _DECIDING_HEADERS:
+                raise _undecodable("headers", "A header is not UTF-8", "unicode") from exc
+    return attributes
 
 
 def _structured(media: str, value: bytes, named: dict[str, bytes]) -> Envelope:
     if media != _STRUCTURED:
         raise _undecodable("content-type", f"The event format should be {_STRUCTURED}", "format")
     event = _parsed(value, "value")
-    if "data_base64" in event:
+    if event.get("data_base64") is not None:
         raise _undecodable("data_base64", "Data should be JSON, not base64", "data_base64")
     if "data" not in event:
         raise _undecodable("data", "The event has no data", "missing")
@@ -174,24 +206,20 @@ def _parsed(raw: bytes, where: str) -> dict[str, Any]:
 def _envelope(
     attributes: dict[str, Any], data: dict[str, Any], named: dict[str, bytes]
 ) -> Envelope:
+    if not _plainly_lawful(attributes):
+        attributes = _lawful(attributes)
     found = attributes.get
     if found("specversion") != "1.0" or not (found("id") and found("source") and found("type")):
-        raise Undecodable("record", [*_required(attributes), *_unlawful(attributes)])
-    if not _plainly_lawful(attributes) and (wrong := list(_unlawful(attributes))):
-        raise Undecodable("record", wrong)
-    try:
-        time = _event_time(found("time"))
-    except ValueError as exc:
-        raise _undecodable("time", f"It {exc}", "time_parsing") from exc
+        raise Undecodable("record", _required(attributes))
     return Envelope(
         attributes["id"],
         attributes["source"],
         attributes["type"],
         data,
         found("subject") or None,
-        time,
-        _extension(found("correlationid")),
-        _extension(found("causationid")),
+        _event_time(found("time")),
+        found("correlationid") or None,
+        found("causationid") or None,
         _traceparent(found("traceparent"), named),
     )
 
@@ -205,50 +233,54 @@ def _plainly_lawful(attributes: dict[str, Any]) -> bool:
     return len(text) <= _MAX_ATTRIBUTE and text.isascii() and text.isprintable()
 
 
+def _lawful(attributes: dict[str, Any]) -> dict[str, str]:
+    """The attributes whose content CloudEvents and our limits allow.
+
+    Raises:
+        Undecodable: one that decides is not among them.
+    """
+    lawful = {name: content for name, content in attributes.items() if _is_lawful(content)}
+    wrong = [n for n in _DECIDING if attributes.get(n) is not None and n not in lawful]
+    if wrong:
+        unlawful = [problem((name,), _ATTRIBUTE_RULE, "attribute") for name in wrong]
+        raise Undecodable("record", [*_required(attributes), *unlawful])
+    return lawful
+
+
+def _is_lawful(value: object) -> bool:
+    text = isinstance(value, str) and len(value) <= _MAX_ATTRIBUTE
+    return text and not _CONTROL.search(str(value))
+
+
 def _required(attributes: dict[str, Any]) -> Iterator[Problem]:
-    for name in ("id", "source", "type", "specversion"):
+    for name in _DECIDING:
         if attributes.get(name) in (None, ""):
             yield problem((name,), "Attribute is required", "missing")
     if attributes.get("specversion") not in ("1.0", None, ""):
         yield problem(("specversion",), "It should be 1.0", "specversion")
 
 
-def _unlawful(attributes: dict[str, Any]) -> Iterator[Problem]:
-    """Attributes whose content CloudEvents or our limits forbid."""
-    for name, content in attributes.items():
-        if content is None or (isinstance(content, bool | int) and name not in _TEXT_ATTRIBUTES):
-            continue  # absent; or an extension attribute of one of the other simple types
-        if (
-            isinstance(content, str)
-            and len(content) <= _MAX_ATTRIBUTE
-            and not _CONTROL.search(content)
-        ):
-            continue
-        yield problem((name,), _ATTRIBUTE_RULE, "attribute")
-
-
-def _event_time(stamp: str | None) -> datetime | None:
-    if not stamp:
-        return None
-    # A leap second is a lawful time that Python does not know.
-    return parse_time(stamp[:17] + "59" + stamp[19:] if stamp[17:19] == "60" else stamp)
-
-
-_TEXT_ATTRIBUTES: Final = frozenset(
-    {"id", "source", "type", "specversion", "subject", "time", "dataschema", "datacontenttype"}
-)
 _ATTRIBUTE_RULE: Final = f"It should be text of at most {_MAX_ATTRIBUTE} printable characters"
 
 
-def _extension(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def _event_time(stamp: str | None) -> datetime | None:
+    """The producer's time; it decides nothing, so that one that can't be read is none."""
+    if not stamp:
+        return None
+    try:
+        # A leap second is a lawful time that Python does not know.
+        return parse_time(stamp[:17] + "59" + stamp[19:] if stamp[17:19] == "60" else stamp)
+    except ValueError:
+        return None
 
 
-def _traceparent(value: Any, named: dict[str, bytes]) -> str | None:
+def _traceparent(value: str | None, named: dict[str, bytes]) -> str | None:
     """The trace context; by W3C's rule a malformed one is dropped and never fails the event."""
-    if value is None and (raw := named.get("traceparent")):
-        value = raw.decode("latin-1")
-    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None
+    if value and _TRACEPARENT.fullmatch(value):
+        return value
+    raw = named.get("traceparent")
+    text = raw.decode("latin-1") if raw else ""
+    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def headers(

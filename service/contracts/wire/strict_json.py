@@ -3,16 +3,17 @@
 Promise of `parse`: every byte string gives a value or `NotJson`, never another exception. It is
 stricter than the standard library where leniency would lose or smuggle something: UTF-8 only, no
 member named twice, no NaN or Infinity (also not by overflow: 1e999), bounded depth and digits.
-Broken only by a subclass of `bytes` that lies about its content.
+A byte order mark is passed over. Broken only by a subclass of `bytes` that lies about its content.
 
 `canonical` gives equal bytes for equal values whatever their key order, white space, or way of
-writing a whole number (1 or 1.0). `dump` writes any value; `write` is its quick form for values that
-have passed a contract, in which every number is finite.
+writing a number (1 or 1.0; beyond 64 bits the double nearest to it counts). `dump` writes any value;
+`write` is its quick form for values that have passed a contract, in which every number is finite.
 """
 
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from pydantic_core import from_json
 
 #: Deepest nesting of a value inside free-form objects, and of a record's data as a whole.
 MAX_DEPTH: Final = 32
-_SAFE_INTEGER: Final = 2**53
+_INT64: Final = 2**63
 #: Python converts no integer of more digits from text.
 _MOST_DIGITS: Final = 4_300
 
@@ -66,6 +67,8 @@ def parse(raw: bytes) -> Any:
         NotJson: invalid UTF-8 or JSON, a member named twice, a number that is not finite or has
             thousands of digits, nesting deeper than the interpreter or `MAX_DEPTH` allows.
     """
+    if raw[:3] == BOM_UTF8:
+        raw = raw[3:]
     if len(raw) < _MOST_DIGITS and raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         # Quick and as strict, but for members named twice and 1e999; each colon that is not in a text
         # belongs to a member, so where as many members are left as there are colons none was lost.
@@ -177,10 +180,18 @@ def plain_numbers(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        whole = value.is_integer() and abs(value) < _SAFE_INTEGER
-        return int(value) if whole else value
+        return int(value) if value.is_integer() and abs(value) < _INT64 else value
     if isinstance(value, dict):
         return {key: _plain(member) for key, member in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(member) for member in value]
+    if isinstance(value, int) and abs(value) >= _INT64:
+        return _double(value)
     return value
+
+
+def _double(whole: int) -> int | float:
+    try:
+        return float(whole)
+    except OverflowError:
+        return whole

@@ -3,11 +3,13 @@
 Pydantic skips a model's own validators once a field has failed, and gives them no `loc`. Promise
 here: the rules between fields run in any case, over the fields that are valid by themselves, and
 every error of both passes is in the one list, each mistake once. A rule is a generator over `Valid`;
-it must look up fields with `get`, since a field that failed is not there.
+it must look up fields with `get`, since a field that failed is not there. A whole number may be
+written as a float (3.0, 1e2), as JSON Schema's `integer` may: it is taken as the integer that it is.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -38,12 +40,37 @@ def validate(what: str, model: type[M], data: Mapping[str, Any], rules: Rules) -
     try:
         made = model.__pydantic_validator__.validate_python(data)
     except ValidationError as exc:
+        whole = _with_whole_numbers(data, exc)
+        if whole is not None:
+            return validate(what, model, whole, rules)
         raise ContractViolation(what, *_all_of(exc, model, data, rules)) from exc
     found = list(rules(made.__dict__, data))
     if found:
         raise ContractViolation(what, found, made.__dict__)
     assert isinstance(made, model)
     return made
+
+
+def _with_whole_numbers(data: Mapping[str, Any], exc: ValidationError) -> dict[str, Any] | None:
+    """`data` with integers where only a whole float stood for one; None where that is nowhere.
+
+    Looked for only after a failure, since hardly anybody writes them so.
+    """
+    errors = exc.errors(include_url=False, include_context=False)
+    found = [e["loc"] for e in errors if e["type"] == "int_type" and _is_whole(e["input"])]
+    if not found:
+        return None
+    changed: dict[str, Any] = copy.deepcopy(dict(data))
+    for loc in found:
+        holder: Any = changed
+        for part in loc[:-1]:
+            holder = holder[part]
+        holder[loc[-1]] = int(holder[loc[-1]])
+    return changed
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 def _all_of(
@@ -54,12 +81,19 @@ def _all_of(
     failure: ValidationError | None = exc
     if unreadable:
         # Pydantic gives up on an object at a name that is no Unicode: look again without them.
-        data = _with_readable_names(data)
-        failure = _failure(model, data)
+        data, failure = _looked_again(model, _with_readable_names(data))
     found = [] if failure is None else from_pydantic(failure)
     failed = set() if failure is None else _failed_fields(failure)
     valid = _valid_part(model, data, failed)
     return [*unreadable, *found, *_new(rules(valid, data), found)], valid
+
+
+def _looked_again(
+    model: type[BaseModel], data: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], ValidationError | None]:
+    failure = _failure(model, data)
+    whole = None if failure is None else _with_whole_numbers(data, failure)
+    return (data, failure) if whole is None else (whole, _failure(model, whole))
 
 
 def _new(more: Iterator[Problem], first: list[Problem]) -> Iterator[Problem]:

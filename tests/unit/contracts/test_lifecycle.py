@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.contracts.examples import fixtures, published
 from service.contracts.fl import INetStatus
 from service.contracts.outbound import job_columns, lifecycle, net_status, state
 from service.contracts.outbound.ids import event_id, refusal_id, state_id
@@ -22,6 +21,7 @@ from service.domain.job import Job, evolve, job_status
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
 from service.domain.values import Reason
+from tests.examples import fixtures, published
 
 LIVES = {
     "happy": published._happy(),

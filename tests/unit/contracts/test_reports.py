@@ -82,6 +82,7 @@ def test_metrics_of_the_reporter_unless_they_name_their_own() -> None:
 
 def test_log() -> None:
     assert _report(reports.LOG_REPORTED, log="x").success is True
+    assert _report(reports.LOG_REPORTED, log="x", success=None).success is True
     assert _report(reports.LOG_REPORTED, log="x", success=False).success is False
 
 
@@ -93,7 +94,7 @@ def test_log() -> None:
         (reports.STATUS_REPORTED, {"status": ["RUNNING"]}, ("status",)),
         (reports.STATUS_REPORTED, {}, ("status",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 0}, ("attempt",)),
-        (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 1.0}, ("attempt",)),
+        (reports.STATUS_REPORTED, {"status": "RUNNING", "attempt": 1.5}, ("attempt",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "job_id": JOB[:-1]}, ("job_id",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "path_id": "p"}, ("path_id",)),
         (reports.STATUS_REPORTED, {"status": "RUNNING", "results": {}}, ("results", "uri")),

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from service.cli.schemas import app
-from service.contracts.examples import Example, ExampleOutcome, examples, from_record
 from service.contracts.inbound import translation
 from service.contracts.outbound.state import STATE
 from service.contracts.package_data import data_path
@@ -33,9 +32,11 @@ from service.contracts.wire.problems import ContractViolation
 from service.domain import commands
 from service.domain.enums import Lifecycle
 from service.relay.records import state_headers
+from tests.examples import files
+from tests.examples.record import Example, ExampleOutcome
 
 SCHEMAS = data_path("schemas")
-EXAMPLES = examples()
+EXAMPLES = files.shipped_examples()
 #: The official JSON Schemas of AsyncAPI, published on npm alone.
 SPECS = "@asyncapi/specs@6.11.1"
 SPECS_SHA512 = (
@@ -47,15 +48,6 @@ def _name(example: Example) -> str:
     return f"{example.type}-{example.name}"
 
 
-def _files() -> list[Example]:
-    """The examples as they lie on disk."""
-    found = []
-    for path in sorted((SCHEMAS / "examples").rglob("*.json")):
-        made = json.loads(path.read_text())
-        found.append(from_record(path.parent.parent.name, path.stem, made))
-    return found
-
-
 def _schema(event_type: str) -> dict[str, Any]:
     made: dict[str, Any] = json.loads((SCHEMAS / "events" / f"{event_type}.json").read_text())
     return made
@@ -63,6 +55,12 @@ def _schema(event_type: str) -> dict[str, Any]:
 
 def test_committed_files_are_what_the_code_generates() -> None:
     assert schema_files.check(SCHEMAS) == []
+
+
+def test_outbound_examples_are_what_the_code_publishes() -> None:
+    assert list(files.stray_outbound_files()) == []
+    for path, content in files.outbound_files().items():
+        assert path.read_bytes() == content, path
 
 
 def test_a_changed_missing_or_stray_file_is_told(tmp_path: Path) -> None:
@@ -122,10 +120,8 @@ def test_no_published_shape_has_a_cohort_query() -> None:
 
 
 def test_every_type_has_valid_and_invalid_examples_on_disk() -> None:
-    files = _files()
-    assert {_name(e) for e in files} == {_name(e) for e in EXAMPLES}
     for event in EVENTS:
-        kinds = {e.invalid for e in files if e.type == event.type}
+        kinds = {e.invalid for e in EXAMPLES if e.type == event.type}
         assert kinds == {True, False}, event.type
 
 
@@ -137,7 +133,7 @@ def test_a_state_example_has_the_headers_that_the_relay_sends(example: Example) 
     assert {name: value.decode() for name, value in sent} == example.headers
 
 
-@pytest.mark.parametrize("example", _files(), ids=_name)
+@pytest.mark.parametrize("example", EXAMPLES, ids=_name)
 def test_example(example: Example) -> None:
     """Valid ones pass decoder and JSON Schema; invalid ones end as they say, with those errors."""
     event = BY_TYPE[example.type]
@@ -184,10 +180,9 @@ def _outbound(example: Example, validator: jsonschema.Draft202012Validator) -> N
         translation.read(*example.raw())
 
 
-#: Rules that a JSON Schema can't say, or that only the record as a whole shows.
+#: What `service.contracts.inbound.beyond_schema` lists.
 _BEYOND_SCHEMA = re.compile(
-    r"-(all_weights_zero|config_in_app_config|deadline_before_start|lone_surrogate"
-    r"|memory_without_gpus|min_trusts_above_trusts|nul_in_details|no_round)$"
+    r"-(all_weights_zero|deadline_before_start|lone_surrogate|min_trusts_above_trusts)$"
 )
 
 

@@ -173,7 +173,7 @@ def test_equal_times_and_numbers_have_one_hash() -> None:
         ({"config": {"AGGREGATION_WEIGHTS": {"a": True}}}, ("config", "AGGREGATION_WEIGHTS", "a")),
         ({"config": {"AGGREGATION_WEIGHTS": {"a": -0.1}}}, ("config", "AGGREGATION_WEIGHTS", "a")),
         ({"app_config": {"a": "x" * 65_530}}, ("app_config",)),
-        ({"app_config": {"a": 2**64}}, ("app_config",)),
+        ({"app_config": {"a": 10**400}}, ("app_config",)),
         ({"app_config": [1]}, ("app_config",)),
         ({"model_files": {"uri": "s3://models"}}, ("model_files", "uri")),
         ({"model_files": {"uri": "s3://m/a"}}, ("model_files", "uri")),
@@ -190,7 +190,9 @@ def test_equal_times_and_numbers_have_one_hash() -> None:
         ({"not_before": 1_700_000_000}, ("not_before",)),
         ({"not_before": "2026-02-30T00:00:00Z"}, ("not_before",)),
         ({"deadline": "1969-12-31T23:59:59Z"}, ("deadline",)),
-        ({"deadline": "9999-12-31T23:59:59-01:00"}, ("deadline",)),
+        ({"deadline": "10000-01-01T00:00:00Z"}, ("deadline",)),
+        ({"deadline": "2026-01-02T24:00:00Z"}, ("deadline",)),
+        ({"deadline": "2026-01-02T00:00:00+24:00"}, ("deadline",)),
         ({"labels": {f"k{n}": "" for n in range(33)}}, ("labels",)),
         ({"labels": {"k": 5}}, ("labels", "k")),
         ({"requested_by": "x" * 257}, ("requested_by",)),
@@ -390,3 +392,38 @@ def test_broken_stops_are_refused(data: dict[str, Any], loc: tuple[str, ...]) ->
 def test_a_stop_of_nothing_is_a_dead_letter(data: dict[str, Any]) -> None:
     with pytest.raises(ContractViolation):
         _stop(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "counts_as"),
+    [
+        ("9999-12-31T23:59:59-01:00", "9999-12-31T23:59:59.999999+00:00"),
+        ("1970-01-01T00:00:00+01:00", "1970-01-01T00:00:00+00:00"),
+    ],
+)
+def test_an_offset_does_not_carry_a_time_out_of_the_years_that_can_be_kept(
+    text: str, counts_as: str
+) -> None:
+    made = training.request(DATA | {"deadline": text})
+    assert made.deadline is not None
+    assert made.deadline.isoformat() == counts_as
+
+
+def test_whole_numbers_beyond_64_bits_are_taken_as_doubles() -> None:
+    made = training.request(
+        DATA | {"app_config": {"a": 2**70, "b": [2**63 - 1, -(2**64)], "c": True}}
+    )
+    assert made.app_config == {"a": 2.0**70, "b": [2**63 - 1, -(2.0**64)], "c": True}
+    assert type(made.app_config["a"]) is float
+    assert made.app_config["c"] is True
+
+
+def test_whole_floats_are_integers_also_beside_other_mistakes() -> None:
+    told = _told(DATA | {"min_trusts": 9.0, "max_attempts": 2.0, "priority": 2.5})
+    assert told == {("priority",): "int_type", ("min_trusts",): "value_error"}
+    told = _told(DATA | {"max_attempts": 2.0, "priority": 10.0, "a\ud800": 1})
+    assert told == {("a?",): "string_unicode", ("priority",): "less_than_equal"}
+
+
+def test_a_broken_request_with_null_for_its_priority_is_judged_by_the_default() -> None:
+    assert _readable({"priority": None, "typo": 1}).priority == 5

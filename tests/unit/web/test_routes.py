@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from service.domain.enums import JobState
 from service.errors import Transient
 from service.telemetry.metrics import Metrics
 from service.web.probes import Probes
@@ -115,6 +121,9 @@ async def test_a_job_with_its_position(http: httpx.AsyncClient) -> None:
         (f"/api/v1/jobs?limit={'1' * 5_000}", 400),
         ("/api/v1/jobs?model_id=x", 400),
         ("/api/v1/jobs?before=yesterday", 400),
+        ("/api/v1/jobs?projectid=p", 400),
+        (f"/api/v1/jobs/{JOB}?limit=5", 400),
+        ("/api/v1/nets?name=x", 400),
         (f"/api/v1/jobs/{JOB}/events?after=x", 400),
         ("/api/v2/jobs", 404),
     ],
@@ -163,3 +172,141 @@ async def test_metrics_are_prometheus_text(http: httpx.AsyncClient) -> None:
     answer = await http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert 'fl_jobs{state="queued"} 2.0' in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "fix"),
+    [
+        ("project_id=a%00b", "project_id must be text of 1 to 128 characters without NUL"),
+        ("project_id=", "project_id must be text of 1 to 128"),
+        (f"project_id={'x' * 129}", "project_id must be text of 1 to 128"),
+        ("state=a%00b", "state must be one of queued, "),
+        ("state=QUEUED", "state must be one of queued, "),
+        ("model_id=%00", "model_id must be a UUID, such as "),
+        (f"model_id={'%D9%A1' * 32}", "model_id must be a UUID, such as "),
+        (
+            "before=0000-01-01T00:00:00Z",
+            "before must be an RFC 3339 time of the years 1970 to 9999",
+        ),
+        ("before=0001-01-01T00:00:00Z", "before must be an RFC 3339 time"),
+        ("before=99999-01-01T00:00:00Z", "before must be an RFC 3339 time"),
+        ("before=2026-01-01T00:00:00", "with an offset, such as 2026-01-02T03:04:05Z"),
+        ("before=2026-01-01T00:00:00+02:00", "write the + of an offset as %2B"),
+        ("before=2026-W01-1", "before must be an RFC 3339 time"),
+        ("before=%00", "before must be an RFC 3339 time"),
+        ("limit=-1", "limit must be a whole number from 0 to 1000"),
+        ("limit=1e2", "limit must be a whole number from 0 to 1000"),
+        ("limit=9999999999999999999999", "limit must be a whole number from 0 to 1000"),
+        ("limit=1&limit=2", "limit is given twice; give it once"),
+        ("cursor=x", "cursor: unknown parameter; the parameters here are state, model_id"),
+        ("%ED%A0%80%00=x", "unknown parameter"),
+    ],
+)
+async def test_a_bad_parameter_is_named_with_its_fix(
+    http: httpx.AsyncClient, query: str, fix: str
+) -> None:
+    answer = await http.get(f"/api/v1/jobs?{query}")
+    assert answer.status_code == 400
+    assert fix in answer.json()["error"]
+
+
+_ROUTES = [
+    "/livez",
+    "/readyz",
+    "/startupz",
+    "/metrics",
+    "/api/v1/jobs",
+    f"/api/v1/jobs/{JOB}",
+    f"/api/v1/jobs/{JOB}/events",
+    "/api/v1/nets",
+]
+_NAMES = [
+    "state",
+    "model_id",
+    "project_id",
+    "before",
+    "limit",
+    "after",
+    "job_id",
+    "cursor",
+    "",
+    "\0",
+]
+_VALUES = st.one_of(
+    st.text(max_size=40),
+    st.integers().map(str),
+    st.sampled_from(
+        [*JobState, str(JOB), "{" + str(JOB) + "}", "\0", "\ud800", "%", "null", "1_0", "٣"]
+    ),
+    st.datetimes(timezones=st.sampled_from([UTC, None])).map(datetime.isoformat),
+    st.sampled_from(
+        ["9999-12-31T23:59:59-23:59", "1970-01-01T00:00:00+23:59", "0000-00-00T00:00:00Z"]
+    ),
+)
+
+
+def _raw(query: list[tuple[str, str]]) -> bytes:
+    """A query as a careless client writes it: lone surrogates as their three bytes."""
+    return urlencode(query, errors="surrogatepass").encode()
+
+
+async def _get(database: Database, path: str, query: bytes) -> tuple[int, bytes]:
+    probes = Probes(Process().alive, Process().ready, Process().started, Metrics())
+    queries: Any = database
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogatepass"),
+        "query_string": query,
+        "headers": [(b"host", b"service")],
+        "server": ("service", 80),
+        "scheme": "http",
+        "http_version": "1.1",
+        "root_path": "",
+    }
+    await Routes(queries, probes).app()(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(_ROUTES),
+    st.lists(st.tuples(st.sampled_from(_NAMES) | st.text(max_size=5), _VALUES), max_size=3),
+)
+def test_any_query_of_any_route_is_answered_or_refused_and_asks_only_what_can_be_asked(
+    path: str, query: list[tuple[str, str]]
+) -> None:
+    database = Database()
+    code, body = asyncio.run(_get(database, path, _raw(query)))
+    assert code in (200, 400)
+    if path != "/metrics":
+        assert ("error" in json.loads(body)) == (code == 400)
+    for value in database.asked.values():
+        match value:
+            case str():
+                assert "\0" not in value
+                value.encode()
+            case datetime():
+                assert value.utcoffset() == timedelta(0)
+                assert 1970 <= value.year <= 9999
+            case int():
+                assert 0 <= value < 2**31
+            case _:
+                assert value is None or isinstance(value, UUID)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40), st.sampled_from(["", "/events"]), st.binary(max_size=30))
+def test_any_path_and_any_bytes_of_a_query_are_answered(text: str, rest: str, query: bytes) -> None:
+    code, body = asyncio.run(_get(Database(), f"/api/v1/jobs/{text}{rest}", query))
+    assert code in (200, 307, 400, 404)
+    assert code == 307 or json.loads(body)

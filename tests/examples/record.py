@@ -2,7 +2,7 @@
 
 Its file is JSON: `about`, `headers` (name to text), `key`, then one of `data` (the value as JSON,
 binary mode), `value_text` (the value as text where JSON could not hold it) and `value_base64`
-(bytes); an invalid one has `expect` with its `outcome` and the errors that must be among those listed.
+(bytes); an invalid one has `expect` with its `outcome` and the errors that must be among those told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ExampleOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """`errors` are pairs of location and type that must be among the errors listed."""
+    """`errors` are pairs of location and type that must be among the errors told."""
 
     outcome: ExampleOutcome
     errors: tuple[tuple[tuple[str | int, ...], str], ...] = ()
@@ -82,9 +82,9 @@ class Example:
 def from_record(event_type: str, name: str, made: Mapping[str, Any]) -> Example:
     """The example that a file's content stands for: the inverse of `Example.record`."""
     expect = None
-    if (expected := made.get("expect")) is not None:
-        errors = tuple((tuple(e["loc"]), e["type"]) for e in expected["errors"])
-        expect = Expected(ExampleOutcome(expected["outcome"]), errors)
+    if (told := made.get("expect")) is not None:
+        errors = tuple((tuple(e["loc"]), e["type"]) for e in told["errors"])
+        expect = Expected(ExampleOutcome(told["outcome"]), errors)
     encoded = made.get("value_base64")
     return Example(
         event_type,

@@ -12,8 +12,6 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
-from service.contracts.examples import fixtures
-from service.contracts.examples.record import Example, ExampleOutcome, Expected
 from service.contracts.outbound import lifecycle, net_status, state
 from service.contracts.outbound.ids import event_id, refusal_id, state_id
 from service.contracts.registry_file import net_id
@@ -43,6 +41,8 @@ from service.domain.values import (
     Stop,
     Submission,
 )
+from tests.examples import fixtures
+from tests.examples.record import Example, ExampleOutcome, Expected
 
 _START: Final = datetime.fromisoformat(fixtures.TIME)
 _REQUEST_ID: Final = "request-story"
@@ -165,17 +165,17 @@ def _rejected() -> list[e.Event]:
         Problem(("model_id",), "Input should be a valid UUID", "uuid_parsing"),
         Problem(("min_trusts",), "Should be at most the number of 'trust_ids'", "value_error"),
     )
-    reason = Reason(
+    why = Reason(
         ReasonCode.INVALID_REQUEST, "the request breaks its contract in 2 place(s)", errors
     )
-    return [e.Rejected(_at(40), rejection, reason)]
+    return [e.Rejected(_at(40), rejection, why)]
 
 
 def _failed() -> list[e.Event]:
     """A job whose deadline passed in the queue."""
     other = replace(_REQUEST, job_id=fixtures.OTHER_JOB, deadline=_at(60))
-    reason = Reason(ReasonCode.DEADLINE_EXCEEDED, "the deadline has passed")
-    return [e.Queued(_at(50), other), e.Failed(_at(61), reason, ReservationState.RELEASED)]
+    why = Reason(ReasonCode.DEADLINE_EXCEEDED, "the deadline has passed")
+    return [e.Queued(_at(50), other), e.Failed(_at(61), why, ReservationState.RELEASED)]
 
 
 def _records(life: Iterable[e.Event], cause: str) -> Iterator[tuple[Job, Example | None]]:
@@ -206,7 +206,7 @@ def _example(kind: str, name: str, head: list[tuple[str, bytes]], key: str, body
 
 
 def _refusal() -> Example:
-    reason = Reason(ReasonCode.DUPLICATE_CONFLICT, "this job_id was used for another request")
+    why = Reason(ReasonCode.DUPLICATE_CONFLICT, "this job_id was used for another request")
     head = headers(
         event_id=str(refusal_id(fixtures.JOB, "/hub", "request-again")),
         event_type=lifecycle.REFUSED,
@@ -215,7 +215,7 @@ def _refusal() -> Example:
         correlationid="request-again",
         causationid="request-again",
     )
-    body = lifecycle.refusal(fixtures.JOB, None, "request-again", reason)
+    body = lifecycle.refusal(fixtures.JOB, None, "request-again", why)
     return _example(lifecycle.REFUSED, "usual", head, str(fixtures.JOB), body)
 
 
