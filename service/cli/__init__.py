@@ -129,7 +129,7 @@ def _remedy(exc: ServiceError) -> str:
 
 def _say_error(text: str) -> None:
     # Imported late: help prints without it.
-    from service.cli.terminal import say
+    from service.telemetry.terminal import say
 
     say(f"error: {text}", error=True)
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.terminal import out, say
 from service.errors import MissingDependency
 from service.local.signals import ends_on_terminate, finish
+from service.telemetry.terminal import out, say
 
 app = typer.Typer(no_args_is_help=True, help="Measure, side by side with baselines.")
 

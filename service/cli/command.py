@@ -12,9 +12,9 @@ from uuid import UUID
 
 import typer
 
-from service.cli.terminal import say
 from service.settings import Settings, load
 from service.store.database import Pool, close_pool, open_pool
+from service.telemetry.terminal import say
 
 EnvFile = Annotated[
     Path | None,

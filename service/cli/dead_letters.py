@@ -8,13 +8,13 @@ import typer
 from rich.table import Table
 
 from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
-from service.cli.terminal import line, out, print_json, say
 from service.errors import Invalid
 from service.kafka.dead_letter_headers import redriven
 from service.kafka.publish import publish
 from service.settings import Settings
 from service.store.queries import Queries
 from service.store.records import UNREADABLE
+from service.telemetry.terminal import line, out, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Records that could not be used.")
 

@@ -10,11 +10,11 @@ from typing import Annotated, Final
 import typer
 
 from service.cli.local import one_line_errors
-from service.cli.terminal import err, say
 from service.demo import environment
 from service.errors import MissingDependency
 from service.local.component import require
 from service.local.signals import ends_on_terminate
+from service.telemetry.terminal import err, say
 
 _BACKENDS: Final = ("embedded",)
 

@@ -10,10 +10,10 @@ import typer
 from rich.text import Text
 
 from service.cli.command import AsJson, EnvFile, run_async, settings_of
-from service.cli.terminal import json_text, out, say, styled
 from service.kafka.read import Record, tail
 from service.kafka.topics import Topics
 from service.settings import Settings
+from service.telemetry.terminal import json_text, out, say, styled
 
 app = typer.Typer(no_args_is_help=True, help="The lifecycle topic.")
 

@@ -15,11 +15,11 @@ from typing import Annotated
 
 import typer
 
-from service.cli.terminal import print_json, say
 from service.errors import Invalid, MissingDependency, ServiceError
 from service.fl_server.serving import listening, serve
 from service.settings import KafkaSettings, load
 from service.telemetry import logs
+from service.telemetry.terminal import print_json, say
 
 app = typer.Typer(
     no_args_is_help=True,

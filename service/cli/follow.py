@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli.command import pool_of
-from service.cli.terminal import Terminal, err, line, say, styled
 from service.domain.enums import TERMINAL
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries
+from service.telemetry.terminal import Terminal, err, line, say, styled
 
 COLOURS = {"completed": "green", "failed": "red", "rejected": "red", "stopped": "yellow"}
 

@@ -22,11 +22,11 @@ from service.cli.command import (
     settings_of,
 )
 from service.cli.follow import COLOURS, follow, panel, sites_table
-from service.cli.terminal import json_text, line, lines, out, print_json, say, styled
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
 from service.store.queries import Queries
+from service.telemetry.terminal import json_text, line, lines, out, print_json, say, styled
 
 app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
 

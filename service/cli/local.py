@@ -18,7 +18,6 @@ from typing import Annotated, Any, Final
 import typer
 from rich.table import Table
 
-from service.cli.terminal import out, print_json, say
 from service.errors import ServiceError
 from service.local.dependents import stop_dependents
 from service.local.display import display
@@ -26,6 +25,7 @@ from service.local.preparation import prepare
 from service.local.signals import ends_on_terminate, finish, shielded
 from service.local.stack import ComponentStatus, Stack
 from service.settings import load
+from service.telemetry.terminal import out, print_json, say
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -6,9 +6,9 @@ from typing import Any
 
 from service.cli.command import AsJson, EnvFile, run_async, settings_of
 from service.cli.registry import apply_file, say_applied
-from service.cli.terminal import print_json, say
 from service.settings import Settings
 from service.store import migrate as migrations
+from service.telemetry.terminal import print_json, say
 
 
 def migrate(env_file: EnvFile = None, as_json: AsJson = False) -> None:

@@ -15,7 +15,6 @@ from service.cli.command import (
     run_async,
     settings_of,
 )
-from service.cli.terminal import line, out, print_json, say, styled
 from service.domain.commands import ReleaseReservation
 from service.domain.decision import Outcome
 from service.errors import Invalid
@@ -24,6 +23,7 @@ from service.settings import Settings
 from service.store.outbox import EventOutbox
 from service.store.queries import Queries
 from service.store.registry import pause_hub, pause_net
+from service.telemetry.terminal import line, out, print_json, say, styled
 
 app = typer.Typer(no_args_is_help=True, help="Nets: list, status, pause, resume, release.")
 

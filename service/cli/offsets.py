@@ -15,7 +15,6 @@ from service.cli.command import (
     run_async,
     settings_of,
 )
-from service.cli.terminal import out, print_json, say
 from service.errors import Invalid
 from service.ingest.gaps import Gap, find_gap
 from service.kafka import PartitionId
@@ -25,6 +24,7 @@ from service.settings import Settings
 from service.store.inbox import reset_offsets
 from service.store.queries import Queries
 from service.store.records import OffsetFence, OffsetMoved
+from service.telemetry.terminal import out, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Where the service reads on in the inbound topics.")
 

@@ -9,10 +9,10 @@ import typer
 import yaml
 
 from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
-from service.cli.terminal import line, print_json, say
 from service.settings import Settings
 from service.store import registry as stored
 from service.store.queries import Queries
+from service.telemetry.terminal import line, print_json, say
 
 app = typer.Typer(no_args_is_help=True, help="Trusts, nets and projects.")
 

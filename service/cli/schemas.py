@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from service.cli.terminal import print_json, say
 from service.contracts.package_data import data_path
 from service.contracts.schemas import schema_files
+from service.telemetry.terminal import print_json, say
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -9,8 +9,8 @@ import typer
 
 from service.cli.command import AsJson, EnvFile, read_uuid, run_async, settings_of
 from service.cli.follow import follow
-from service.cli.terminal import print_json, say
 from service.kafka.stop_request import publish_stop
+from service.telemetry.terminal import print_json, say
 
 
 def stop(

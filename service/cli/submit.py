@@ -14,7 +14,6 @@ import yaml
 
 from service.cli.command import AsJson, EnvFile, pool_of, run_async, settings_of
 from service.cli.follow import follow
-from service.cli.terminal import line, out, print_json, say, styled
 from service.contracts.inbound import training
 from service.contracts.wire.envelope import Envelope
 from service.contracts.wire.problems import ContractViolation
@@ -32,6 +31,7 @@ from service.kafka.topics import Topics
 from service.settings import Settings
 from service.store.database import reading
 from service.store.jobs import get
+from service.telemetry.terminal import line, out, print_json, say, styled
 
 
 def submit(

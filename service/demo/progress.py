@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.text import Text
 
-from service.cli.terminal import styled
 from service.demo.lifecycle import OF_A_ROUND, TOGETHER, LifecycleLog, Scores
 from service.domain.enums import Lifecycle
+from service.telemetry.terminal import styled
 
 
 class DemoProgress:

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.terminal import line, out, print_json, say, styled
 from service.demo.baselines import FEDERATED, POOLED
 from service.demo.dataset import TEST
 from service.demo.lifecycle import METRICS, OF_A_ROUND, TOGETHER, LoggedEvent, Scores
 from service.demo.runner import NAMES, DemoResult
 from service.domain.enums import Lifecycle
+from service.telemetry.terminal import line, out, print_json, say, styled
 
 _MAX_ROWS: Final = 25
 _MIB: Final = 2**20

@@ -26,7 +26,6 @@ from rich.console import Console
 
 from service.app import make_bundles
 from service.bundles.s3 import ObjectStore
-from service.cli.terminal import say
 from service.contracts.inbound import training
 from service.demo import baselines, dataset, plot
 from service.demo.dataset import Patients
@@ -50,6 +49,7 @@ from service.local.stack import ComponentStatus, Stack
 from service.settings import Settings, load
 from service.store.database import close_pool, open_pool
 from service.store.queries import Queries
+from service.telemetry.terminal import say
 
 #: Longest silence on the topic: a killed service's jobs are taken over within a fraction of it.
 _SILENCE_SECONDS: Final = 60.0

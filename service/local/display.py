@@ -9,8 +9,8 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElap
 from rich.progress import Progress as Display
 from rich.text import Text
 
-from service.cli.terminal import err, say
 from service.local.component import ComponentProgress, OnProgress
+from service.telemetry.terminal import err, say
 
 
 class _Lines:

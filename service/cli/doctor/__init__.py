@@ -5,8 +5,8 @@ from __future__ import annotations
 import typer
 
 from service.cli.command import AsJson, EnvFile, run_async, settings_of
-from service.cli.terminal import line, out, print_json, styled
 from service.settings import Settings
+from service.telemetry.terminal import line, out, print_json, styled
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import yaml
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from service.contracts import beyond_schema
+from service.contracts.inbound import beyond_schema
 from service.contracts.package_data import data_path
 from service.contracts.schemas.catalogue import (
     EVENTS,

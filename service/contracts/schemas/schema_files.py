@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode
 
-from service.contracts import beyond_schema
+from service.contracts.inbound import beyond_schema
 from service.contracts.package_data import data_path
 from service.contracts.schemas import asyncapi
 from service.contracts.schemas.catalogue import EVENTS, Direction, EventType

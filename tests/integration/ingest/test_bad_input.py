@@ -19,7 +19,7 @@ from service.contracts.package_data import data_path
 from service.contracts.schemas import catalogue
 from service.kafka.topics import Topics
 from tests.e2e.harness import TRUSTS, ServiceHarness, opened
-from tests.examples.record import Example, from_record
+from tests.examples.record import Example, ExampleOutcome, from_record
 
 Place = tuple[str, int, int]
 Record = tuple[str, bytes | None, bytes | None, list[tuple[str, bytes]]]

@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from service.cli import events, follow, jobs, nets, submit, terminal
-from service.cli.terminal import Terminal, json_text, line, lines, styled
 from service.domain.values import Problem
 from service.kafka.read import Record
 from service.telemetry import logs
+from service.telemetry.terminal import Terminal, json_text, line, lines, styled
 
 CLIPBOARD = "\x1b]52;c;Y3VybCBldmlsfHNo\x07"
 HOSTILE = [

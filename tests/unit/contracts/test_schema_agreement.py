@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.contracts import beyond_schema
-from service.contracts.inbound import translation
+from service.contracts.inbound import beyond_schema, translation
 from service.contracts.inbound.stop import STOP_REQUESTED
 from service.contracts.inbound.training import REQUESTED
 from service.contracts.outbound import lifecycle, state
