@@ -17,9 +17,9 @@ from service.domain.eligibility import (
 )
 from service.domain.enums import JobState, ReasonCode
 from service.domain.facts import Facts
-from service.domain.job import Job, Rejection
+from service.domain.job import Job
 from service.domain.registry import Net
-from service.domain.values import PartialRequest, Problem, Reason, Request
+from service.domain.values import PartialRequest, Problem, Reason, Rejection, Request
 
 _WEIGHTS = "AGGREGATION_WEIGHTS"
 #: Most errors that one rejection lists.

@@ -14,9 +14,10 @@ from service.domain.commands import Command
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
+from service.domain.evolve import evolve, is_published
 from service.domain.facts import Facts
 from service.domain.group import by_number
-from service.domain.job import Job, evolve
+from service.domain.job import Job
 from service.domain.values import Origin, Request
 from service.store.event_log import EventLog
 from service.store.jobs import row
@@ -71,7 +72,7 @@ class UnitOfWork:
         published: list[tuple[Job, Any]] = []
         for event in decision.events:
             job = evolve(job, event)
-            if event.published:
+            if is_published(event):
                 published.append((job, event))
         assert job is not None
         for after, event in published:
