@@ -54,13 +54,16 @@ class UnitOfWork:
             raise BatchRefused(
                 f"{type(command).__name__} could not be judged: {exc!r}", index=index
             ) from exc
-        if decision.outcome is Outcome.REFUSED and decision.reason is not None:
-            origin = origin_of(command)
-            if origin is not None:
-                model = job.request.model_id if job is not None else None
-                self.log.append_refusal(
-                    command.job_id, model, origin, decision.reason, self.facts.now
-                )
+        model = job.request.model_id if job is not None else None
+        return self.answer(decision, command.job_id, model, origin_of(command))
+
+    def answer(
+        self, decision: Decision, job_id: UUID | None, model_id: UUID | None, origin: Origin | None
+    ) -> Decision:
+        """Publish the answer to an event that was refused."""
+        reason = decision.reason
+        if decision.outcome is Outcome.REFUSED and reason is not None and origin is not None:
+            self.log.append_refusal(job_id, model_id, origin, reason, self.facts.now)
         return decision
 
     def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:
