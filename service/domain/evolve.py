@@ -30,7 +30,7 @@ S = JobState
 Change = Callable[[Any, Any], dict[str, Any]]
 
 
-class EventRow(NamedTuple):
+class EventRule(NamedTuple):
     """One event. `comes_in`: the states it may come in, None among them for "no job yet". `leads_to`: None
     where the state stays. `names`: none for a quiet event; of several the event itself says which."""
 
@@ -337,36 +337,36 @@ _ROUND: Final = (
 
 # fmt: off
 EVENTS: Final = (
-    EventRow(e.Queued, _NEW, S.QUEUED, _queued, (Lifecycle.QUEUED,)),
-    EventRow(e.Rejected, _NEW, S.REJECTED, _rejected, (Lifecycle.REJECTED,)),
-    EventRow(e.WaitingChanged, _in(S.QUEUED), None, _waiting_changed, (Lifecycle.WAITING,)),
-    EventRow(e.BecameEligible, _in(S.QUEUED), None, _became_eligible),
-    EventRow(e.Started, _in(S.QUEUED), S.PREPARING, _started, (Lifecycle.STARTED,)),
-    EventRow(e.LeaseTaken, _ON_NET, None, _lease_taken),
-    EventRow(e.SubmissionOpened, _in(S.PREPARING, S.SUBMITTING), S.SUBMITTING, _submission_opened),
-    EventRow(e.Submitted, _in(S.SUBMITTING), S.RUNNING, _submitted, (Lifecycle.SUBMITTED,)),
-    EventRow(e.RunIdentified, _ANY, None, _run_identified),
-    EventRow(e.Prepared, _in(S.RUNNING), None, _prepared, (Lifecycle.PREPARED,)),
-    EventRow(e.Running, _in(S.RUNNING), None, _running, (Lifecycle.RUNNING,)),
-    EventRow(e.RoundReported, _REPORTING, None, _round_reported, _ROUND),
-    EventRow(e.MetricsRecorded, _REPORTING, None, _metrics_recorded, (Lifecycle.METRICS_RECORDED,)),
-    EventRow(e.LogRecorded, _REPORTING, None, _activity, (Lifecycle.LOG_RECORDED,)),
-    EventRow(e.ActivitySeen, _in(S.RUNNING, S.COLLECTING, S.STOPPING), None, _activity_seen),
-    EventRow(e.RunMissed, _ANY, None, _run_missed),
-    EventRow(e.RetryScheduled, _in(S.PREPARING, S.SUBMITTING, S.RUNNING), S.QUEUED, _retry_scheduled,
+    EventRule(e.Queued, _NEW, S.QUEUED, _queued, (Lifecycle.QUEUED,)),
+    EventRule(e.Rejected, _NEW, S.REJECTED, _rejected, (Lifecycle.REJECTED,)),
+    EventRule(e.WaitingChanged, _in(S.QUEUED), None, _waiting_changed, (Lifecycle.WAITING,)),
+    EventRule(e.BecameEligible, _in(S.QUEUED), None, _became_eligible),
+    EventRule(e.Started, _in(S.QUEUED), S.PREPARING, _started, (Lifecycle.STARTED,)),
+    EventRule(e.LeaseTaken, _ON_NET, None, _lease_taken),
+    EventRule(e.SubmissionOpened, _in(S.PREPARING, S.SUBMITTING), S.SUBMITTING, _submission_opened),
+    EventRule(e.Submitted, _in(S.SUBMITTING), S.RUNNING, _submitted, (Lifecycle.SUBMITTED,)),
+    EventRule(e.RunIdentified, _ANY, None, _run_identified),
+    EventRule(e.Prepared, _in(S.RUNNING), None, _prepared, (Lifecycle.PREPARED,)),
+    EventRule(e.Running, _in(S.RUNNING), None, _running, (Lifecycle.RUNNING,)),
+    EventRule(e.RoundReported, _REPORTING, None, _round_reported, _ROUND),
+    EventRule(e.MetricsRecorded, _REPORTING, None, _metrics_recorded, (Lifecycle.METRICS_RECORDED,)),
+    EventRule(e.LogRecorded, _REPORTING, None, _activity, (Lifecycle.LOG_RECORDED,)),
+    EventRule(e.ActivitySeen, _in(S.RUNNING, S.COLLECTING, S.STOPPING), None, _activity_seen),
+    EventRule(e.RunMissed, _ANY, None, _run_missed),
+    EventRule(e.RetryScheduled, _in(S.PREPARING, S.SUBMITTING, S.RUNNING), S.QUEUED, _retry_scheduled,
              (Lifecycle.RETRY_SCHEDULED,)),
-    EventRow(e.ResultsPending, _in(S.RUNNING), S.COLLECTING, _results_pending, (Lifecycle.RESULTS_PENDING,)),
-    EventRow(e.StepDeferred, _ON_NET, None, _step_deferred),
-    EventRow(e.StopRequested, _ALIVE, None, _stop_requested, (Lifecycle.STOP_REQUESTED,)),
-    EventRow(e.Stopping, _in(S.SUBMITTING, S.RUNNING), S.STOPPING, _stopping),
-    EventRow(e.Stopped, _ENDS_BY_STOP, S.STOPPED, _stopped, (Lifecycle.STOPPED,)),
-    EventRow(e.Completed, _REPORTING, S.COMPLETED, _completed, (Lifecycle.COMPLETED,)),
-    EventRow(e.Failed, _ALIVE, S.FAILED, _failed, (Lifecycle.FAILED,)),
-    EventRow(e.ReservationChanged, _ANY, None, _reservation_changed),
-    EventRow(e.Reviewed, _ALIVE, None, _reviewed),
+    EventRule(e.ResultsPending, _in(S.RUNNING), S.COLLECTING, _results_pending, (Lifecycle.RESULTS_PENDING,)),
+    EventRule(e.StepDeferred, _ON_NET, None, _step_deferred),
+    EventRule(e.StopRequested, _ALIVE, None, _stop_requested, (Lifecycle.STOP_REQUESTED,)),
+    EventRule(e.Stopping, _in(S.SUBMITTING, S.RUNNING), S.STOPPING, _stopping),
+    EventRule(e.Stopped, _ENDS_BY_STOP, S.STOPPED, _stopped, (Lifecycle.STOPPED,)),
+    EventRule(e.Completed, _REPORTING, S.COMPLETED, _completed, (Lifecycle.COMPLETED,)),
+    EventRule(e.Failed, _ALIVE, S.FAILED, _failed, (Lifecycle.FAILED,)),
+    EventRule(e.ReservationChanged, _ANY, None, _reservation_changed),
+    EventRule(e.Reviewed, _ALIVE, None, _reviewed),
 )
 # fmt: on
-ROW_OF: Final[dict[type[e.Event], EventRow]] = {row.event: row for row in EVENTS}
+RULE_OF: Final[dict[type[e.Event], EventRule]] = {row.event: row for row in EVENTS}
 
 
 class IllegalTransition(Exception):
@@ -375,7 +375,7 @@ class IllegalTransition(Exception):
 
 def evolve(job: Job | None, event: e.Event) -> Job:
     """The job after `event`. Raises IllegalTransition when the table does not know the step."""
-    row = ROW_OF[type(event)]
+    row = RULE_OF[type(event)]
     state = None if job is None else job.state
     if state not in row.comes_in:
         raise IllegalTransition(f"{type(event).__name__} in {state or 'no job'}")
@@ -393,12 +393,12 @@ def evolve(job: Job | None, event: e.Event) -> Job:
 
 def is_published(event: e.Event) -> bool:
     """Does the event go out on the lifecycle topic?"""
-    return bool(ROW_OF[type(event)].names)
+    return bool(RULE_OF[type(event)].names)
 
 
 def event_name_of(event: e.Event) -> Lifecycle:
     """The lifecycle name of a published event. KeyError for a quiet one."""
-    names = ROW_OF[type(event)].names
+    names = RULE_OF[type(event)].names
     if isinstance(event, e.RoundReported) and event.event_name in names:
         return event.event_name
     if len(names) != 1:

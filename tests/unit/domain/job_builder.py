@@ -17,7 +17,7 @@ from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import TERMINAL, FLBackend, FLJobStatus, ModelStatus, ReasonCode
-from service.domain.evolve import ROW_OF, event_name_of, evolve, is_published
+from service.domain.evolve import RULE_OF, event_name_of, evolve, is_published
 from service.domain.facts import Facts, JobLimits
 from service.domain.job import Job
 from service.domain.registry import Net, NetNow, Project, Registry, Trust
@@ -96,7 +96,7 @@ class JobBuilder:
         assert bool(decision.events) == (decision.outcome is Outcome.APPLIED)
         for event in decision.events:
             before = self.job
-            row = ROW_OF[type(event)]
+            row = RULE_OF[type(event)]
             self.job = evolve(before, event)
             assert (before.state if before else None) in row.comes_in
             if row.leads_to is not None:
