@@ -207,21 +207,19 @@ def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> 
     return [*_running(job, attempt, facts), reported] if number else [reported]
 
 
-def _is_news(
-    job: Job, event_name: Lifecycle, number: int, reservation: str | None, state: str
-) -> bool:
+def _is_news(job: Job, event_name: Lifecycle, number: int, slot: str | None, state: str) -> bool:
     progress = job.progress
     if event_name is Lifecycle.ROUND_STARTED:
         return number > progress.round
     if event_name is Lifecycle.ROUND_AGGREGATED:
         return number > progress.aggregated
-    seen = next((s for s in progress.sites if s.slot == reservation), None)
+    seen = next((s for s in progress.sites if s.slot == slot), None)
     return seen is None or (number, _RANK[state]) > (seen.global_round, _RANK[seen.state])
 
 
-def _failed_before(job: Job, reservation: str | None) -> bool:
+def _failed_before(job: Job, slot: str | None) -> bool:
     """Was it published that the site failed before the first round?"""
-    return any(s.slot == reservation and s.global_round == 0 for s in job.progress.sites)
+    return any(s.slot == slot and s.global_round == 0 for s in job.progress.sites)
 
 
 def _as_log(command: c.ReportRound, facts: Facts, success: bool = True) -> e.LogRecorded:

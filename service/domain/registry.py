@@ -57,6 +57,8 @@ class Registry:
     nets: Mapping[str, Net] = field(default_factory=dict)
     projects: Mapping[str, Project] = field(default_factory=dict)
     unlisted_projects: str = "reject"
+    #: what is worked out from this version once, by whoever asks first
+    memo: dict[str, object] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def approved(self, project_id: str, trust_id: UUID) -> bool:
         """May this trust's data serve this project? Unlisted projects follow `unlisted_projects`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from service.contracts import registry_file
@@ -97,6 +98,12 @@ async def models_taken(connection: Connection, nets: Sequence[str]) -> dict[str,
     return {name: frozenset(models) for name, models in found.items()}
 
 
+@lru_cache(maxsize=4_096)
+def _trusts(texts: tuple[str, ...]) -> frozenset[UUID]:
+    """The trusts of these ids. The same ones are online from one transaction to the next."""
+    return frozenset(UUID(text) for text in texts)
+
+
 def read_nets(text: str | None) -> dict[str, NetNow]:
     """The nets of the `facts` statement's JSON."""
     found = {}
@@ -106,7 +113,7 @@ def read_nets(text: str | None) -> dict[str, NetNow]:
         found[name] = NetNow(
             name=name,
             answering=answering,
-            online=frozenset(UUID(t) for t in online),
+            online=_trusts(tuple(online)),
             occupied=occupied,
             paused=paused,
             in_doubt=in_doubt,

@@ -8,10 +8,15 @@ SELECT clock_timestamp() AS now, r.version, r.hub_paused,
 FROM registry r
 
 -- name: projects_running
+-- How many jobs of these projects are on nets.
+-- $1 projects text[]
 SELECT project_id, running FROM project WHERE project_id = ANY($1::text[])
 
 -- name: registry_document
+-- The registry in force; version 0: none was applied.
 SELECT version, document FROM registry
 
 -- name: retired
+-- Those of these ids that belonged to jobs which retention has cleaned.
+-- $1 jobs uuid[]
 SELECT job_id, content_hash FROM retired WHERE job_id = ANY($1::uuid[])

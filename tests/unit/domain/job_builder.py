@@ -38,7 +38,9 @@ REGISTRY: Final = Registry(
     {NET.name: NET},
     {"p1": Project("p1", frozenset(TRUSTS))},
 )
-NOW_OF_NET: Final = NetNow(NET.name, answering=True, online=frozenset(TRUSTS), occupied=0)
+NOW_OF_NET: Final = NetNow(
+    NET.name, answering=True, online=frozenset(TRUSTS), occupied=0, seen_at=BEGIN
+)
 LIMITS: Final = JobLimits(missing_lists=2, missing_grace_seconds=1.0)
 
 

@@ -78,6 +78,9 @@ class FakeStore:
             raise Transient("the connection broke during COMMIT")
         return decisions
 
+    async def apply_each(self, commands: Iterable[c.Command]) -> list[Decision]:
+        return await self.apply(commands)
+
     def do(self, command: c.Command) -> Decision:
         job = self.jobs.get(command.job_id)
         if isinstance(command, c.OpenSubmission):
@@ -159,6 +162,9 @@ class FakeStore:
     async def stop_models(self, limit: int) -> int:
         return 0
 
+    async def review_registry(self, holder: str, limit: int) -> int:
+        return 0
+
     async def save_net(
         self,
         name: str,
@@ -225,6 +231,7 @@ class FakeStore:
                     for a in places
                 ),
                 extensions=seen.extensions,
+                seen_at=self.time(),
             )
             for name, seen in self.nets.items()
         }
