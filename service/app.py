@@ -27,7 +27,7 @@ from service.adapters import AdapterClients
 from service.bundles import S3Bundles
 from service.bundles.staging import StagingLimits
 from service.contracts import fl
-from service.domain.enums import FLBackend, JobState
+from service.domain.enums import FLBackend
 from service.domain.evolve import event_name_of, is_published
 from service.domain.facts import JobLimits, JobTypes
 from service.errors import Invalid, Permanent, Transient
@@ -44,6 +44,7 @@ from service.steps.options import StepOptions
 from service.steps.supervisor import StepSupervisor
 from service.store import migrate
 from service.store.apply import Committed
+from service.store.commit_hints import CommitHints, Hint, hints_of
 from service.store.database import Pool, close_pool, on_retry, open_pool
 from service.store.facts import FactReader
 from service.store.outbox import EventOutbox
@@ -58,6 +59,8 @@ log = structlog.get_logger(__name__)
 
 _MANIFEST_SECONDS: Final = 5.0
 _STALLED_SECONDS: Final = 60.0
+#: Parts that are of no use by themselves.
+_AIDS: Final = frozenset({"stop", "commit hints"})
 
 
 class Role(StrEnum):
@@ -105,6 +108,7 @@ class App:
     consumer: Consumer | None = None
     relay: Relay | None = None
     side_publisher: SidePublisher | None = None
+    hints: CommitHints | None = None
     failed: BaseException | None = None
 
     def has(self, *roles: Role) -> bool:
@@ -251,6 +255,7 @@ def _build(app: App) -> None:
         ingest = IngestStatus()
         app.consumer = Consumer(app.store, outbox, settings.kafka, settings.ingest, ingest)
         app.metrics.follow("ingest", lambda: ingest, INGEST)
+    app.hints = CommitHints(settings.database, lambda hints: _wake(app, events, hints))
     app.store.listeners.append(_listener(app, events))
 
 
@@ -265,7 +270,7 @@ def _retry_counter(metrics: Metrics) -> Callable[[str], None]:
 
 
 def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
-    def on_commit(committed: Committed) -> None:
+    def committed_here(committed: Committed) -> None:
         app.metrics.committed(
             Counter(decision.outcome for decision in committed.decisions),
             Counter(
@@ -275,19 +280,30 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
                 if is_published(event)
             ),
         )
-        if committed.events:
-            events.set()
-        if app.supervisor is None:
-            return
-        wakeups = app.supervisor.context.wakeups
-        if committed.work_available:
-            wakeups.claim.set()
-        if JobState.STOPPING in committed.states:
-            wakeups.stop.set()
-        if JobState.COLLECTING in committed.states:
-            wakeups.collect.set()
+        hints = hints_of(committed)
+        _wake(app, events, hints)
+        if app.hints is not None:
+            app.hints.publish(hints)
 
-    return on_commit
+    return committed_here
+
+
+def _wake(app: App, events: asyncio.Event, hints: frozenset[Hint]) -> None:
+    """Wake whoever waits in this process for what some process has committed."""
+    if Hint.EVENTS in hints:
+        events.set()
+    if app.supervisor is None:
+        return
+    wakeups = app.supervisor.context.wakeups
+    for hint, bell in (
+        (Hint.READY, wakeups.claim),
+        (Hint.STOPPING, wakeups.stop),
+        (Hint.COLLECTING, wakeups.collect),
+        (Hint.MODEL_STOPS, wakeups.model_stops),
+        (Hint.REGISTRY, wakeups.registry),
+    ):
+        if hint in hints:
+            bell.set()
 
 
 async def run(
@@ -321,6 +337,8 @@ async def run_parts(app: App) -> None:
         parts["steps"] = app.supervisor.run(app.stop)
     if app.consumer is not None:
         parts["ingest"] = app.consumer.run(app.stop)
+    if app.hints is not None and len(parts) > 1:
+        parts["commit hints"] = app.hints.run(app.stop)
     if app.has(Role.WEB):
         parts["web"] = serve(app.settings.http, app.pool, _probes(app), app.stop)
     tasks = {asyncio.create_task(part, name=name): name for name, part in parts.items()}
@@ -348,7 +366,7 @@ async def _watch(app: App, running: dict[asyncio.Task[object], str]) -> None:
                 error = Transient(f"{part} ended without a word", code="part_ended")
             app.failed = error
             log.error("part_gave_up", part=part, error=str(error))
-            if not isinstance(error, Permanent) or len(running) <= 1:
+            if not isinstance(error, Permanent) or not set(running.values()) - _AIDS:
                 return
 
 

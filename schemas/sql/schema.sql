@@ -100,6 +100,21 @@ CREATE INDEX job_active ON job (state, lease_until)
 CREATE INDEX job_due ON job (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX job_finished ON job (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX job_created ON job USING brin (created_at);
+-- Unfinished jobs that are not in `ready`: on a net, or delayed.
+CREATE INDEX job_off_queue ON job (group_id, job_id) WHERE finished_at IS NULL AND NOT eligible;
+
+-- Groups whose approvals a registry took back: their jobs are looked at again, page by page, those that are
+-- not in the queue first. A group's row goes when its last job was looked at; the cursor is that of the
+-- last page.
+CREATE TABLE registry_review (
+    queued      boolean NOT NULL,
+    group_id    uuid NOT NULL,
+    version     bigint NOT NULL,
+    after_rank  smallint NOT NULL DEFAULT -1,
+    after_at    timestamptz NOT NULL DEFAULT 'epoch',
+    after_job   uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    PRIMARY KEY (queued, group_id)
+);
 
 -- Jobs that nothing but a net and their turn keeps from starting.
 CREATE TABLE ready (
@@ -217,11 +232,12 @@ CREATE TABLE dead_letter (
     message        text NOT NULL,
     at             timestamptz NOT NULL,
     published_at   timestamptz,
-    PRIMARY KEY (topic, partition, "offset")
+    PRIMARY KEY (topic, partition, "offset", timestamp_ms)
 );
+CREATE INDEX dead_letter_published ON dead_letter (published_at) WHERE published_at IS NOT NULL;
 CREATE INDEX dead_letter_unpublished ON dead_letter (at) WHERE published_at IS NULL;
 
--- A stop by model: a step stops the jobs created until `at`, page by page.
+-- A stop by model: a step stops the jobs created before `at`, page by page.
 CREATE TABLE model_stop (
     id           uuid PRIMARY KEY,
     model_id     uuid NOT NULL,
@@ -229,9 +245,9 @@ CREATE TABLE model_stop (
     requested_by text,
     correlation_id text NOT NULL,
     source       text NOT NULL,
-    at           timestamptz NOT NULL,
-    transaction  xid8 NOT NULL DEFAULT pg_current_xact_id()
+    at           timestamptz NOT NULL
 );
+CREATE INDEX model_stop_at ON model_stop (at, id);
 
 -- What is kept of cleaned jobs, so that an old job_id never trains again.
 CREATE TABLE retired (
@@ -239,6 +255,7 @@ CREATE TABLE retired (
     content_hash bytea NOT NULL,
     at           timestamptz NOT NULL
 );
+CREATE INDEX retired_at ON retired USING brin (at);
 
 CREATE TABLE tombstone (
     job_id       uuid PRIMARY KEY,

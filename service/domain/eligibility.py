@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
 from uuid import UUID
 
 from service.domain.enums import COUNTS_ONLY, WaitingCode
 from service.domain.facts import Facts
 from service.domain.group import Group
+from service.domain.net_index import net_index
 from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import PartialRequest, Request
 
@@ -18,6 +21,9 @@ _NEAREST = (
     WaitingCode.NET_QUARANTINED,
     WaitingCode.NET_PAUSED,
 )
+
+#: Trusts that one text names; it tells how many more there are.
+_MOST_NAMES: Final = 10
 
 _SAYS = {
     WaitingCode.CAPACITY: "every net that could serve it is busy",
@@ -38,10 +44,11 @@ def describe_waiting(code: str | None) -> str:
 
 
 def selects(net: Net, now: NetNow | None) -> bool:
-    """Can a job on this net be run with some of its members only?"""
+    """Can a job on this net be run with some of its members only? Before the net has answered for the
+    first time nobody knows, and nothing is turned away for it."""
     if net.backend not in COUNTS_ONLY or net.selects_clients:
         return True
-    return now is not None and "selection" in now.extensions
+    return now is None or not now.has_answered or "selection" in now.extensions
 
 
 def ineligibility(
@@ -53,18 +60,36 @@ def ineligibility(
     """
     if request.fl_backend is not None and net.backend != request.fl_backend:
         return f"runs {net.backend}, not {request.fl_backend}"
-    absent = [str(t) for t in request.trust_ids if t not in net.members]
+    absent = [t for t in request.trust_ids if t not in net.members]
     if absent:
-        return f"has no member {', '.join(absent)}"
+        return f"has no member {_named(absent)}"
+    return _lacking(net, request, now, whole)
+
+
+def _lacking(
+    net: Net, request: Request | Group | PartialRequest, now: NetNow | None, whole: bool
+) -> str | None:
+    """As `ineligibility`, for a net of the right backend that has all of the members."""
     if net.gpus < request.resources.num_gpus:
         return f"has {net.gpus} GPUs a site, {request.resources.num_gpus} are asked for"
     if net.gpu_memory_gib < request.resources.mem_per_gpu_gib:
         return (
             f"has {net.gpu_memory_gib} GiB a GPU, {request.resources.mem_per_gpu_gib} are asked for"
         )
-    if whole and not selects(net, now) and set(request.trust_ids) != set(net.members):
+    if whole and len(request.trust_ids) != len(net.members) and not selects(net, now):
         return "can't select clients, so a job must name all of its members"
     return None
+
+
+def _named(trusts: list[UUID] | list[UUID | None]) -> str:
+    names = ", ".join(_text(t) for t in trusts[:_MOST_NAMES])
+    more = len(trusts) - _MOST_NAMES
+    return f"{names} and {more} more" if more > 0 else names
+
+
+@lru_cache(maxsize=65_536)
+def _text(trust: UUID | None) -> str:
+    return str(trust)
 
 
 def eligible_nets(request: Request, facts: Facts) -> list[Net]:
@@ -76,10 +101,11 @@ def eligible_nets(request: Request, facts: Facts) -> list[Net]:
     return found
 
 
-def serving(part: Request | PartialRequest, facts: Facts, whole: bool) -> list[Net]:
+def serving(part: Request | PartialRequest | Group, facts: Facts, whole: bool) -> list[Net]:
     """The nets, by name, that nothing in a request or its part rules out; `whole`: see `ineligibility`."""
-    nets = sorted(facts.registry.nets.values(), key=lambda n: n.name)
-    return [n for n in nets if ineligibility(n, part, facts.nets.get(n.name), whole) is None]
+    index = net_index(facts.registry)
+    nets = index.listed(index.having(part.fl_backend, part.trust_ids))
+    return [n for n in nets if _lacking(n, part, facts.nets.get(n.name), whole) is None]
 
 
 def holds_model(net: Net, request: Request, facts: Facts) -> bool:
@@ -114,9 +140,12 @@ def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> WaitingC
     limit = None if project is None else project.max_running_jobs
     if limit is not None and facts.project_running.get(request.project_id, 0) >= limit:
         return WaitingCode.PROJECT_AT_LIMIT
-    obstacles = {_obstacle(net, request, facts) for net in nets}
-    if None in obstacles:
-        return None
+    obstacles = set()
+    for net in nets:
+        obstacle = _obstacle(net, request, facts)
+        if obstacle is None:
+            return None
+        obstacles.add(obstacle)
     return next((code for code in _NEAREST if code in obstacles), WaitingCode.TRUSTS)
 
 

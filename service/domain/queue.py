@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
 
 from service.domain import commands as c
 from service.domain import events as e
@@ -18,12 +19,16 @@ from service.domain.eligibility import (
 from service.domain.enums import JobState, ReasonCode
 from service.domain.facts import Facts
 from service.domain.job import Job
+from service.domain.net_index import NetIndex, net_index
 from service.domain.registry import Net
-from service.domain.run_settings import AGGREGATION_WEIGHTS, nobody_weighs
+from service.domain.run_settings import AGGREGATION_WEIGHTS, Weights
 from service.domain.values import PartialRequest, Problem, Reason, Rejection, Request
 
 #: Most errors that one rejection lists.
 _MOST = 100
+#: Nets that one rejection gives a reason for, and the length of the text with them.
+_MOST_NETS: Final = 10
+_MOST_CHARACTERS: Final = 1_000
 _SAME = ignored("same_request", "this job_id with this content is known")
 
 
@@ -42,7 +47,7 @@ def request_training(job: Job | None, command: c.RequestTraining, facts: Facts) 
         at=facts.now,
         request=request,
         waiting_for=why_waiting(request, nets, facts),
-        warnings=_warnings(request, nets),
+        warnings=_warnings(request, nets, facts),
         eligible=not early,
         due_at=request.not_before if early else request.deadline,
     )
@@ -131,18 +136,21 @@ def _problems(request: Request | PartialRequest, nets: list[Net], facts: Facts) 
                 ReasonCode.UNKNOWN_PROJECT,
             )
         )
-    unknown = [t for t in request.trust_ids if t not in registry.trusts]
-    for trust in unknown:
+    places: dict[UUID | None, int] = {}
+    for place, trust in enumerate(request.trust_ids):
+        places.setdefault(trust, place)
+    unknown = [t for t in places if t not in registry.trusts]
+    for trust in unknown[:_MOST]:
         if trust is not None:
-            loc = ("trust_ids", request.trust_ids.index(trust))
             text = f"the registry lists no trust {trust}"
-            problems.append(Problem(loc, text, ReasonCode.UNKNOWN_TRUST))
+            problems.append(Problem(("trust_ids", places[trust]), text, ReasonCode.UNKNOWN_TRUST))
     if project is not None:
-        for trust in request.trust_ids:
-            if trust not in project.approved_trusts and trust in registry.trusts:
-                loc = ("trust_ids", request.trust_ids.index(trust))
-                text = f"trust {trust} is not approved for this project"
-                problems.append(Problem(loc, text, ReasonCode.TRUST_NOT_APPROVED))
+        refusing = [t for t in places if t not in project.approved_trusts and t in registry.trusts]
+        for trust in refusing[:_MOST]:
+            text = f"trust {trust} is not approved for this project"
+            problems.append(
+                Problem(("trust_ids", places[trust]), text, ReasonCode.TRUST_NOT_APPROVED)
+            )
     if project is not None and request.priority > project.max_priority:
         text = f"this project may ask for priority {project.max_priority} at most"
         problems.append(Problem(("priority",), text, ReasonCode.PRIORITY_NOT_ALLOWED))
@@ -175,28 +183,39 @@ def _net_problems(
 ) -> list[Problem]:
     """`whole`: are the request's trusts all that it means, or only those that are known?"""
     weights = _weights(request)
+    index = net_index(facts.registry)
     if nets:
         problems = _job_type_problems(request, nets, facts)
         if weights:
-            odd = _odd_weights(weights, nets, facts)
-            problems += odd if odd or not whole else _zero_weights(weights, request, nets)
+            mask = index.mask(nets)
+            odd = _odd_weights(weights, mask, index)
+            problems += odd if odd or not whole else _zero_weights(weights, request, mask, index)
         return problems
-    every = sorted(facts.registry.nets.values(), key=lambda n: n.name)
-    reasons = [
-        f"{net.name} {ineligibility(net, request, facts.nets.get(net.name), whole)}"
-        for net in every
-    ]
-    text = "no net can ever serve this request: " + ("; ".join(reasons[:10]) or "none exists")
-    problems = [Problem(("trust_ids",), text[:1_000], ReasonCode.NO_SUCH_NET)]
+    text = "no net can ever serve this request: " + (
+        _reasons(request, facts, whole) or "none exists"
+    )
+    problems = [Problem(("trust_ids",), text[:_MOST_CHARACTERS], ReasonCode.NO_SUCH_NET)]
     # Judged by what there is, so that the next try does not meet what this one hid.
-    if every:
-        problems += _job_type_problems(request, every, facts)
-        problems += _odd_weights(weights, every, facts)
+    if index.nets:
+        problems += _job_type_problems(request, index.nets, facts)
+        problems += _odd_weights(weights, index.every, index)
     return problems
 
 
+def _reasons(request: Request | PartialRequest, facts: Facts, whole: bool) -> str:
+    """Why the first nets by name can't serve the request: as many as a text has room for."""
+    reasons: list[str] = []
+    room = _MOST_CHARACTERS
+    for net in net_index(facts.registry).nets[:_MOST_NETS]:
+        reasons.append(f"{net.name} {ineligibility(net, request, facts.nets.get(net.name), whole)}")
+        room -= len(reasons[-1])
+        if room <= 0:
+            break
+    return "; ".join(reasons)
+
+
 def _job_type_problems(
-    request: Request | PartialRequest, nets: list[Net], facts: Facts
+    request: Request | PartialRequest, nets: Sequence[Net], facts: Facts
 ) -> list[Problem]:
     if request.job_type is None:
         return []
@@ -214,9 +233,8 @@ def _weights(request: Request | PartialRequest) -> Mapping[str, Any]:
     return weights if weights and isinstance(weights, Mapping) else {}
 
 
-def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> list[Problem]:
-    slots = {slot for net in nets for slot in net.members.values()}
-    trusts = {str(t) for t in facts.registry.trusts}
+def _odd_weights(weights: Mapping[str, Any], nets: int, index: NetIndex) -> list[Problem]:
+    """`nets`: those that could serve the request, as a mask."""
     return [
         Problem(
             ("config", AGGREGATION_WEIGHTS, key),
@@ -224,30 +242,46 @@ def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> l
             ReasonCode.INVALID_REQUEST,
         )
         for key in weights
-        if key not in slots and key.lower() not in trusts
-    ]
+        if key.lower() not in index.trust_texts and not index.knows_client(key, nets)
+    ][:_MOST]
 
 
 def _zero_weights(
-    weights: Mapping[str, Any], request: Request | PartialRequest, nets: list[Net]
+    weights: Mapping[str, Any], request: Request | PartialRequest, nets: int, index: NetIndex
 ) -> list[Problem]:
     trusts = [t for t in request.trust_ids if t is not None]
-    if not nobody_weighs(weights, ((t, net.members[t]) for net in nets for t in trusts)):
+    if all(weights.values()) or any(_weights_on(weights, trusts, nets, index)):
         return []
     text = "every participant's weight is 0; give one of them more"
     return [Problem(("config", AGGREGATION_WEIGHTS), text, ReasonCode.INVALID_REQUEST)]
 
 
-def _warnings(request: Request, nets: list[Net]) -> tuple[str, ...]:
+def _weights_on(
+    weights: Mapping[str, Any], trusts: Iterable[UUID], nets: int, index: NetIndex
+) -> Iterator[float]:
+    """The weight of each trust under each name that it has on these nets."""
+    known = Weights(weights)
+    for trust in trusts:
+        slots = index.slots_of.get(trust, {})
+        named = [slot for slot in weights if slots.get(slot, 0) & nets]
+        if len(named) < len(slots):
+            yield known.of(trust, None)
+        yield from (known.of(trust, slot) for slot in named)
+
+
+def _warnings(request: Request, nets: list[Net], facts: Facts) -> tuple[str, ...]:
     weights = _weights(request)
     if not weights:
         return ()
-    known = {str(t) for t in request.trust_ids}
-    known |= {net.members[t] for net in nets for t in request.trust_ids}
+    index = net_index(facts.registry)
+    mask, trusts = index.mask(nets), frozenset(request.trust_ids)
+    texts = {str(t) for t in trusts}
     return tuple(
         f"config.{AGGREGATION_WEIGHTS}: {key} takes no part in this job"
         for key in weights
-        if key not in known and key.lower() not in known
+        if key.lower() not in texts
+        and not index.names_one(key, trusts, mask)
+        and not index.names_one(key.lower(), trusts, mask)
     )[:100]
 
 

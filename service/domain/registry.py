@@ -56,6 +56,8 @@ class Registry:
     nets: Mapping[str, Net] = field(default_factory=dict)
     projects: Mapping[str, Project] = field(default_factory=dict)
     unlisted_projects: str = "reject"
+    #: what is worked out from this version once, by whoever asks first
+    memo: dict[str, object] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     def approved(self, project_id: str, trust_id: UUID) -> bool:
         """May this trust's data serve this project? Unlisted projects follow `unlisted_projects`."""
@@ -75,4 +77,5 @@ class NetNow:
     occupied: int
     paused: bool = False
     in_doubt: bool = False  #: a submission without a known outcome blocks it
-    extensions: frozenset[str] = frozenset()
+    extensions: frozenset[str] = frozenset()  #: as of its last answer
+    has_answered: bool = True  #: False: nobody has heard from it yet

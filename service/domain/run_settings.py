@@ -47,12 +47,24 @@ def is_weight(value: object) -> bool:
     return MIN_WEIGHT <= value <= MAX_WEIGHT
 
 
-def weight_of(weights: Mapping[str, Any], trust: object, slot: str | None) -> float:
-    """A participant's weight: that of its trust's id or its slot's name, whichever stands first."""
-    for key, value in weights.items():
-        if key == slot or key.lower() == str(trust):
-            return float(value)
-    return DEFAULT_WEIGHT
+class Weights:
+    """The weights of a request, by trust id (in any letter case) or slot name. A lookup costs the same
+    however many there are."""
+
+    def __init__(self, weights: Mapping[str, Any]) -> None:
+        self._by_key = {
+            key: (place, float(weight)) for place, (key, weight) in enumerate(weights.items())
+        }
+        self._by_trust: dict[str, tuple[int, float]] = {}
+        for key, placed in self._by_key.items():
+            self._by_trust.setdefault(key.lower(), placed)
+        self._default = (len(weights), DEFAULT_WEIGHT)
+
+    def of(self, trust: object, slot: str | None) -> float:
+        """A participant's weight: that of its trust's id or its slot's name, whichever stands first."""
+        mine = self._by_trust.get(str(trust), self._default)
+        named = self._default if slot is None else self._by_key.get(slot, self._default)
+        return min(mine, named)[1]
 
 
 def nobody_weighs(
@@ -60,5 +72,6 @@ def nobody_weighs(
 ) -> bool:
     """Has each of the participants (trust id, slot name where it is known) the weight 0? Nothing can be
     aggregated then. False where there are none."""
-    given = [weight_of(weights, trust, slot) for trust, slot in participants]
+    known = Weights(weights)
+    given = [known.of(trust, slot) for trust, slot in participants]
     return bool(given) and not any(given)

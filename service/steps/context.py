@@ -41,6 +41,8 @@ class Wakeups:
     rescue: asyncio.Event = field(default_factory=asyncio.Event)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     collect: asyncio.Event = field(default_factory=asyncio.Event)
+    model_stops: asyncio.Event = field(default_factory=asyncio.Event)
+    registry: asyncio.Event = field(default_factory=asyncio.Event)
     run_polls: dict[str, asyncio.Event] = field(default_factory=dict)
     status_polls: dict[str, asyncio.Event] = field(default_factory=dict)
 

@@ -1,4 +1,5 @@
-"""Upkeep of what no message and no answer will move: parked records, passed times, stops by model, waiting.
+"""Upkeep of what no message and no answer will move: parked records, passed times, stops by model, approvals
+taken back, waiting.
 
 Each is a step of its own with its own pause, so that one that is slow or failing holds back no other. A
 round that was full is followed by the next at once.
@@ -31,9 +32,17 @@ class Maintenance:
         due = await self._context.store.due(_LIMIT)
         if not due:
             return None
-        await self._context.store.apply([Review(job_id) for job_id in due])
+        await self._context.store.apply_each([Review(job_id) for job_id in due])
         self._context.wakeups.wake_all()
         return 0.0 if len(due) >= _LIMIT else None
+
+    async def review_registry(self) -> float | None:
+        """NetSnapshot again at the jobs whose approvals a new registry took back."""
+        done = await self._context.store.review_registry(self._context.holder, _LIMIT)
+        if not done:
+            return None
+        self._context.wakeups.wake_all()
+        return 0.0
 
     async def stop_models(self) -> float | None:
         """Continue stops by model."""
@@ -49,5 +58,5 @@ class Maintenance:
             ReportWaiting(job_id, code, position) for job_id, code, position in heads if code
         ]
         if reports:
-            await self._context.store.apply(reports)
+            await self._context.store.apply_each(reports)
         return None

@@ -151,6 +151,11 @@ class JobStore(Protocol):
         """The one write path, for commands without a record: one decision for each, in order."""
         ...
 
+    async def apply_each(self, commands: Iterable[Command]) -> list[Decision]:
+        """As `apply`, for commands that have nothing to do with each other: one that can't be judged or
+        stored costs itself alone, and has no decision."""
+        ...
+
     async def claim(self, holder: str) -> Job | None:
         """Pick the next (job, net), and claim it. None: nothing can start now."""
         ...
@@ -186,6 +191,11 @@ class JobStore(Protocol):
 
     async def stop_models(self, limit: int) -> int:
         """Continue stops by model; returns how many jobs got a stop."""
+        ...
+
+    async def review_registry(self, holder: str, limit: int) -> int:
+        """NetSnapshot again at a page of the jobs whose approvals a registry took back; 0 when there is
+        nothing to do for this holder."""
         ...
 
     async def save_net(

@@ -89,7 +89,7 @@ class ReconcileStep:
                 said.append(c.ObserveRunMissing(row.job_id, row.attempt, row.run_id, began))
         self._context.net_cache.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
         if said:
-            self._wake(await self._context.store.apply(said))
+            self._wake(await self._context.store.apply_each(said))
 
     def _wake(self, decisions: Iterable[Decision]) -> None:
         """A list with changes may have freed a reservation, or left results to fetch."""

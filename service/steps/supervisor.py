@@ -164,7 +164,12 @@ class StepSupervisor:
         self._loop("collect", collects.step, options.claim_poll_seconds, wakeups.collect)
         self._loop("resolve_parked", maintenance.resolve_parked, options.sweep_seconds)
         self._loop("review_due", maintenance.review_due, options.sweep_seconds)
-        self._loop("stop_models", maintenance.stop_models, options.sweep_seconds)
+        self._loop(
+            "review_registry", maintenance.review_registry, options.sweep_seconds, wakeups.registry
+        )
+        self._loop(
+            "stop_models", maintenance.stop_models, options.sweep_seconds, wakeups.model_stops
+        )
         self._loop("tell_waiting", maintenance.report_waiting, options.sweep_seconds * 5)
         self._loop("clean", partial(apply_retention, context), options.clean_seconds)
 

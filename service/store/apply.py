@@ -1,11 +1,11 @@
 """The one write path: every change of a job is one transaction in this order.
 
-1. offsets, fenced   2. event ids   3. jobs, locked by id   4. facts   5. the unit of work, in memory
-6. jobs, parked records, dead letters   7. queue entries, reservations, counters   8. heads and events
-9. COMMIT
+1. the admission   2. offsets, fenced   3. event ids   4. jobs, locked by id   5. facts   6. the fold, in
+memory   7. jobs, parked records, dead letters   8. queue entries, slots, counters   9. heads and events
+10. COMMIT
 
 What a transaction locks it locks in this order, sorted within each kind: so writers wait for each other,
-and never in a circle.
+and never in a circle. It never stands idle for long, however many records it judges.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import asyncpg
 
@@ -23,10 +23,11 @@ from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
 from service.domain.job import Job
 from service.errors import faultpoint
-from service.store import inbox, jobs
+from service.store import admission, inbox, jobs, model_stops
 from service.store.database import Connection, Pool, transaction
 from service.store.event_log import EventLog
 from service.store.facts import FactReader
+from service.store.keepalive import KeepAlive
 from service.store.occupancy import OccupancyDelta, SchedulingGroups
 from service.store.records import (
     BatchRefused,
@@ -64,6 +65,7 @@ class Committed:
     states: frozenset[JobState] = frozenset()
     events: int = 0
     work_available: bool = False  #: a job became ready, or a reservation was released
+    model_stops: bool = False  #: a stop by model was accepted
 
 
 @dataclass(slots=True)
@@ -78,6 +80,7 @@ class _Work:
     park: list[tuple[InboundItem, UUID, bool]] = field(default_factory=list)
     resolved: list[int] = field(default_factory=list)
     forget: list[bytes] = field(default_factory=list)
+    model_stops: bool = False
 
 
 class Applier:
@@ -109,6 +112,7 @@ class Applier:
         """
         work = _Work(items, fence.consumer_group if fence else "")
         async with transaction(self._pool) as connection:
+            await admission.admit(connection, (item.command for item in items))
             if fence is not None:
                 await inbox.move_offsets(connection, fence)
             repeated = await inbox.dedupe_event_ids(connection, items)
@@ -121,6 +125,7 @@ class Applier:
     async def apply_commands(self, commands: Sequence[c.Command]) -> Committed:
         """Commands of our own steps: one decision each."""
         async with transaction(self._pool) as connection:
+            await admission.admit(connection, commands)
             committed, keys = await self._write(connection, _own(commands), {})
             faultpoint("apply.before_commit")
         faultpoint("apply.committed")
@@ -130,6 +135,7 @@ class Applier:
     async def apply_selected(self, choose: Choose) -> tuple[Sequence[c.Command], Committed]:
         """Commands that SQL chooses within the transaction (a claim, a lease)."""
         async with transaction(self._pool) as connection:
+            await admission.share(connection)
             commands = await choose(connection)
             if not commands:
                 return (), Committed([])
@@ -172,10 +178,15 @@ class Applier:
         expired: dict[int, asyncpg.Record] | None = None,
     ) -> tuple[Committed, set[UUID]]:
         unit = await self._load(connection, work, repeated)
-        await self._judge(connection, unit, work, repeated)
+        alive = KeepAlive(connection)
+        await self._judge(connection, unit, work, repeated, alive)
         if expired is not None:
             _end_expired(unit, work, expired)
-        new = unit.new_rows()
+        new = []
+        for row in unit.new_rows():
+            new.append(row)
+            if alive.due:
+                await alive.ping()
         if new:
             await jobs.insert(connection, new)
         changed = unit.changed()
@@ -225,9 +236,15 @@ class Applier:
         return UnitOfWork(facts, EventLog(self._partitions), before, partitions)
 
     async def _judge(
-        self, connection: Connection, unit: UnitOfWork, work: _Work, repeated: dict[int, Decision]
+        self,
+        connection: Connection,
+        unit: UnitOfWork,
+        work: _Work,
+        repeated: dict[int, Decision],
+        alive: KeepAlive,
     ) -> None:
-        await self._parked_stops(connection, unit, work)
+        await self._parked_stops(connection, unit, work, alive)
+        stops: list[tuple[int, c.StopModel]] = []
         for index, item in enumerate(work.items):
             if item.dead is not None or item.command is None:
                 if item.dead is not None:
@@ -237,20 +254,26 @@ class Applier:
                 work.decisions.append(repeated[index])
                 if repeated[index].outcome is Outcome.CONFLICT:
                     work.dead.append((item.source_record, _letter(repeated[index])))
+            elif isinstance(item.command, c.StopModel):
+                stops.append((index, item.command))
+                work.decisions.append(Decision())
             else:
-                decision = await self._one(connection, unit, item, index)
+                decision = self._one(unit, item, index)
                 work.decisions.append(decision)
                 self._keep(work, item, decision)
+            if alive.due:
+                await alive.ping()
+        for index, stop in stops:
+            decision = await model_stops.accept(connection, unit, work.items, index, stop)
+            work.decisions[index] = decision
+            work.model_stops = True
+            self._keep(work, work.items[index], decision)
         new = list(unit.new())
         if new:
-            await self._waiting_records(connection, unit, work, new)
+            await self._waiting_records(connection, unit, work, new, alive)
 
-    async def _one(
-        self, connection: Connection, unit: UnitOfWork, item: InboundItem, index: int | None = None
-    ) -> Decision:
+    def _one(self, unit: UnitOfWork, item: InboundItem, index: int | None = None) -> Decision:
         command = item.command
-        if isinstance(command, c.StopModel):
-            return await _stop_model(connection, unit, command)
         if isinstance(command, c.RefuseStop):
             decision = jobless.refuse_stop(command)
             return unit.answer(decision, command.job_id, command.model_id, command.origin)
@@ -265,21 +288,30 @@ class Applier:
             code = decision.reason.code if decision.reason is not None else ""
             work.outcomes[item.event_key] = f"{decision.outcome}:{code}".rstrip(":")
 
-    async def _parked_stops(self, connection: Connection, unit: UnitOfWork, work: _Work) -> None:
+    async def _parked_stops(
+        self, connection: Connection, unit: UnitOfWork, work: _Work, alive: KeepAlive
+    ) -> None:
         """The transaction that enters `submitting` checks once more for stops that came first."""
         opening = [i.command.job_id for i in work.items if isinstance(i.command, c.OpenSubmission)]
         if opening:
             rows = await connection.fetch(QUERIES["parked_stops_of_jobs"], opening)
-            await self._resolve(connection, unit, work, rows)
+            await self._resolve(connection, unit, work, rows, alive)
 
     async def _waiting_records(
-        self, connection: Connection, unit: UnitOfWork, work: _Work, new: list[UUID]
+        self,
+        connection: Connection,
+        unit: UnitOfWork,
+        work: _Work,
+        new: list[UUID],
+        alive: KeepAlive,
     ) -> None:
         """Stops and reports that came before their request, in this batch or an earlier one."""
         rows = await connection.fetch(QUERIES["parked_of_jobs"], new)
-        await self._resolve(connection, unit, work, rows)
+        await self._resolve(connection, unit, work, rows, alive)
         still = []
         for item, job_id, is_stop in work.park:
+            if alive.due:
+                await alive.ping()
             if job_id in unit.jobs and isinstance(item.command, c.Command):
                 decision = unit.apply(item.command)
                 if decision.outcome is not Outcome.PARKED:
@@ -288,15 +320,22 @@ class Applier:
         work.park = still
 
     async def _resolve(
-        self, connection: Connection, unit: UnitOfWork, work: _Work, rows: list[asyncpg.Record]
+        self,
+        connection: Connection,
+        unit: UnitOfWork,
+        work: _Work,
+        rows: list[asyncpg.Record],
+        alive: KeepAlive,
     ) -> None:
         resolved = []
         for record in rows:
+            if alive.due:
+                await alive.ping()
             item = inbox.restore(record)
             dead = item.dead
             if dead is None:
                 try:
-                    if (await self._one(connection, unit, item)).outcome is Outcome.PARKED:
+                    if self._one(unit, item).outcome is Outcome.PARKED:
                         continue
                 except BatchRefused as exc:
                     dead = dead_letter_of(exc)
@@ -312,27 +351,6 @@ class Applier:
 def _own(commands: Sequence[c.Command]) -> _Work:
     """The work of commands that came from no record."""
     return _Work([InboundItem(command, _NO_RECORD) for command in commands], "")
-
-
-async def _stop_model(connection: Connection, unit: UnitOfWork, command: c.StopModel) -> Decision:
-    here = any(
-        job.request.model_id == command.model_id and not job.terminal for job in unit.jobs.values()
-    )
-    unfinished = here or await connection.fetchval(QUERIES["model_has_jobs"], command.model_id)
-    decision = jobless.stop_model(bool(unfinished))
-    origin = command.origin
-    if decision.outcome is Outcome.REFUSED:
-        return unit.answer(decision, None, command.model_id, origin)
-    await connection.execute(
-        QUERIES["model_stop_insert"],
-        uuid5(command.model_id, f"stop:{origin.source}:{origin.event_id}"),
-        command.model_id,
-        command.reason,
-        command.requested_by,
-        origin.event_id,
-        origin.source,
-    )
-    return decision
 
 
 def _restored(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
@@ -383,4 +401,5 @@ def _committed(work: _Work, unit: UnitOfWork, occupancy: OccupancyDelta) -> Comm
         frozenset(unit.states()),
         len(unit.log.rows),
         bool(occupancy.ready_in or occupancy.reservations_out),
+        work.model_stops,
     )

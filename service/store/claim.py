@@ -8,32 +8,49 @@ chooses but a project; what another instance holds it skips.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
+
+import asyncpg
 
 from service.domain import commands as c
 from service.store.database import Connection
 from service.store.facts import models_taken
 from service.store.statements import QUERIES
 
+#: Nets that are looked at in one go: the first has work, unless another instance takes it meanwhile.
+_NETS: Final = 8
+
 
 async def select_claim(connection: Connection, holder: str) -> list[c.Command]:
-    """The claim of the best job on the emptiest net; nothing where none can start."""
-    for net in await connection.fetch(QUERIES["nets_with_capacity"]):
-        taken: frozenset[UUID] = frozenset()
-        if net["by_model"]:
-            taken = (await models_taken(connection, [net["name"]])).get(net["name"], taken)
-        heads = await connection.fetch(
-            QUERIES["next_jobs_of_net"], net["name"], net["online"], taken
-        )
-        if not heads or await connection.fetchval(QUERIES["net_lock"], net["name"]) is None:
-            continue
-        for head in heads:
-            if await connection.fetchval(QUERIES["job_lock"], head["job_id"]) is None:
-                continue
-            if await connection.fetchval(QUERIES["project_lock"], head["project_id"]) is None:
-                continue
-            return [c.Claim(head["job_id"], net["name"], holder)]
+    """The claim of the best job on the emptiest net with work; nothing where none can start."""
+    tried: list[str] = []
+    while nets := await connection.fetch(QUERIES["nets_with_capacity"], tried, _NETS):
+        for net in nets:
+            claim = await _claim_on(connection, net, holder)
+            if claim is not None:
+                return [claim]
+        if len(nets) < _NETS:
+            break
+        tried += [net["name"] for net in nets]
     return []
+
+
+async def _claim_on(connection: Connection, net: asyncpg.Record, holder: str) -> c.Claim | None:
+    """The claim of the net's best job that nobody else holds."""
+    name = net["name"]
+    taken: frozenset[UUID] = frozenset()
+    if net["by_model"]:
+        taken = (await models_taken(connection, [name])).get(name, taken)
+    heads = await connection.fetch(QUERIES["next_jobs_of_net"], name, net["online"], taken)
+    if not heads or await connection.fetchval(QUERIES["net_lock"], name) is None:
+        return None
+    for head in heads:
+        if await connection.fetchval(QUERIES["job_lock"], head["job_id"]) is None:
+            continue
+        if await connection.fetchval(QUERIES["project_lock"], head["project_id"]) is not None:
+            return c.Claim(head["job_id"], name, holder)
+    return None
 
 
 async def select_expired(

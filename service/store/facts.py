@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from uuid import UUID
 
 from service.contracts import registry_file
@@ -96,17 +97,26 @@ async def models_taken(connection: Connection, nets: Sequence[str]) -> dict[str,
     return {name: frozenset(models) for name, models in found.items()}
 
 
+@lru_cache(maxsize=4_096)
+def _trusts(texts: tuple[str, ...]) -> frozenset[UUID]:
+    """The trusts of these ids. The same ones are online from one transaction to the next."""
+    return frozenset(UUID(text) for text in texts)
+
+
 def read_nets(text: str | None) -> dict[str, NetNow]:
     """The nets of the `facts` statement's JSON."""
     found = {}
-    for name, answering, online, occupied, paused, in_doubt, extensions in json.loads(text or "[]"):
+    for name, answering, online, occupied, paused, in_doubt, extensions, has_answered in json.loads(
+        text or "[]"
+    ):
         found[name] = NetNow(
             name=name,
             answering=answering,
-            online=frozenset(UUID(t) for t in online),
+            online=_trusts(tuple(online)),
             occupied=occupied,
             paused=paused,
             in_doubt=in_doubt,
             extensions=frozenset(extensions),
+            has_answered=has_answered,
         )
     return found

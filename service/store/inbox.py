@@ -116,6 +116,10 @@ async def insert_dead_letters(
     """Dead letters as rows; the relay's second lane publishes them."""
     if not dead:
         return
+    # Each record once: one statement can't write a row twice.
+    records = {
+        (ref.topic, ref.partition, ref.offset, ref.timestamp_ms): (ref, d) for ref, d in dead
+    }
     rows = [
         (
             ref.topic,
@@ -129,7 +133,7 @@ async def insert_dead_letters(
             letter.kind,
             letter.message,
         )
-        for ref, letter in dead
+        for ref, letter in records.values()
     ]
     await connection.execute(QUERIES["dead_letters_insert"], *zip(*rows, strict=True))
 

@@ -17,6 +17,7 @@ from service.domain.enums import JobState, ModelStatus
 from service.domain.job import Job
 from service.domain.values import JobLease, Origin, Rejection
 from service.store.database import Connection
+from service.store.records import BatchRefused
 from service.store.statements import QUERIES
 
 #: (column, SQL type, does it ever change), in the order of a row.
@@ -57,6 +58,8 @@ COLUMNS: Final[tuple[tuple[str, str, bool], ...]] = (
 NAMES: Final = tuple(name for name, _, _ in COLUMNS)
 _FIXED: Final = sum(1 for _, _, changes in COLUMNS if not changes)
 _CHANGING: Final = COLUMNS[_FIXED:]
+#: Jobs that are turned into rows or back between two statements: a transaction must not stand idle.
+_PORTION: Final = 250
 SELECT: Final = f"SELECT {', '.join(NAMES)}, lease_until FROM job"
 
 _LOCK: Final = f"{SELECT} WHERE job_id = ANY($1) ORDER BY job_id FOR NO KEY UPDATE"
@@ -126,7 +129,15 @@ def changing(job: Job) -> tuple[Any, ...]:
 
 
 def read(record: asyncpg.Record) -> Job:
-    """The job of a row that `SELECT` gave."""
+    """The job of a row that `SELECT` gave. Raises BatchRefused where it can't be read any more: it costs
+    itself alone."""
+    try:
+        return _read(record)
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BatchRefused(f"job {record['job_id']} can't be read: {exc!r}") from exc
+
+
+def _read(record: asyncpg.Record) -> Job:
     lease = None
     if record["lease_holder"] is not None:
         lease = JobLease(record["lease_holder"], record["lease_token"], record["lease_until"])
@@ -176,10 +187,14 @@ def _request(record: asyncpg.Record) -> Any:
 async def lock_many(
     connection: Connection, job_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, Job], dict[UUID, int]]:
-    """Lock the jobs in the order of their ids, and their partitions of the lifecycle topic."""
-    records = await connection.fetch(_LOCK, job_ids)
-    jobs = {record["job_id"]: read(record) for record in records}
-    return jobs, {record["job_id"]: record["kafka_partition"] for record in records}
+    """Lock the jobs, given in the order of their ids; and their partitions of the lifecycle topic."""
+    jobs: dict[UUID, Job] = {}
+    places: dict[UUID, int] = {}
+    for first in range(0, len(job_ids), _PORTION):
+        for record in await connection.fetch(_LOCK, job_ids[first : first + _PORTION]):
+            job_id = record["job_id"]
+            jobs[job_id], places[job_id] = read(record), record["kafka_partition"]
+    return jobs, places
 
 
 async def get(connection: Connection, job_id: UUID) -> Job | None:
@@ -199,8 +214,10 @@ async def insert(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> Non
 
 async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: float) -> None:
     """Write what may change of jobs that `load` locked."""
-    values = list(zip(*(changing(job) for job in jobs), strict=True))
-    await connection.execute(_UPDATE, lease_seconds, [job.job_id for job in jobs], *values)
+    for first in range(0, len(jobs), _PORTION):
+        part = jobs[first : first + _PORTION]
+        values = list(zip(*(changing(job) for job in part), strict=True))
+        await connection.execute(_UPDATE, lease_seconds, [job.job_id for job in part], *values)
 
 
 async def renew(connection: Connection, leases: dict[UUID, int], seconds: float) -> set[UUID]:

@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from service.domain.eligibility import eligible_nets
 from service.domain.enums import ACTIVE, JobState, ReservationState
 from service.domain.facts import Facts
-from service.domain.group import group_id, group_of
+from service.domain.group import Group, by_number, group_id, group_of
 from service.domain.job import Job
 from service.domain.values import Request
 from service.errors import Transient
 from service.store.database import Connection
 from service.store.statements import QUERIES
+
+#: (net, group) pairs that one statement notes.
+_PAIRS: Final = 10_000
 
 ReadyKey = tuple[UUID, int, Any, UUID]
 ReservationKey = tuple[UUID, int]
@@ -120,11 +123,10 @@ class OccupancyDelta:
             )
         if self.reservations_put:
             rows = [(*key, *value) for key, value in self.reservations_put.items()]
+            rows.sort(key=lambda row: (row[2], row[0], row[1]))  # a net has one open submission
             await connection.execute(QUERIES["reservations_upsert"], *zip(*rows, strict=True))
         if self.runs:
-            await connection.execute(
-                QUERIES["runs_insert"], *zip(*sorted(self.runs, key=str), strict=True)
-            )
+            await connection.execute(QUERIES["runs_insert"], *zip(*sorted(self.runs), strict=True))
         for name, deltas in (
             ("nets", self.nets),
             ("projects", self.projects),
@@ -135,6 +137,18 @@ class OccupancyDelta:
                 ids = [key for key, _ in changed]
                 await connection.execute(QUERIES[f"{name}_lock"], ids)
                 await connection.execute(QUERIES[f"{name}_count"], ids, [n for _, n in changed])
+
+
+def _columns(g: Group) -> tuple[object, ...]:
+    """The group as the values of its row, but for its id."""
+    return (
+        g.project_id,
+        g.fl_backend,
+        list(g.trust_ids),
+        g.min_trusts,
+        g.resources.num_gpus,
+        g.resources.mem_per_gpu_gib,
+    )
 
 
 class SchedulingGroups:
@@ -152,29 +166,37 @@ class SchedulingGroups:
         errors.Transient when another registry was applied since `facts` were read: a new group must not
         be left with the nets of the old one.
         """
-        unknown = [key for key in requests if key not in self._known]
+        unknown = sorted((key for key in requests if key not in self._known), key=by_number)
         if not unknown:
             return set()
-        if await connection.fetchval(QUERIES["registry_share"]) != facts.registry.version:
+        if await connection.fetchval(QUERIES["registry_version"]) != facts.registry.version:
             raise Transient("the registry changed meanwhile: judge again", code="database_busy")
         records = await connection.fetch(QUERIES["groups_select"], unknown)
         there = {r["group_id"] for r in records}
-        for key in sorted(set(unknown) - there):
-            g = group_of(requests[key])
-            await connection.execute(QUERIES["project_insert"], g.project_id)
-            await connection.execute(
-                QUERIES["group_insert"],
-                key,
-                g.project_id,
-                g.fl_backend,
-                list(g.trust_ids),
-                g.min_trusts,
-                g.resources.num_gpus,
-                g.resources.mem_per_gpu_gib,
-            )
-            for net in eligible_nets(requests[key], facts):
-                await connection.execute(QUERIES["net_group_insert"], net.name, key)
+        made = {key: group_of(requests[key]) for key in unknown if key not in there}
+        if made:
+            projects = sorted({g.project_id for g in made.values()})
+            await connection.execute(QUERIES["projects_make"], projects)
+            rows = [(key, *_columns(g)) for key, g in made.items()]
+            await connection.executemany(QUERIES["group_insert"], rows)
+            await self._serve(connection, {key: requests[key] for key in made}, facts)
         return set(unknown)
+
+    async def _serve(
+        self, connection: Connection, requests: Mapping[UUID, Request], facts: Facts
+    ) -> None:
+        """Note which nets can serve new groups, in portions: a transaction must not stand idle."""
+        nets: list[str] = []
+        groups: list[UUID] = []
+        for key, request in requests.items():
+            served = eligible_nets(request, facts)
+            nets += [net.name for net in served]
+            groups += [key] * len(served)
+            if len(nets) >= _PAIRS:
+                await connection.execute(QUERIES["net_groups_insert"], nets, groups)
+                nets, groups = [], []
+        if nets:
+            await connection.execute(QUERIES["net_groups_insert"], nets, groups)
 
     def remember(self, keys: set[UUID]) -> None:
         if len(self._known) > 200_000:

@@ -311,4 +311,5 @@ class Session:
                 [row.topic for row in rows],
                 [row.partition for row in rows],
                 [row.offset for row in rows],
+                [row.timestamp_ms for row in rows],
             )

@@ -1,4 +1,5 @@
-"""SQL as files: `sql/*.sql` holds named statements, each under a line `-- name: <name>`.
+"""SQL as files: `sql/*.sql` holds named statements, each under a line `-- name: <name>`, a comment that says
+what it is for, and one that names its parameters: `-- $1 job, $2 limit`.
 
 `QUERIES["name"]` is the text. Loaded once; a missing name is a KeyError at import of its user's module.
 """
@@ -14,15 +15,13 @@ _NAME: Final = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
 def load() -> dict[str, str]:
-    """Every named statement of the folder; a file without names is one statement, called as the file."""
+    """Every named statement of the folder."""
     found: dict[str, str] = {}
     for path in sorted(FOLDER.glob("*.sql")):
-        text = path.read_text("utf-8")
-        parts = _NAME.split(text)
-        pairs = (
-            zip(parts[1::2], parts[2::2], strict=True) if len(parts) > 1 else [(path.stem, text)]
-        )
-        for name, statement in pairs:
+        before, *parts = _NAME.split(path.read_text("utf-8"))
+        if before.strip():
+            raise ValueError(f"{path.name} begins with a statement that has no name")
+        for name, statement in zip(parts[::2], parts[1::2], strict=True):
             if name in found:
                 raise ValueError(f"two statements are named {name}")
             found[name] = statement.strip().rstrip(";")

@@ -19,8 +19,9 @@ from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Origin
+from service.errors import Transient
 from service.settings import RetentionSettings
-from service.store import inbox, jobs, registry, retention
+from service.store import inbox, jobs, model_stops, registry, registry_review, retention
 from service.store.apply import Applier, Committed
 from service.store.claim import select_claim, select_expired
 from service.store.database import Pool, reading, transaction
@@ -29,6 +30,11 @@ from service.store.records import RACES, BatchRefused, InboundItem, OffsetFence,
 from service.store.statements import QUERIES
 
 log = structlog.get_logger(__name__)
+
+#: How long a job that a rule fails on waits for its next look.
+_PUT_OFF_SECONDS = 60.0
+#: For so long one instance reviews jobs after a registry, and others leave it to that one.
+_REVIEW_SECONDS = 10.0
 
 
 class PostgresStore:
@@ -70,6 +76,31 @@ class PostgresStore:
     async def apply(self, commands: Iterable[c.Command]) -> list[Decision]:
         wanted = list(commands)
         return self._done(await self._applier.apply_commands(wanted)) if wanted else []
+
+    async def apply_each(self, commands: Iterable[c.Command]) -> list[Decision]:
+        wanted = list(commands)
+        try:
+            return await self.apply(wanted)
+        except BatchRefused as exc:
+            if len(wanted) > 1:
+                middle = len(wanted) // 2
+                first = await self.apply_each(wanted[:middle])
+                return first + await self.apply_each(wanted[middle:])
+            if exc.sqlstate not in RACES:
+                await self._put_off(wanted[0], exc)
+            return []
+
+    async def _put_off(self, command: c.Command, cause: BatchRefused) -> None:
+        """A command that can't be judged or stored: told, and its job's time put off, so that it does not
+        stand at the head of every page."""
+        log.error(
+            "command_isolated",
+            command=type(command).__name__,
+            job_id=str(command.job_id),
+            error=cause.message,
+        )
+        async with reading(self.pool) as connection:
+            await connection.execute(QUERIES["due_put_off"], command.job_id, _PUT_OFF_SECONDS)
 
     async def claim(self, holder: str) -> Job | None:
         commands, committed = await self._applier.apply_selected(
@@ -131,25 +162,42 @@ class PostgresStore:
             return await self._resolve(1, parked_id, exc)
 
     async def stop_models(self, limit: int) -> int:
-        async with reading(self.pool) as connection:
-            stops = await connection.fetch(QUERIES["model_stops"])
-        stopped = 0
-        for stop in stops:
-            async with reading(self.pool) as connection:
-                rows = await connection.fetch(
-                    QUERIES["model_stop_jobs"], stop["model_id"], stop["at"], limit
-                )
-            origin = Origin(stop["correlation_id"], stop["source"])
-            commands = [
-                c.RequestStop(row["job_id"], stop["reason"], stop["requested_by"], origin)
-                for row in rows
-            ]
-            stopped += len(commands)
-            await self.apply(commands)
-            if not rows:
-                async with transaction(self.pool) as connection:
-                    await connection.execute(QUERIES["model_stop_delete"], stop["id"])
+        stopped, trouble = 0, None
+        async for stop in model_stops.pending(self.pool):
+            try:
+                stopped += await self._stop_model(stop, limit)
+            except Transient as exc:
+                trouble = exc  # the stops behind this one are carried out all the same
+        if trouble is not None and not stopped:
+            raise trouble
         return stopped
+
+    async def _stop_model(self, stop: asyncpg.Record, limit: int) -> int:
+        """One page of a stop's jobs; its row goes when none is left."""
+        async with reading(self.pool) as connection:
+            rows = await connection.fetch(
+                QUERIES["model_stop_jobs"], stop["model_id"], stop["at"], limit
+            )
+        if not rows:
+            async with reading(self.pool) as connection:
+                await connection.execute(QUERIES["model_stop_delete"], stop["id"])
+            return 0
+        origin = Origin(stop["correlation_id"], stop["source"])
+        reason, who = stop["reason"], stop["requested_by"]
+        return len(
+            await self.apply_each(
+                [c.RequestStop(row["job_id"], reason, who, origin) for row in rows]
+            )
+        )
+
+    async def review_registry(self, holder: str, limit: int) -> int:
+        page = await registry_review.next_page(self.pool, limit)
+        if page is None or not await self.lease("review_registry", holder, _REVIEW_SECONDS):
+            return 0
+        if page.jobs:
+            await self.apply_each([c.Review(job_id) for job_id in page.jobs])
+        await registry_review.finish_page(self.pool, page)
+        return max(1, len(page.jobs))
 
     async def save_net(
         self,

@@ -5,7 +5,7 @@ Nothing here waits or writes; `service.store.apply` loads before and writes afte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -95,12 +95,10 @@ class UnitOfWork:
             return self.jobs
         return {job_id: job for job_id, job in self.jobs.items() if job_id not in self.before}
 
-    def new_rows(self) -> list[Row]:
+    def new_rows(self) -> Iterator[Row]:
         """Their rows."""
-        return [
-            row(job, self._group(job), self.partitions[job_id])
-            for job_id, job in self.new().items()
-        ]
+        for job_id, job in self.new().items():
+            yield row(job, self._group(job), self.partitions[job_id])
 
     def changed(self) -> list[Job]:
         """Loaded jobs that are not what they were, in the order of their ids."""

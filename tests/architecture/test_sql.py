@@ -35,6 +35,16 @@ def test_every_statement_has_a_user() -> None:
     assert unused == []
 
 
+def test_every_statement_says_what_it_is_for_and_names_its_parameters() -> None:
+    for name, text in QUERIES.items():
+        comment = "\n".join(line for line in text.splitlines() if line.startswith("--"))
+        statement = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        assert comment, name
+        assert not comment.startswith("-- $"), name
+        used = set(re.findall(r"\$\d+", statement))
+        assert set(re.findall(r"\$\d+", comment)) == used, name
+
+
 def _catalog(stack: RunningStack, database: str) -> str:
     program = packaged() / "pginstall" / "bin" / "pg_dump"
     argv = [str(program), "--schema-only", "--no-owner", stack.dsn(database)]

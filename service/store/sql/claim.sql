@@ -1,14 +1,34 @@
 -- name: nets_with_capacity
--- Nets that could take a job now, the emptiest first; none while the whole service is paused.
-SELECT name, online, path_id = 'model' AS by_model FROM net
-WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
-  AND NOT (SELECT hub_paused FROM registry)
-  AND NOT EXISTS (SELECT 1 FROM reservation s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
-ORDER BY occupied::float / capacity, random() LIMIT 64
+-- Nets with a free place and a job that could take it, the emptiest first; none while the whole service is
+-- paused. Each net is asked for one job, in that order and no further than the limit.
+-- $1 names to leave out text[], $2 limit
+SELECT n.name, n.online, n.by_model
+FROM (
+    SELECT name, online, path_id = 'model' AS by_model FROM net
+    WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
+      AND name <> ALL($1::text[])
+      AND NOT (SELECT hub_paused FROM registry)
+      AND NOT EXISTS (
+          SELECT 1 FROM reservation s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
+    ORDER BY occupied::float / capacity, random()
+) n
+CROSS JOIN LATERAL (
+    SELECT 1
+    FROM net_group ng
+    JOIN job_group g ON g.group_id = ng.group_id AND g.queued > 0
+    LEFT JOIN project p ON p.project_id = g.project_id
+    WHERE ng.net = n.name
+      AND (p.max_running IS NULL OR p.running < p.max_running)
+      AND (SELECT count(*) FROM unnest(g.trust_ids) t WHERE t = ANY(n.online)) >= g.min_trusts
+      AND EXISTS (SELECT 1 FROM ready r WHERE r.group_id = g.group_id)
+    LIMIT 1
+) work
+LIMIT $2
 
 -- name: models_taken
 -- Models that the net works on, or whose results are still fetched from it: on a net with `path_id: model`
 -- the next upload would replace their app and results.
+-- $1 nets text[]
 SELECT s.net, j.model_id FROM reservation s JOIN job j USING (job_id) WHERE s.net = ANY($1::text[])
 UNION
 SELECT j.attempts::jsonb -> -1 ->> 'net', j.model_id FROM job j
@@ -16,7 +36,7 @@ WHERE j.state = 'collecting' AND j.attempts::jsonb -> -1 ->> 'net' = ANY($1::tex
 
 -- name: next_jobs_of_net
 -- The first job of each group that the net serves and whose project is under its limit: one probe a group.
--- $3: models that must wait.
+-- $1 net, $2 trusts online there uuid[], $3 models that must wait uuid[]
 SELECT h.job_id, g.project_id
 FROM net_group ng
 JOIN job_group g ON g.group_id = ng.group_id AND g.queued > 0
@@ -33,20 +53,27 @@ WHERE ng.net = $1
 ORDER BY h.rank, coalesce(p.running, 0), h.created_at, h.job_id LIMIT 8
 
 -- name: net_lock
+-- Locks the net if it still has a free place; nothing while another instance claims there.
+-- $1 net
 SELECT name FROM net
 WHERE name = $1 AND registered AND answering AND NOT paused AND occupied < capacity
 FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: job_lock
+-- Locks the job if it still waits; nothing while another instance holds it.
+-- $1 job
 SELECT job_id FROM job WHERE job_id = $1 AND state = 'queued' AND eligible
 FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: project_lock
 -- Waited for, not skipped: else a lower priority would go first. The limit stands where its row is locked.
+-- $1 project
 SELECT project_id FROM project
 WHERE project_id = $1 AND (max_running IS NULL OR running < max_running) FOR NO KEY UPDATE
 
 -- name: position_heads
+-- The first jobs of the whole queue, with the group of each.
+-- $1 limit
 SELECT h.job_id, j.waiting, g.group_id
 FROM job_group g
 CROSS JOIN LATERAL (

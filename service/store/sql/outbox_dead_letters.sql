@@ -1,3 +1,4 @@
+-- name: outbox_dead_letters
 -- The oldest unpublished dead letters, as many as fit into the bytes asked for, at least one.
 -- $1 limit, $2 bytes, $3 topics to leave out text[]
 SELECT topic, partition, "offset", key, value, headers, timestamp_ms, consumer_group, kind, message

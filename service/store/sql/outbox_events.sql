@@ -1,3 +1,4 @@
+-- name: outbox_events
 -- Events above the given position of each partition, in position order, partitions in the given order.
 -- $1 partitions int[], $2 positions bigint[] (already published), $3 limit of the whole answer
 SELECT e.partition, e.position, e.job_id, e.sequence, e.type, e.event_id::text, e.subject, e.at, e.body,

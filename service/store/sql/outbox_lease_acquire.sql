@@ -1,3 +1,4 @@
+-- name: outbox_lease_acquire
 -- Takes a lease that is free, run out, or already this holder's; no row: somebody else has it.
 -- $1 name, $2 holder, $3 seconds
 INSERT INTO lease AS l (name, holder, token, until)

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+from pydantic import SecretStr
 
 from service.contracts import registry_file
 from service.contracts.inbound import training, translation
@@ -23,6 +24,8 @@ from service.domain.decision import Decision
 from service.domain.enums import FLBackend
 from service.domain.facts import JobLimits
 from service.domain.values import Submission
+from service.settings import DatabaseSettings
+from service.store.database import close_pool, open_pool
 from service.store.facts import FactReader
 from service.store.outbox import EventOutbox
 from service.store.records import InboundItem, OffsetFence, RecordRef
@@ -69,7 +72,11 @@ def asked(job_id: UUID | None = None, **changes: Any) -> dict[str, Any]:
 
 
 def item(
-    data: Mapping[str, Any], offset: int, kind: str = training.REQUESTED, event_id: str = ""
+    data: Mapping[str, Any],
+    offset: int,
+    kind: str = training.REQUESTED,
+    event_id: str = "",
+    partition: int = 0,
 ) -> InboundItem:
     """The item of a record, as the decoder makes it."""
     headers = [
@@ -79,7 +86,7 @@ def item(
         ("ce_specversion", b"1.0"),
         ("content-type", b"application/json"),
     ]
-    ref = RecordRef(TOPIC, 0, offset, 0, None, json.dumps(data).encode(), headers)
+    ref = RecordRef(TOPIC, partition, offset, 0, None, json.dumps(data).encode(), headers)
     envelope, command = translation.read(ref.key, ref.value, headers)
     if kind == training.REQUESTED:
         return InboundItem(command, ref)
@@ -170,14 +177,7 @@ async def opened(
     env: Mapping[str, str], document: Mapping[str, Any] | None = None, nets: Sequence[str] = ()
 ) -> AsyncIterator[StoreHarness]:
     """A harness with this registry (else `registry()`), whose nets answer with every trust online."""
-    # As the service's own, but for its second: a writer that stands still for longer loses its transaction,
-    # and a busy machine makes a test stand still.
-    pool = await asyncpg.create_pool(
-        env["FL_DATABASE__DSN"],
-        min_size=1,
-        max_size=10,
-        server_settings={"timezone": "UTC", "idle_in_transaction_session_timeout": "60000"},
-    )
+    pool = await open_pool(DatabaseSettings(dsn=SecretStr(env["FL_DATABASE__DSN"])))
     try:
         harness = StoreHarness(pool, make_store(pool))
         await harness.register(document or registry())
@@ -187,4 +187,4 @@ async def opened(
             await harness.answers(name)
         yield harness
     finally:
-        await pool.close()
+        await close_pool(pool)

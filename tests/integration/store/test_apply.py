@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from service.domain.decision import Outcome
 from service.domain.enums import WaitingCode
 from service.ingest.poison import PoisonRecordIsolator
 from service.ingest.status import IngestStatus
+from service.store.outbox import EventOutbox
 from service.store.records import BatchRefused, DeadLetter, InboundItem, OffsetFence, OffsetMoved
 from tests.integration.store.harness import GROUP, PARTITIONS, TOPIC, asked, item, opened
 
@@ -166,3 +168,22 @@ async def test_a_stop_for_nobody_is_answered(migrated_env: dict[str, str]) -> No
         assert decision.reason.code == "unknown_job"
         assert await w.count("model_stop") == 0
         assert await w.pool.fetchval("SELECT type FROM event") == "fl.training.request_refused.v1"
+
+
+async def test_a_dead_letter_of_a_topic_made_anew_is_kept(migrated_env: dict[str, str]) -> None:
+    """Its offsets start again: the same place, another record."""
+    async with opened(migrated_env) as w:
+        old = item(asked(), 0).source_record
+        new = replace(old, timestamp_ms=old.timestamp_ms + 1, value=b"another")
+        same_time = replace(old, value=b"a third")
+        for ref in (old, old, new, same_time):
+            await w.store.apply_batch(
+                [InboundItem(None, ref, dead=DeadLetter("Undecodable", "no event"))], None
+            )
+            await w.pool.execute("UPDATE dead_letter SET published_at = now()")
+        await w.pool.execute("UPDATE dead_letter SET published_at = NULL")
+        rows = await w.pool.fetch("SELECT value FROM dead_letter ORDER BY timestamp_ms")
+        assert [row["value"] for row in rows] == [b"a third", b"another"]
+        async with EventOutbox(w.pool).session() as session:
+            await session.dead_letters_done((await session.dead_letters(10, 1_000_000))[:1])
+        assert await w.count("dead_letter WHERE published_at IS NULL") == 1

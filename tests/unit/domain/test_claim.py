@@ -186,6 +186,18 @@ def test_flower_without_selection_takes_all_members_or_none() -> None:
     assert JobBuilder(registry=registry).run("request", "claim").there.state is JobState.PREPARING
 
 
+def test_nothing_is_turned_away_for_what_a_net_has_not_said_yet() -> None:
+    """Whether a net can select its clients is known after its first answer; the claim looks again."""
+    flower = replace(NET, backend=FLBackend.FLOWER)
+    part = request(trust_ids=TRUSTS[:2], min_trusts=2)
+    registry = replace(REGISTRY, nets={NET.name: flower})
+    silent = replace(NOW_OF_NET, answering=False, online=frozenset(), has_answered=False)
+    builder = JobBuilder(asked=part, registry=registry, net=silent).run("request")
+    assert builder.there.state is JobState.QUEUED
+    builder.net = NOW_OF_NET
+    assert _claimed(builder) == "net_unfit"
+
+
 def test_a_stale_worker_writes_nothing() -> None:
     builder = job_in("preparing")
     old = {name: COMMANDS[name](builder) for name in ("open", "give back", "fail", "delay")}

@@ -44,9 +44,9 @@ def test_a_weight_is_a_number_from_0_to_1(value: object, is_one: bool) -> None:
 
 
 def test_a_participant_is_named_by_its_trust_or_its_slot_and_weighs_1_otherwise() -> None:
-    assert rules.weight_of({str(TRUST).upper(): 0.25}, TRUST, "Trust_1") == 0.25
-    assert rules.weight_of({"Trust_1": 0.5}, TRUST, "Trust_1") == 0.5
-    assert rules.weight_of({"Trust_2": 0.5}, TRUST, "Trust_1") == rules.DEFAULT_WEIGHT
+    assert rules.Weights({str(TRUST).upper(): 0.25}).of(TRUST, "Trust_1") == 0.25
+    assert rules.Weights({"Trust_1": 0.5}).of(TRUST, "Trust_1") == 0.5
+    assert rules.Weights({"Trust_2": 0.5}).of(TRUST, "Trust_1") == rules.DEFAULT_WEIGHT
 
 
 def test_nobody_weighs_when_every_participant_has_weight_0() -> None:

@@ -98,12 +98,8 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         async def stop_models(self, limit: int) -> int:
             return 1
 
-        async def purgeable(self, limit: int) -> list[UUID]:
-            return [GONE]
-
-        async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
-            assert purgeable == [GONE]
-            return limit
+        async def review_registry(self, holder: str, limit: int) -> int:
+            return 1
 
     async def story() -> None:
         context = Simulation().context()
@@ -112,9 +108,39 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         assert await maintenance.resolve_parked() == 0.0
         assert await maintenance.review_due() is None
         assert await maintenance.stop_models() is None
+        assert await maintenance.review_registry() == 0.0
         assert context.wakeups.stop.is_set()
-        assert 0 < (await apply_retention(context) or 0) < context.options.clean_seconds
+
+    run(story())
+
+
+def test_retention_goes_on_until_no_row_of_its_jobs_is_left() -> None:
+    class Old:
+        def __init__(self, mine: bool) -> None:
+            self.mine, self.pages = mine, 3
+
+        async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
+            return self.mine
+
+        async def purgeable(self, limit: int) -> list[UUID]:
+            return [GONE]
+
+        async def clean(self, purgeable: Sequence[UUID], limit: int) -> int:
+            assert purgeable == [GONE]
+            self.pages -= 1
+            return limit if self.pages else 0
+
+    async def story() -> None:
+        context = Simulation().context()
+        old = Old(mine=True)
+        context.store = cast("JobStore", old)
+        assert await apply_retention(context) is None
         assert context.bundles.removed == [GONE]
+        assert old.pages == 0
+        others = Old(mine=False)
+        context.store = cast("JobStore", others)
+        assert await apply_retention(context) is None
+        assert (others.pages, context.bundles.removed) == (3, [GONE])
 
     run(story())
 

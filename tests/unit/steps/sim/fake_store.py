@@ -79,6 +79,9 @@ class FakeStore:
             raise Transient("the connection broke during COMMIT")
         return decisions
 
+    async def apply_each(self, commands: Iterable[c.Command]) -> list[Decision]:
+        return await self.apply(commands)
+
     def do(self, command: c.Command) -> Decision:
         job = self.jobs.get(command.job_id)
         if isinstance(command, c.OpenSubmission):
@@ -158,6 +161,9 @@ class FakeStore:
         return self._feed(None)
 
     async def stop_models(self, limit: int) -> int:
+        return 0
+
+    async def review_registry(self, holder: str, limit: int) -> int:
         return 0
 
     async def save_net(
