@@ -22,6 +22,7 @@ from service.cli.command import (
     settings_of,
 )
 from service.cli.follow import COLOURS, follow, panel, sites_table
+from service.domain.advice import job_advice
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
@@ -97,6 +98,8 @@ def show(
     console.print(panel(state))
     if found["waits"] is not None:
         console.print(f"waits: {line(found['waits']['message'])}")
+    if found["advice"] is not None:
+        console.print(f"What to do: {found['advice']['action']}")
     table = Table(box=None, pad_edge=False)
     for name in ("#", "time", "event", ""):
         table.add_column(name)
@@ -123,7 +126,16 @@ async def _show(settings: Settings, job_id: UUID) -> dict[str, Any]:
                 "`fl-jobs dead-letters list` records that could not be used"
             )
         waits = await queries.why_waiting(job_id, fact_reader(settings))
-        return {"state": state, "waits": waits, "events": await queries.events(job_id)}
+        events = await queries.events(job_id)
+    return {"state": state, "waits": waits, "advice": advice_on(state, waits), "events": events}
+
+
+def advice_on(state: dict[str, Any], waits: dict[str, Any] | None) -> dict[str, str] | None:
+    """What the job's code means and what to do about it; None where nothing is to be done."""
+    reason = state.get("reason") or {}
+    code = state["waiting_for"] if waits is None else waits["code"]
+    found = job_advice(state["state"], reason.get("code"), code)
+    return None if found is None else {"meaning": found.meaning, "action": found.action}
 
 
 def detail(event: dict[str, Any]) -> str:
