@@ -34,10 +34,14 @@ app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
 
 @app.command("list", epilog="Example: fl-jobs jobs list --state queued --project demo")
 def list_jobs(
-    state: Annotated[JobState | None, typer.Option("--state")] = None,
-    model: Annotated[str | None, typer.Option("--model")] = None,
-    project: Annotated[str | None, typer.Option("--project")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
+    state: Annotated[
+        JobState | None, typer.Option("--state", help="Only jobs in this state.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only jobs of this model.")] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", help="Only jobs of this project.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most.")] = 30,
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
