@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv
 
-.PHONY: demo test check faults bench requirements clean
+.PHONY: demo test check faults bench requirements docs pictures clean
 
 demo: $(DEMO)/.ready
 	$(DEMO)/bin/fl-jobs demo
@@ -34,6 +34,14 @@ bench: $(TEST)/.ready
 # The environments hold exact versions with hashes, and no addresses.
 requirements: $(TEST)/.ready
 	$(TEST)/bin/python requirements/compile.py
+
+# What the documents say of the code: docs/reference, and the states in docs/architecture.md.
+docs: $(TEST)/.ready
+	$(TEST)/bin/python -m docs.generate
+
+# The pictures of the README: runs the demo.
+pictures: $(TEST)/.ready
+	$(TEST)/bin/python -m docs.pictures
 
 $(DEMO)/.ready: requirements/local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 demo")'
