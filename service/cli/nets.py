@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from service.cli.command import (
@@ -53,6 +54,8 @@ def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
 
 def state_of(net: dict[str, Any]) -> str:
     """A net's state in a word."""
+    if net["draining"]:
+        return "draining"
     if net["paused"]:
         return "paused"
     if any(slot["in_doubt"] and slot["state"] == "quarantined" for slot in net["slots"]):
@@ -94,7 +97,9 @@ def status(
                 f"run {slot['run_id'] or '?'} ({slot['job_state']})"
             )
         for run in found["strays"]:
-            console.print(f"  [yellow]stray[/] run {run}")
+            console.print(f"  [yellow]stray[/] run {escape(run)}")
+        for word in found["unknown_statuses"]:
+            console.print(f"  [yellow]unknown run status[/] {escape(word) or '(none)'}")
 
 
 NetName = Annotated[str | None, typer.Argument(help="One net.")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from service.domain import events as e
@@ -23,6 +24,13 @@ S = JobState
 
 def _with_attempt(job: Job, number: int, **changes: Any) -> tuple[Attempt, ...]:
     return tuple(replace(a, **changes) if a.number == number else a for a in job.attempts)
+
+
+def _place(state: ReservationState) -> dict[str, Any]:
+    """The attempt's place. One that is free has ended the series of lists without its run."""
+    return {"slot": state} | (
+        {"missed": 0, "missing_since": None} if state is ReservationState.RELEASED else {}
+    )
 
 
 def _started(job: Job, event: e.Started) -> dict[str, Any]:
@@ -152,11 +160,27 @@ def _activity_seen(job: Job, event: e.ActivitySeen) -> dict[str, Any]:
 
 
 def _run_missed(job: Job, event: e.RunMissed) -> dict[str, Any]:
+    counted: dict[str, Any] = {"missed": event.missing_polls, "missing_since": event.missing_since}
+    if event.list_began_at is not None:
+        counted["changed_at"] = _after(event.list_began_at)
+    return {"attempts": _with_attempt(job, event.attempt, **counted)}
+
+
+def _run_seen_again(job: Job, event: e.RunSeenAgain) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
-            job, event.attempt, missing_polls=event.missing_polls, missing_since=event.missing_since
+            job,
+            event.attempt,
+            missing_polls=0,
+            missing_since=None,
+            changed_at=_after(event.list_began_at),
         )
     }
+
+
+def _after(began_at: datetime) -> datetime:
+    """The earliest time at which a list that may still be judged began."""
+    return began_at + timedelta(microseconds=1)
 
 
 def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
@@ -164,7 +188,7 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
         "attempts": _with_attempt(
             job,
             event.attempt,
-            reservation=event.reservation,
+            **_place(event.slot),
             ended_at=event.at,
             changed_at=event.at,
             reason=event.reason,
@@ -185,8 +209,13 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
-            job, event.attempt, reservation=event.reservation, changed_at=event.at
+            job,
+            event.attempt,
+            reservation=event.reservation,
+            changed_at=event.at,
+            collecting_since=event.at,
         ),
+        "results": event.claimed,
         "lease": None,
         "tries": 0,
         "next_try_at": None,
@@ -199,6 +228,7 @@ def _step_deferred(job: Job, event: e.StepDeferred) -> dict[str, Any]:
         "lease": None if event.release else job.lease,
         "tries": job.tries + 1,
         "next_try_at": event.next_try_at,
+        "reason": job.reason if event.reason is None else event.reason,
     }
 
 
@@ -218,9 +248,11 @@ def _ended_attempts(job: Job, event: e.Stopped | e.Completed | e.Failed) -> tupl
     changes: dict[str, Any] = {
         "ended_at": event.at,
         "changed_at": event.at,
-        "reservation": event.reservation
-        if current.reservation is not ReservationState.RELEASED
-        else ReservationState.RELEASED,
+        **_place(
+            event.slot
+            if current.reservation is not ReservationState.RELEASED
+            else ReservationState.RELEASED
+        ),
     }
     if not isinstance(event, e.Completed):
         changes["reason"] = event.reason
@@ -268,16 +300,19 @@ CHANGES: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
     e.LogRecorded: _activity,
     e.ActivitySeen: _activity_seen,
     e.RunMissed: _run_missed,
+    e.RunSeenAgain: _run_seen_again,
     e.RetryScheduled: _retry_scheduled,
     e.ResultsPending: _results_pending,
     e.StepDeferred: _step_deferred,
+    e.CollectingHurried: lambda job, event: {"tries": 0, "next_try_at": None},
+    e.ResultsRecovered: lambda job, event: {"results": event.results},
     e.StopRequested: _stop_requested,
     e.Stopping: _stopping,
     e.Stopped: _stopped,
     e.Completed: _completed,
     e.Failed: _failed,
     e.ReservationChanged: lambda job, event: {
-        "attempts": _with_attempt(job, event.attempt, reservation=event.reservation)
+        "attempts": _with_attempt(job, event.attempt, **_place(event.slot))
     },
     e.Reviewed: lambda job, event: {"due_at": event.due_at},
 }

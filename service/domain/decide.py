@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from service.domain import claim, limits, progress, queue, stop, submit
+from service.domain import claim, limits, progress, queue, results, stop, submit
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.facts import Facts
@@ -30,8 +30,10 @@ RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]
     c.ReleaseReservation: submit.release_reservation,
     c.ObserveRun: progress.observe_run,
     c.ObserveRunMissing: progress.observe_run_missing,
-    c.StoreResults: progress.store_results,
-    c.DeferStep: progress.defer_step,
+    c.StoreResults: results.store_results,
+    c.DeferStep: results.defer_step,
+    c.CollectNow: results.collect_now,
+    c.RecordResults: results.record_results,
     c.Review: limits.review,
 }
 

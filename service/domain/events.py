@@ -6,6 +6,7 @@ changes the row alone (a lease, a run id, a missed list) and is published with t
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -159,9 +160,22 @@ class ActivitySeen(Event):
 
 @value
 class RunMissed(Event):
+    """A complete list left the run out. `missing_polls` counts such lists in a row, `missing_since` is when
+    the first of them began. `list_began_at` is the counted list's: neither an older list nor the same one
+    again is counted after it. None where there was no list, since the net is gone."""
+
     attempt: int
     missing_polls: int
     missing_since: datetime
+    list_began_at: datetime | None = None
+
+
+@value
+class RunSeenAgain(Event):
+    """A list showed a run that others before had left out: their count starts anew."""
+
+    attempt: int
+    list_began_at: datetime
 
 
 @value
@@ -178,8 +192,11 @@ class RetryScheduled(Published):
 
 @value
 class ResultsPending(Published):
+    """`claimed`: where the run says its results are, a place that nobody vouches for."""
+
     attempt: int
     reservation: ReservationState
+    claimed: Results | None = None
 
 
 @value
@@ -188,6 +205,19 @@ class StepDeferred(Event):
 
     next_try_at: datetime
     release: bool = True
+    reason: Reason | None = None
+
+
+@value
+class CollectingHurried(Event):
+    """The next try at the results comes at once, and the delays begin anew."""
+
+
+@value
+class ResultsRecovered(Event):
+    """Results that had been given up are in our store; the job's end stays what it was."""
+
+    results: Results
 
 
 # --- stop and end --------------------------------------------------------------------------------
@@ -213,6 +243,9 @@ class Stopped(Published):
 class Completed(Published):
     results: Results | None
     reservation: ReservationState
+    note: str | None = field(
+        default=None, kw_only=True
+    )  #: why there are none, or none that we looked at
     participants: tuple[Participant, ...] = ()
     rounds: int = 0
     metrics: tuple[Metric, ...] = ()

@@ -123,9 +123,12 @@ TRANSITIONS: Final[dict[type[e.Event], tuple[frozenset[JobState | None], JobStat
     e.LogRecorded: (_REPORTING, None),
     e.ActivitySeen: (frozenset({S.RUNNING, S.COLLECTING, S.STOPPING}), None),
     e.RunMissed: (frozenset(S), None),
+    e.RunSeenAgain: (frozenset(S), None),
     e.RetryScheduled: (frozenset({S.PREPARING, S.SUBMITTING, S.RUNNING}), S.QUEUED),
     e.ResultsPending: (frozenset({S.RUNNING}), S.COLLECTING),
     e.StepDeferred: (_ON_NET, None),
+    e.CollectingHurried: (frozenset({S.COLLECTING}), None),
+    e.ResultsRecovered: (frozenset({S.FAILED}), None),
     e.StopRequested: (_ALIVE, None),
     e.Stopping: (frozenset({S.SUBMITTING, S.RUNNING}), S.STOPPING),
     e.Stopped: (

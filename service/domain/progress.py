@@ -1,4 +1,5 @@
-"""What a run reports, and what is observed of it: entries in its adapter's list, results."""
+"""What a run reports, and what is observed of it: reports from inside it, and entries in its adapter's
+list."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from datetime import timedelta
 
 from service.domain import commands as c
 from service.domain import events as e
-from service.domain.decision import LEASE_LOST, PARKED, Decision, applied, ignored
+from service.domain.decision import PARKED, Decision, applied, ignored
 from service.domain.enums import (
     RUN_OVER,
     FLJobStatus,
@@ -21,7 +22,8 @@ from service.domain.enums import (
 from service.domain.facts import Facts
 from service.domain.job import Job, evolve
 from service.domain.limits import next_running_due
-from service.domain.retry import backoff, fail_or_retry
+from service.domain.results import completed, vouched_for
+from service.domain.retry import fail_or_retry
 from service.domain.sizes import portions
 from service.domain.stop import stopped
 from service.domain.submit import submitted
@@ -148,30 +150,18 @@ def _status(job: Job, attempt: Attempt, command: c.ReportStatus, facts: Facts) -
 def _uploaded(job: Job, attempt: Attempt, results: Results | None, facts: Facts) -> list[e.Event]:
     if job.state is JobState.STOPPING and job.stop is not None:
         return [stopped(job.stop, ReservationState.QUARANTINED, facts)]
-    if results is not None:
+    if results is not None and vouched_for(results, attempt, facts):
         return [completed(job, attempt, results, ReservationState.QUARANTINED, facts)]
     if job.state is JobState.RUNNING:
         return [
-            e.ResultsPending(at=facts.now, attempt=attempt.number, reservation=attempt.reservation)
+            e.ResultsPending(
+                at=facts.now,
+                attempt=attempt.number,
+                reservation=attempt.reservation,
+                claimed=results,
+            )
         ]
     return []
-
-
-def completed(
-    job: Job, attempt: Attempt, results: Results | None, reservation: ReservationState, facts: Facts
-) -> e.Completed:
-    """The happy end, with all that a reader of the lifecycle topic needs to find the model."""
-    submission = attempt.submission
-    return e.Completed(
-        at=facts.now,
-        results=results,
-        reservation=reservation,
-        participants=attempt.participants,
-        rounds=job.progress.aggregated or job.progress.round,
-        metrics=job.progress.metrics,
-        bundle_sha256=submission.bundle_sha256 if submission else None,
-        config=submission.config if submission else None,
-    )
 
 
 def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> list[e.Event]:
@@ -207,21 +197,19 @@ def _round(job: Job, attempt: Attempt, command: c.ReportRound, facts: Facts) -> 
     return [*_running(job, attempt, facts), reported] if number else [reported]
 
 
-def _is_news(
-    job: Job, event_name: Lifecycle, number: int, reservation: str | None, state: str
-) -> bool:
+def _is_news(job: Job, event_name: Lifecycle, number: int, slot: str | None, state: str) -> bool:
     progress = job.progress
     if event_name is Lifecycle.ROUND_STARTED:
         return number > progress.round
     if event_name is Lifecycle.ROUND_AGGREGATED:
         return number > progress.aggregated
-    seen = next((s for s in progress.sites if s.slot == reservation), None)
+    seen = next((s for s in progress.sites if s.slot == slot), None)
     return seen is None or (number, _RANK[state]) > (seen.global_round, _RANK[seen.state])
 
 
-def _failed_before(job: Job, reservation: str | None) -> bool:
+def _failed_before(job: Job, slot: str | None) -> bool:
     """Was it published that the site failed before the first round?"""
-    return any(s.slot == reservation and s.global_round == 0 for s in job.progress.sites)
+    return any(s.slot == slot and s.global_round == 0 for s in job.progress.sites)
 
 
 def _as_log(command: c.ReportRound, facts: Facts, success: bool = True) -> e.LogRecorded:
@@ -252,10 +240,22 @@ def observe_run(job: Job | None, command: c.ObserveRun, facts: Facts) -> Decisio
         return ignored("other_run")
     if command.began_at < attempt.changed_at:
         return ignored("old_list", "the attempt moved while the adapter was asked")
+    again: list[e.Event] = []
+    if attempt.missing_polls or attempt.missing_since is not None:
+        again = [
+            e.RunSeenAgain(at=facts.now, attempt=attempt.number, list_began_at=command.began_at)
+        ]
+    if _is_over(job, attempt):
+        events = _observe_ended(attempt, command, facts)
+    else:
+        events = _see_current(job, attempt, command, facts)
+    events = [*again, *events]
+    return applied(*events) if events else ignored("nothing_new")
+
+
+def _see_current(job: Job, attempt: Attempt, command: c.ObserveRun, facts: Facts) -> list[e.Event]:
     over = command.status in RUN_OVER
     freed = over and command.settled
-    if _is_over(job, attempt):
-        return _observe_ended(attempt, over, freed, command, facts)
     reservation = ReservationState.RELEASED if freed else ReservationState.QUARANTINED
     events: list[e.Event] = []
     if job.state is JobState.STOPPING and over and job.stop is not None:
@@ -274,7 +274,7 @@ def observe_run(job: Job | None, command: c.ObserveRun, facts: Facts) -> Decisio
         events = _observe_running(job, attempt, command, reservation, facts)
     if not events and attempt.missing_since is not None:
         events = [e.ActivitySeen(at=facts.now)]
-    return applied(*events) if events else ignored("nothing_new")
+    return events
 
 
 def _observe_running(
@@ -301,10 +301,9 @@ def _observe_running(
     return []
 
 
-def _observe_ended(
-    attempt: Attempt, over: bool, freed: bool, command: c.ObserveRun, facts: Facts
-) -> Decision:
-    if freed and attempt.reservation is not ReservationState.RELEASED:
+def _observe_ended(attempt: Attempt, command: c.ObserveRun, facts: Facts) -> list[e.Event]:
+    over = command.status in RUN_OVER
+    if over and command.settled and attempt.reservation is not ReservationState.RELEASED:
         reservation = ReservationState.RELEASED
     elif (
         not over and command.status is not None and attempt.reservation is ReservationState.RELEASED
@@ -313,10 +312,8 @@ def _observe_ended(
             ReservationState.QUARANTINED
         )  # an orphan: it keeps a reservation until it is aborted
     else:
-        return ignored("nothing_new")
-    return applied(
-        e.ReservationChanged(at=facts.now, attempt=attempt.number, reservation=reservation)
-    )
+        return []
+    return [e.ReservationChanged(at=facts.now, attempt=attempt.number, reservation=reservation)]
 
 
 def observe_run_missing(job: Job | None, command: c.ObserveRunMissing, facts: Facts) -> Decision:
@@ -338,6 +335,7 @@ def observe_run_missing(job: Job | None, command: c.ObserveRunMissing, facts: Fa
                 attempt=attempt.number,
                 missing_polls=missing_polls,
                 missing_since=since,
+                list_began_at=command.began_at,
             )
         )
     if _is_over(job, attempt) or job.state is JobState.COLLECTING:
@@ -351,57 +349,3 @@ def observe_run_missing(job: Job | None, command: c.ObserveRunMissing, facts: Fa
         ReasonCode.BACKEND_LOST, f"the backend no longer knows the run ({missing_polls} lists)"
     )
     return applied(fail_or_retry(job, reason, ReservationState.RELEASED, facts))
-
-
-# --- results and delays ---------------------------------------------------------------------------
-
-
-def store_results(job: Job | None, command: c.StoreResults, facts: Facts) -> Decision:
-    """The results are in our store: the job is complete."""
-    if job is None or job.lease is None or job.lease.token != command.token:
-        return LEASE_LOST
-    attempt = job.attempt
-    if job.state is not JobState.COLLECTING or attempt is None:
-        return ignored("not_collecting")
-    return applied(completed(job, attempt, command.results, ReservationState.QUARANTINED, facts))
-
-
-def defer_step(job: Job | None, command: c.DeferStep, facts: Facts) -> Decision:
-    """Results or an abort's proof could not be had: later again; results not for ever."""
-    if job is None or job.lease is None or job.lease.token != command.token:
-        return LEASE_LOST
-    if job.state is JobState.COLLECTING and job.tries + 1 >= facts.limits.collect_tries:
-        reason = Reason(ReasonCode.RESULTS_UPLOAD_FAILED, command.reason.message)
-        return applied(
-            e.Failed(at=facts.now, reason=reason, reservation=ReservationState.QUARANTINED)
-        )
-    if job.state is JobState.STOPPING and job.attempt is not None:
-        return _delay_stop(job, job.attempt, facts)
-    at = backoff(job, min(job.tries, 4), facts, command.retry_after)
-    return applied(e.StepDeferred(at=facts.now, next_try_at=at))
-
-
-def _delay_stop(job: Job, attempt: Attempt, facts: Facts) -> Decision:
-    """An abort is tried for as long as there is somebody to ask. A net that left the registry may come back
-    within a grace; after it the job ends, and the place waits for the net or an operator."""
-    at = facts.now + timedelta(seconds=min(30.0, 1.0 * 2 ** min(job.tries, 5)))
-    delayed = e.StepDeferred(at=facts.now, next_try_at=at)
-    since = attempt.missing_since
-    if attempt.net in facts.registry.nets:
-        back = since is not None and not attempt.missing_polls
-        return applied(e.ActivitySeen(at=facts.now), delayed) if back else applied(delayed)
-    if since is None:
-        missing = e.RunMissed(
-            at=facts.now,
-            attempt=attempt.number,
-            missing_polls=attempt.missing_polls,
-            missing_since=facts.now,
-        )
-        return applied(missing, delayed)
-    if facts.now - since < timedelta(seconds=facts.limits.net_gone_seconds):
-        return applied(delayed)
-    code = ReasonCode.SUBMIT_UNKNOWN if attempt.run_id is None else ReasonCode.ADAPTER_UNAVAILABLE
-    text = f"net {attempt.net} left the registry before it showed that the run ended"
-    return applied(
-        e.Failed(at=facts.now, reason=Reason(code, text), reservation=ReservationState.QUARANTINED)
-    )

@@ -41,4 +41,5 @@ class StepOptions:
     reports_seconds: float = (
         20.0  #: for the last reports of an ended run: longer than a group's session
     )
+    failure_log_seconds: float = 20.0  #: how long a failed run's end waits for its log
     grace_seconds: float = 8.0  #: for work under way when the process is asked to end

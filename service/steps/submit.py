@@ -32,6 +32,7 @@ from service.steps.prepare import (
     handle_of,
     net_snapshot,
 )
+from service.steps.runner import lay_hand_down
 from service.steps.stop import StopStep
 
 log = structlog.get_logger(__name__)
@@ -83,8 +84,10 @@ class SubmitStep:
 
     async def _once(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> bool:
         """One submission. True: it went out, and its answer was lost."""
-        if progress.open_end and not await self._resolve(held, client, progress):
-            return False
+        if progress.open_end:
+            lay_hand_down()
+            if not await self._resolve(held, client, progress):
+                return False
         try:
             ready = await self._prepare.prepare(held, client, progress.reopened)
         except Permanent as exc:
@@ -97,9 +100,7 @@ class SubmitStep:
         except Transient as exc:
             return await self._later(held, progress, exc)
         progress.keyed = IDEMPOTENCY in ready.extensions
-        if not await self._open(held, ready, progress):
-            return False
-        return await self._send(held, client, ready, progress)
+        return await self._hand_over(held, client, ready, progress)
 
     async def _resolve(
         self, held: HeldJob, client: NetClient, progress: SubmissionProgress
@@ -113,7 +114,7 @@ class SubmitStep:
             return False
         submission = attempt_of(job).submission
         sent = 1 + len(submission.earlier_paths) if submission is not None else 1
-        progress.keyed = IDEMPOTENCY in (await net_snapshot(self._context, client)).extensions
+        progress.keyed = IDEMPOTENCY in await self._extensions(client)
         if verdict.no_run and job.state is JobState.STOPPING:
             await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
             return False
@@ -135,6 +136,14 @@ class SubmitStep:
         )
         return False
 
+    async def _extensions(self, client: NetClient) -> frozenset[str]:
+        """What the adapter can do. One that does not answer now has not lost what it said before."""
+        snapshot = await net_snapshot(self._context, client)
+        if snapshot.health is not None:
+            return snapshot.extensions
+        now = (await self._context.store.net_now()).get(client.net.name)
+        return frozenset() if now is None else now.extensions
+
     async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> bool:
         """Preparing met an obstacle: give the net back, but never with an open end under a key."""
         if not (progress.open_end and progress.keyed):
@@ -151,22 +160,35 @@ class SubmitStep:
         await self._context.apply(held, command)
         log.info("net_given_back", job_id=str(held.job_id), code=reason.code, detail=reason.message)
 
-    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> bool:
-        """Commit the submission before it is sent. False: there is nothing to send any more."""
+    async def _hand_over(
+        self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress
+    ) -> bool:
+        """Commit the submission and send it, within one turn of the net, so that the call follows its
+        commitment at once. True: the call may have been applied, and no answer came."""
         until = clock() + self._context.options.doubt_patience_seconds
         pause = 0.05
         while True:
-            held.require()
-            command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
-            try:
-                decision = await self._context.apply(held, command)
-                break
-            except Transient as exc:  # another submission of this net has no outcome yet
-                if clock() >= until:
-                    await self._give_back(held, exc)
-                    return False
+            async with client.turn():
+                held.require()
+                try:
+                    opened = await self._open(held, ready, progress)
+                except Transient as exc:  # another submission of this net has no outcome yet
+                    doubt = exc
+                else:
+                    return opened and await self._send(held, client, ready, progress)
+            if clock() >= until:
+                await self._give_back(held, doubt)
+                return False
             await self._context.pause(pause)
             pause = min(pause * 2, 1.0)
+
+    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> bool:
+        """Commit the submission before it is sent. False: there is nothing to send any more.
+
+        Raises errors.Transient while another submission of the net has no outcome.
+        """
+        command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
+        decision = await self._context.apply(held, command)
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
             return True
         if decision.reason is not None and decision.reason.code == NET_UNFIT:

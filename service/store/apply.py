@@ -20,6 +20,7 @@ import asyncpg
 from service.domain import commands as c
 from service.domain.decision import Decision, Outcome, refused
 from service.domain.enums import JobState, ReasonCode
+from service.domain.events import ResultsRecovered
 from service.domain.job import Job
 from service.domain.values import Reason
 from service.errors import faultpoint
@@ -190,6 +191,9 @@ class Applier:
         occupancy = unit.occupancy()
         await occupancy.write(connection)
         await unit.log.write(connection)
+        recovered = _recovered(work)
+        if recovered:
+            await connection.execute(QUERIES["states_due_put"], recovered)
         return _committed(work, unit, occupancy), keys
 
     async def _load(
@@ -312,6 +316,16 @@ class Applier:
             resolved.append(record["id"])
         if resolved:
             await connection.execute(QUERIES["parked_delete"], resolved)
+
+
+def _recovered(work: _Work) -> list[UUID]:
+    """Jobs that changed after their end: no event follows, so their state is published by itself."""
+    return sorted(
+        item.command.job_id
+        for item, decision in zip(work.items, work.decisions, strict=True)
+        if isinstance(item.command, c.Command)
+        and any(isinstance(event, ResultsRecovered) for event in decision.events)
+    )
 
 
 def _own(commands: Sequence[c.Command]) -> _Work:

@@ -7,7 +7,7 @@ chooses but a project; what another instance holds it skips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from service.domain import commands as c
@@ -16,9 +16,11 @@ from service.store.facts import models_taken
 from service.store.statements import QUERIES
 
 
-async def select_claim(connection: Connection, holder: str) -> list[c.Command]:
+async def select_claim(
+    connection: Connection, holder: str, without: Collection[str] = ()
+) -> list[c.Command]:
     """The claim of the best job on the emptiest net; nothing where none can start."""
-    for net in await connection.fetch(QUERIES["nets_with_capacity"]):
+    for net in await connection.fetch(QUERIES["nets_with_capacity"], list(without)):
         taken: frozenset[UUID] = frozenset()
         if net["by_model"]:
             taken = (await models_taken(connection, [net["name"]])).get(net["name"], taken)
@@ -37,9 +39,13 @@ async def select_claim(connection: Connection, holder: str) -> list[c.Command]:
 
 
 async def select_expired(
-    connection: Connection, states: Sequence[str], holder: str, limit: int
+    connection: Connection,
+    states: Sequence[str],
+    holder: str,
+    limit: int,
+    without: Collection[str] = (),
 ) -> list[c.Command]:
-    """Leases on jobs in these states that nobody holds and that are due."""
-    rows = await connection.fetch(QUERIES["expired_work"], list(states), limit)
+    """Leases on jobs in these states that nobody holds and that are due, on no net of `without`."""
+    rows = await connection.fetch(QUERIES["expired_work"], list(states), limit, list(without))
     ids: list[UUID] = sorted(row["job_id"] for row in rows)
     return [c.TakeLease(job_id, holder) for job_id in ids]

@@ -14,7 +14,7 @@ from service.contracts.registry_file import RegistryFile
 from service.domain.eligibility import ineligibility
 from service.domain.enums import FLBackend
 from service.domain.group import Group
-from service.domain.registry import NetNow, Registry
+from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Resources
 from service.errors import Invalid
 from service.settings import DatabaseSettings
@@ -35,7 +35,7 @@ async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
         text = json.dumps(document, ensure_ascii=False)
         version = await connection.fetchval(QUERIES["registry_update"], text)
         registry = registry_file.to_registry(file, version)
-        await _rows(connection, registry)
+        await _rows(connection, registry, file)
         now = read_nets(await connection.fetchval(QUERIES["facts"], column=3))
         await connection.execute(QUERIES["net_groups_clear"])
         await _net_groups(connection, registry, now, list(registry.nets))
@@ -45,10 +45,16 @@ async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
     return version, True
 
 
-async def _rows(connection: Connection, registry: Registry) -> None:
+async def _rows(connection: Connection, registry: Registry, file: RegistryFile) -> None:
+    entries = {entry.name: entry for entry in file.nets}
     for name, net in sorted(registry.nets.items()):
         await connection.execute(
-            QUERIES["net_register"], name, net.capacity, sorted(net.members), net.path_id
+            QUERIES["net_register"],
+            name,
+            net.capacity,
+            sorted(net.members),
+            net.path_id,
+            json.dumps(registry_file.net_document(entries[name]), ensure_ascii=False),
         )
     await connection.execute(QUERIES["nets_unregister"], list(registry.nets))
     for project_id, project in sorted(registry.projects.items()):
@@ -94,6 +100,12 @@ async def apply_registry_file(database: DatabaseSettings, path: Path) -> tuple[i
         await close_pool(pool)
 
 
+async def draining(connection: Connection) -> dict[str, Net]:
+    """Nets that left the registry while something of ours is on them, as they were registered."""
+    rows = await connection.fetch(QUERIES["nets_draining"])
+    return {row["name"]: registry_file.read_net(json.loads(row["entry"])) for row in rows}
+
+
 async def show(pool: Pool) -> tuple[int, dict[str, Any]]:
     """(version, the file's structure) of what holds now; version 0: nothing was applied."""
     async with reading(pool) as connection:
@@ -125,6 +137,7 @@ async def save_net(
     extensions: frozenset[str],
     strays: tuple[str, ...] | None,
     body: str,
+    unknown_statuses: tuple[str, ...] | None = None,
 ) -> None:
     """Keep what a poll saw. New extensions may change which groups the net serves."""
     await connection.execute(QUERIES["nets_lock"], [name])
@@ -137,6 +150,7 @@ async def save_net(
         sorted(extensions),
         None if strays is None else list(strays),
         body,
+        None if unknown_statuses is None else list(unknown_statuses),
     )
     if before is not None and set(before) != extensions and name in registry.nets:
         now = read_nets(await connection.fetchval(QUERIES["facts"], column=3))

@@ -32,6 +32,7 @@ async def clean(pool: Pool, keep: RetentionSettings, purgeable: Sequence[UUID], 
             await connection.execute(QUERIES["retired_insert"], ids)
             await connection.execute(QUERIES["events_delete"], ids)
             await connection.execute(QUERIES["runs_delete"], ids)
+            await connection.execute(QUERIES["states_due_drop"], ids)
             await connection.execute(QUERIES["jobs_delete"], ids)
             gone += len(ids)
         await connection.execute(QUERIES["tombstones_delete"])

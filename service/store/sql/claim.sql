@@ -1,7 +1,9 @@
 -- name: nets_with_capacity
 -- Nets that could take a job now, the emptiest first; none while the whole service is paused.
+-- $1: nets on which the caller has enough under way.
 SELECT name, online, path_id = 'model' AS by_model FROM net
 WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
+  AND name <> ALL($1::text[])
   AND NOT (SELECT hub_paused FROM registry)
   AND NOT EXISTS (SELECT 1 FROM reservation s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
 ORDER BY occupied::float / capacity, random() LIMIT 64

@@ -11,9 +11,16 @@ RETURNING job.job_id
 SELECT job_id FROM job WHERE due_at <= now() ORDER BY due_at LIMIT $1
 
 -- name: expired_work
+-- $3: nets on which the caller has enough under way.
 SELECT job_id FROM job
 WHERE state = ANY($1::text[]) AND state IN ('preparing', 'submitting', 'collecting', 'stopping')
   AND (lease_until IS NULL OR lease_until <= now())
   AND (next_try_at IS NULL OR next_try_at <= now())
+  AND (cardinality($3::text[]) = 0
+       OR (attempts::jsonb -> -1 ->> 'net' = ANY($3::text[])) IS NOT TRUE)
 ORDER BY lease_until NULLS FIRST, changed_at LIMIT $2
 FOR NO KEY UPDATE SKIP LOCKED
+
+-- name: states_due_put
+INSERT INTO state_due (job_id, at) SELECT unnest($1::uuid[]), clock_timestamp()
+ON CONFLICT (job_id) DO UPDATE SET at = EXCLUDED.at

@@ -5,9 +5,18 @@ SELECT version, document, hub_paused FROM registry FOR UPDATE
 UPDATE registry SET version = version + 1, document = $1, applied_at = now() RETURNING version
 
 -- name: net_register
-INSERT INTO net (name, capacity, members, path_id) VALUES ($1, $2, $3, $4)
+INSERT INTO net (name, capacity, members, path_id, entry) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) DO UPDATE SET registered = true, capacity = EXCLUDED.capacity, members = EXCLUDED.members,
-    path_id = EXCLUDED.path_id
+    path_id = EXCLUDED.path_id, entry = EXCLUDED.entry
+
+-- name: nets_draining
+-- Nets that left the registry while something of ours is on them, and how to reach them.
+SELECT n.name, n.entry FROM net n
+WHERE NOT n.registered AND n.entry IS NOT NULL
+  AND (EXISTS (SELECT 1 FROM reservation s WHERE s.net = n.name)
+       OR EXISTS (SELECT 1 FROM job j WHERE j.state IN ('preparing', 'submitting', 'collecting', 'stopping')
+                  AND j.attempts::jsonb -> -1 ->> 'net' = n.name))
+ORDER BY n.name
 
 -- name: nets_unregister
 UPDATE net SET registered = false, answering = false, online = '{}' WHERE name <> ALL($1::text[])
@@ -47,5 +56,6 @@ SELECT extensions FROM net WHERE name = $1
 
 -- name: net_update
 UPDATE net SET answering = $2, online = $3, extensions = $4, strays = coalesce($5, strays), seen_at = now(),
+    unknown_statuses = coalesce($7, unknown_statuses),
     version = version + CASE WHEN status_body IS DISTINCT FROM $6 THEN 1 ELSE 0 END, status_body = $6
 WHERE name = $1 AND registered

@@ -38,6 +38,9 @@ DELETE FROM event WHERE (partition, position) IN
 -- name: runs_delete
 DELETE FROM run WHERE job_id = ANY($1::uuid[])
 
+-- name: states_due_drop
+DELETE FROM state_due WHERE job_id = ANY($1::uuid[])
+
 -- name: jobs_delete
 DELETE FROM job WHERE job_id = ANY($1::uuid[])
 
