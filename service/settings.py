@@ -134,7 +134,10 @@ class LimitSettings(Section):
     runtime_seconds: Seconds = 86_400.0
     stall_seconds: Seconds = 7_200.0
     submit_unknown_seconds: Seconds = 300.0
-    collect_tries: Annotated[int, Field(ge=1, le=1_000)] = 20
+    collect_seconds: Seconds = (
+        259_200.0  #: three days: a net or the store may be away over a weekend
+    )
+    collect_tries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     missing_lists: Annotated[int, Field(ge=1, le=100)] = 3
     missing_grace_seconds: Seconds = 30.0
     net_gone_seconds: Seconds = 300.0

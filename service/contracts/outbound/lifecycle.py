@@ -110,9 +110,12 @@ class StopData(JobModel):
 
 
 class CompletedData(JobModel):
-    """Trained. `config` is what the run read, `metrics` the last of each label and client."""
+    """Trained. `config` is what the run read, `metrics` the last of each label and client. `results` null:
+    there is no model to be had from us, and `results_note` says why; with `results` it says what nobody
+    vouches for."""
 
     results: ResultsModel | None
+    results_note: str | None = Field(default=None, max_length=500)
     participants: list[ParticipantModel]
     rounds: Count
     metrics: list[MetricModel]
@@ -250,7 +253,8 @@ def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
 
 
 def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
-    return {
+    note = {} if event.note is None else {"results_note": event.note[:500]}
+    return note | {
         "results": results_object(event.results),
         "participants": participants_object(event.participants),
         "rounds": event.rounds,
