@@ -24,7 +24,9 @@ from typing import Any, Final
 import structlog
 
 from service.adapters import AdapterClients
+from service.adapters.lane import LaneLease
 from service.bundles import S3Bundles
+from service.bundles.names import parse_setting
 from service.bundles.staging import StagingLimits
 from service.contracts import fl
 from service.domain.enums import FLBackend
@@ -134,7 +136,8 @@ class App:
 
 def fact_reader(settings: Settings) -> FactReader:
     """What decisions are judged by, under these settings' limits."""
-    return FactReader(JobLimits(**settings.limits.model_dump()), ManifestReader())
+    results = parse_setting(settings.s3.results_bucket).uri
+    return FactReader(JobLimits(**settings.limits.model_dump()), ManifestReader(), results)
 
 
 def make_store(settings: Settings, pool: Pool, partitions: int) -> PostgresStore:
@@ -173,13 +176,17 @@ def make_bundles(settings: Settings) -> S3Bundles:
     )
 
 
-def make_nets(settings: Settings, metrics: Metrics | None = None) -> AdapterClients:
-    """The clients of these settings; they follow a registry when they are given one."""
+def make_nets(
+    settings: Settings, metrics: Metrics | None = None, lane_lease: LaneLease | None = None
+) -> AdapterClients:
+    """The clients of these settings; they follow a registry when they are given one. With `lane_lease` a
+    net's uploads and submits take turns with those of other processes."""
     key = settings.encryption.aes_key_base64
     return AdapterClients(
         aes_key_base64=None if key is None else key.get_secret_value(),
         on_call=None if metrics is None else metrics.on_call,
         lease_seconds=settings.steps.lease_seconds,
+        lane_lease=lane_lease,
     )
 
 
@@ -235,18 +242,22 @@ def _build(app: App) -> None:
         options, status = RelayOptions(accept_log=settings.relay_accept_log), RelayStatus()
         states = StateRecords(app.pool)
         app.relay = Relay(outbox, settings.kafka, states, events, options, status)
-        app.side_publisher = SidePublisher(outbox, settings.kafka, options, status)
+        app.side_publisher = SidePublisher(outbox, settings.kafka, options, status, states)
         app.metrics.follow("relay", lambda: status, RELAY)
     if app.has(Role.SCHEDULE, Role.RECONCILE):
         app.bundles = make_bundles(settings)
-        app.nets = make_nets(settings, app.metrics)
+        holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        store = app.store
+        app.nets = make_nets(
+            settings, app.metrics, lambda name, seconds: store.lease(name, holder, seconds)
+        )
         app.supervisor = StepSupervisor(
             app.store,
             app.nets,
             app.bundles,
             ReadProgress(Queries(app.pool), settings.kafka),
             _step_options(settings),
-            holder=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            holder=holder,
             on_step=app.metrics.on_step,
             schedule=app.has(Role.SCHEDULE),
             reconcile=app.has(Role.RECONCILE),

@@ -181,8 +181,10 @@ class LimitSettings(Section):
     """A run without progress for so long fails its job; `max_stall_seconds` of a request goes before."""
     submit_unknown_seconds: Seconds = 300.0
     """How long the outcome of a lost submit is looked for before the job fails."""
-    collect_tries: Annotated[int, Field(ge=1, le=1_000)] = 20
-    """Tries to fetch results before the job fails."""
+    collect_seconds: Seconds = 259_200.0
+    """How long results are fetched again before the job fails: a net may be away over a weekend."""
+    collect_tries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tries to fetch results before the job fails, whatever the time; left out: as many as fit."""
     missing_lists: Annotated[int, Field(ge=1, le=100)] = 3
     """Lists of a net in a row without the run before the run counts as lost."""
     missing_grace_seconds: Seconds = 30.0

@@ -27,7 +27,10 @@ CREATE TABLE net (
     version           bigint NOT NULL DEFAULT 0,
     published_version bigint NOT NULL DEFAULT 0,
     -- What stands as {model_id} in the adapter's paths. Where it is the model, a net keeps one app of each.
-    path_id           text NOT NULL DEFAULT 'attempt' CHECK (path_id IN ('attempt', 'model'))
+    path_id           text NOT NULL DEFAULT 'attempt' CHECK (path_id IN ('attempt', 'model')),
+    unknown_statuses  text[] NOT NULL DEFAULT '{}',
+    -- The registry's entry, so that a net that leaves the registry is followed until its last run is over.
+    entry             text
 );
 
 CREATE TABLE project (
@@ -261,6 +264,12 @@ CREATE TABLE tombstone (
     job_id       uuid PRIMARY KEY,
     at           timestamptz NOT NULL,
     published_at timestamptz
+);
+
+-- Jobs whose state changed after their last event: the state topic hears of it by itself.
+CREATE TABLE state_due (
+    job_id uuid PRIMARY KEY,
+    at     timestamptz NOT NULL
 );
 
 -- Named leases: relays, pollers, sweeps.

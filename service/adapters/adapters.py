@@ -16,6 +16,7 @@ from service.adapters.client import AdapterClient
 from service.adapters.dialects.dialect import Sleep, real_sleep
 from service.adapters.encryption import Encryptor
 from service.adapters.fl_api import FlApi
+from service.adapters.lane import Lane, LaneLease
 from service.adapters.options import read_options
 from service.adapters.transport import AdapterTransport, OnCall
 from service.domain.enums import FLBackend, ReasonCode
@@ -25,7 +26,8 @@ from service.errors import Invalid, Transient
 
 class AdapterClients:
     """See the module. Raises errors.Invalid for an unusable key. `lease_seconds` mirrors the setting of a
-    job's lease; `on_call` is called after every call (net, call, outcome, seconds). `http` and `sleep` are
+    job's lease; `on_call` is called after every call (net, call, outcome, seconds); `lane_lease` makes a
+    net's lane one of all processes, without it this process has one of its own. `http` and `sleep` are
     replaced in tests."""
 
     def __init__(
@@ -34,6 +36,7 @@ class AdapterClients:
         aes_key_base64: str | None = None,
         on_call: OnCall | None = None,
         lease_seconds: float = 10.0,
+        lane_lease: LaneLease | None = None,
         http: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = real_sleep,
     ) -> None:
@@ -42,7 +45,8 @@ class AdapterClients:
         self._on_call, self._http, self._sleep = on_call, http, sleep
         self._registered: dict[str, Net] = {}
         self._clients: dict[str, AdapterClient] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._lane_lease = lane_lease
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,6 +95,12 @@ class AdapterClients:
         self._clients.clear()
         await asyncio.gather(*(client.close() for client in clients), *self._leaving)
 
+    def _lane(self, name: str) -> Lane:
+        """Kept over registry changes: the client before may still be in a turn."""
+        if name not in self._lanes:
+            self._lanes[name] = Lane(name, self._lane_lease, seconds=self._lease_seconds)
+        return self._lanes[name]
+
     def _make(self, net: Net) -> AdapterClient:
         options = read_options(net)
         transport = AdapterTransport(
@@ -100,6 +110,6 @@ class AdapterClients:
             on_call=self._on_call,
             http=self._http,
         )
-        lock = self._locks.setdefault(net.name, asyncio.Lock())
-        fl_api = FlApi(net, transport, options.timeouts, lock, lease_seconds=self._lease_seconds)
+        lane = self._lane(net.name)
+        fl_api = FlApi(net, transport, options.timeouts, lane, lease_seconds=self._lease_seconds)
         return AdapterClient(net, options, transport, fl_api, self._encryptor, sleep=self._sleep)

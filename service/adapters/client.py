@@ -46,6 +46,10 @@ class AdapterClient:
         self._careful = choose(fl_api, names_extensions=False, extensions=(), sleep=sleep)
         self._known: Dialect | None = None
 
+    @property
+    def poll_seconds(self) -> float | None:
+        return self.net.poll_seconds or (self._known or self._careful).poll_seconds
+
     async def health(self) -> Health:
         """Passes an open breaker: it is how a net that answers again is noticed."""
         health, names_extensions = await self._fl_api.health()
@@ -65,6 +69,9 @@ class AdapterClient:
             Client(slot=client.name, status=client.status, online=client.online)
             for client in await self._fl_api.clients()
         )
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        return self._fl_api.turn()
 
     async def upload(
         self,

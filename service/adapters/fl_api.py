@@ -7,21 +7,23 @@ is `Transient`, whatever the adapter states: only an upload or a submit can end 
 
 from __future__ import annotations
 
-import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
 import structlog
 
+from service.adapters.download import as_announced, is_page
+from service.adapters.lane import Lane
 from service.adapters.options import CallTimeouts
 from service.adapters.responses import AdapterResponse, change_error, read_error
 from service.adapters.transport import AdapterRequest, AdapterTransport
 from service.contracts.fl import IClientStatus, IServerStatus, IStartTrainingBody
-from service.contracts.fl_lists import ListedRun, read_client_list, read_job_list
+from service.contracts.fl_lists import JobList, read_client_list, read_jobs
 from service.contracts.wire.problems import storable
 from service.domain.enums import ReasonCode
 from service.domain.observed import About, Handle, Health
@@ -33,24 +35,31 @@ _log = structlog.get_logger(__name__)
 _KIB: Final = 1024
 _MAX_RUN_ID: Final = 256
 _MAX_LOG: Final = 8000  #: characters of a log's end
+#: Colours and cursor movements of a terminal, also cut off at the beginning of a log's end.
+_ANSI: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])|\x1b"
+)
 _EXTENSIONS: Final = 16  #: at most so many are read
 
 
 class FlApi:
-    """One adapter's FL-API. `changing` is the net's lock for uploads and submits."""
+    """One adapter's FL-API. `lane` is the net's turn for uploads and submits."""
 
     def __init__(
         self,
         net: Net,
         transport: AdapterTransport,
         timeouts: CallTimeouts,
-        changing: asyncio.Lock,
+        lane: Lane,
         *,
         lease_seconds: float,
     ) -> None:
-        self.net, self._transport = net, transport
-        self._timeouts, self._changing = timeouts, changing
-        self._lease_seconds = lease_seconds
+        self.net, self._transport, self._timeouts = net, transport, timeouts
+        self._lane, self._lease_seconds = lane, lease_seconds
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """The net's turn for several changing calls; each of them takes it by itself otherwise."""
+        return self._lane.turn()
 
     @property
     def late_submit_seconds(self) -> float:
@@ -109,7 +118,7 @@ class FlApi:
         except Invalid as exc:
             raise self._strange("clients") from exc
 
-    async def runs(self, about: About | None = None, **params: str) -> list[ListedRun]:
+    async def runs(self, about: About | None = None, **params: str) -> JobList:
         """The runs that the adapter lists, in its order; `params` narrow the list where it knows them."""
         response = await self._read(
             AdapterRequest(
@@ -121,7 +130,7 @@ class FlApi:
             )
         )
         try:
-            return read_job_list(response.json())
+            return read_jobs(response.json())
         except Invalid as exc:
             raise self._strange("list") from exc
 
@@ -136,9 +145,10 @@ class FlApi:
         jobs = content.get("job_info") if isinstance(content, dict) else None
         if not isinstance(jobs, list):
             return None
-        return frozenset(
-            str(job["job_id"]) for job in jobs if isinstance(job, dict) and "job_id" in job
-        )
+        ids = [job.get("job_id") if isinstance(job, dict) else None for job in jobs]
+        if any(each is None for each in ids):  # any of them may be the one that is looked for
+            return None
+        return frozenset(map(str, ids))
 
     async def logs(self, run_id: str) -> str | None:
         """The end of a run's log, None where the adapter has none (404, 502, an unknown run)."""
@@ -155,27 +165,36 @@ class FlApi:
             raise read_error("logs", response)
         content = response.json()
         log = content.get("log") if isinstance(content, dict) else content
-        return storable(log)[-_MAX_LOG:] if isinstance(log, str) else None
+        if not isinstance(log, str):
+            return None
+        return _ANSI.sub("", storable(log[-2 * _MAX_LOG :]))[-_MAX_LOG:]
 
     @asynccontextmanager
     async def results(
         self, run_id: str, about: About | None = None
     ) -> AsyncIterator[AsyncIterator[bytes] | None]:
-        """The results in chunks, None where there are none (404)."""
+        """The results in chunks, None where there are none (404). Only a 200 that is no page is results; its
+        length and digest are held against what comes."""
         request = AdapterRequest(
             "results",
             f"/results/{_quoted(run_id)}",
             self._timeouts.results,
-            headers={"accept": "application/zip"} | _headers(about),
+            headers={"accept": "application/zip", "accept-encoding": "identity"} | _headers(about),
             max_bytes=64 * _KIB,  # of an error's text
         )
         async with self._transport.stream(request) as (response, chunks):
             if response.status == 404:
                 yield None
                 return
-            if not response.ok:
+            if response.status != 200:
                 raise read_error("results", response)
-            yield chunks
+            if is_page(response.headers):
+                kind = storable(response.headers.get("content-type", ""))[:64]
+                raise Transient(
+                    f"{response.describe('results')}, which is {kind} and no archive",
+                    code=ReasonCode.RESULTS_UPLOAD_FAILED,
+                )
+            yield as_announced(chunks, response.headers)
 
     async def _read(self, request: AdapterRequest) -> AdapterResponse:
         response = await self._transport.send(request)
@@ -189,7 +208,7 @@ class FlApi:
         """Hand over an app. Repeating it under the same path writes the same again."""
         headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
         hidden = (body.cohort_query, body.project_id)
-        async with self._changing:
+        async with self._lane.turn():
             response = await self._post_app(self.segment(handle), body, headers, hidden)
         if not response.ok:
             raise change_error("upload", response)
@@ -197,7 +216,7 @@ class FlApi:
     async def submit(self, handle: Handle) -> str:
         """Run the app; the backend's id of the run. A response that names none is `Ambiguous`."""
         headers = _headers(handle.about) | {"Idempotency-Key": handle.key}
-        async with self._changing:
+        async with self._lane.turn():
             response = await self._transport.send(self._submission(self.segment(handle), headers))
         if not response.ok:
             raise change_error("submit", response)
@@ -213,14 +232,14 @@ class FlApi:
         """Put an app without files over whatever lies there: nothing can be run from it."""
         slots = sorted(self.net.members.values())[:1]
         body = IStartTrainingBody(project_id="none", cohort_query="", trusts=slots, bundle_urls=[])
-        async with self._changing:
+        async with self._lane.turn():
             response = await self._post_app(segment, body, _headers(handle.about), ())
         if not response.ok:
             raise read_error("upload", response)
 
     async def probe_submit(self, handle: Handle, segment: UUID) -> AdapterResponse:
         """Submit what can't be run: the response shows whether a submit is in flight."""
-        async with self._changing:
+        async with self._lane.turn():
             return await self._transport.send(
                 self._submission(segment, _headers(handle.about), judged=False)
             )

@@ -12,7 +12,7 @@ import email.utils
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,11 +37,13 @@ _URL_QUERY: Final = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
 
 @dataclass(frozen=True, slots=True)
 class AdapterResponse:
-    """What came back: the status, the body (bounded by the caller), and the header that we read."""
+    """What came back: the status, the body (bounded by the caller), and the headers that we read, by names in
+    small letters."""
 
     status: int
     body: bytes
     retry_after: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
     @property

@@ -23,6 +23,7 @@ import httpx
 import structlog
 
 from service.adapters.breaker import Breaker
+from service.adapters.download import is_page
 from service.adapters.options import NetOptions, TlsFiles
 from service.adapters.responses import AdapterResponse
 from service.domain.enums import ReasonCode
@@ -132,7 +133,7 @@ class AdapterTransport:
     async def stream(
         self, request: AdapterRequest
     ) -> AsyncIterator[tuple[AdapterResponse, AsyncIterator[bytes]]]:
-        """A response whose body, when it is 200, comes in chunks; `seconds` limits each silence.
+        """A response whose body comes in chunks when it is 200 and no page; `seconds` limits each silence.
 
         Raises:
             Transient: at the start, or from the chunks when the stream breaks off.
@@ -143,12 +144,11 @@ class AdapterTransport:
         self._enter()
         try:
             async with self._send(request) as http_response:
-                response = AdapterResponse(
-                    http_response.status_code, b"", http_response.headers.get("retry-after")
-                )
-                if not response.ok:
-                    body = await self._read(request, http_response)
-                    response = AdapterResponse(response.status, body, response.retry_after)
+                headers = dict(http_response.headers)
+                whole = http_response.status_code != 200 or is_page(headers)
+                body = await self._read(request, http_response) if whole else b""
+                wait = http_response.headers.get("retry-after")
+                response = AdapterResponse(http_response.status_code, body, wait, headers=headers)
                 worked = self._judge(request, response)
                 yield response, self._chunks(request, http_response)
         except httpx.HTTPError as exc:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from service.bundles.archive import whole_archive
 from service.bundles.names import check_safe, parse_setting
 from service.bundles.parallel import each
 from service.bundles.s3 import ObjectStore
@@ -115,18 +116,21 @@ class S3Bundles:
     async def store_results(
         self, job_id: UUID, attempt: int, chunks: AsyncIterator[bytes]
     ) -> Results:
-        """Stream to `<results bucket>/<job_id>/<attempt>/results.zip`, hashing on the way.
+        """Stream to `<results bucket>/<job_id>/<attempt>/results.zip`, hashing on the way. Nothing stands
+        there before the whole stream came and was a zip archive.
 
         Raises:
             Permanent: `results_upload_failed`, larger than `max_results_bytes`.
-            Transient: the store is unavailable; or whatever the stream raises.
+            Transient: the store is unavailable; `results_upload_failed`, what came is no archive; or whatever
+            the
+                stream raises.
         """
         location = self._results.below(job_id, attempt)
         try:
             digest, size = await self._store.put_stream(
                 location.bucket,
                 location.key(_RESULTS_NAME),
-                chunks,
+                whole_archive(chunks),
                 part_bytes=_PART_BYTES,
                 limit=self._max_results_bytes,
             )

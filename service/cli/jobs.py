@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.collecting import collect_again
 from service.cli.command import (
     AsJson,
     EnvFile,
@@ -29,7 +30,7 @@ from service.settings import Settings
 from service.store.queries import Queries
 from service.telemetry.terminal import json_text, line, lines, out, print_json, say, styled
 
-app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch.")
+app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, collect.")
 
 
 @app.command("list", epilog="Example: fl-jobs jobs list --state queued --project demo")
@@ -142,6 +143,26 @@ def advice_on(state: dict[str, Any], waits: dict[str, Any] | None) -> dict[str, 
     return None if found is None else {"meaning": found.meaning, "action": found.action}
 
 
+@app.command(epilog="Example: fl-jobs jobs collect 2f6b7a10-5c1e-4f43-9a55-0b7f6a1c0001")
+def collect(
+    job: Annotated[str, typer.Argument(help="A job whose results could not be had.")],
+    env_file: EnvFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a job's results again at once, without training again.
+
+    While the job is collecting, the service does it. After it has failed with results_upload_failed this
+    command does it itself: the job keeps its end, and its state says where the results lie.
+    """
+    done = run_async(collect_again(settings_of(env_file), read_uuid(job, "the job")))
+    if as_json:
+        print_json(done)
+    elif done["results"] is None:
+        say(f"job {done['job_id']}: the service fetches the results now")
+    else:
+        say(f"job {done['job_id']}: the results lie at {done['results']['uri']}")
+
+
 def detail(event: dict[str, Any]) -> str:
     """What a line of the timeline tells beside the event's word."""
     data = event["data"]
@@ -167,8 +188,9 @@ def detail(event: dict[str, Any]) -> str:
         return line(f"round {data['global_round']}/{data['total_rounds']} {data['slot'] or ''}")
     if word == "log_recorded":
         return line(data["log"])[:300]
-    if word == "completed" and data["results"]:
-        return line(data["results"]["uri"])
+    if word == "completed" and (data["results"] or data.get("results_note")):
+        uri = data["results"]["uri"] if data["results"] else "no results"
+        return line(f"{uri}  {data.get('results_note') or ''}".rstrip())
     return line(data.get("fl_backend_job_id") or "")
 
 

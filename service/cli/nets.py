@@ -52,6 +52,8 @@ def list_nets(env_file: EnvFile = None, as_json: AsJson = False) -> None:
 
 def state_of(net: dict[str, Any]) -> str:
     """A net's state in a word."""
+    if net["draining"]:
+        return "draining"
     if net["paused"]:
         return "paused"
     if any(slot["in_doubt"] and slot["state"] == "quarantined" for slot in net["slots"]):
@@ -95,6 +97,8 @@ def status(
             )
         for run in found["strays"]:
             console.print(styled("  ", ("stray", "yellow"), f" run {run}"))
+        for status in found["unknown_statuses"]:
+            console.print(styled("  ", ("unknown run status", "yellow"), f" {status or '(none)'}"))
 
 
 NetName = Annotated[str | None, typer.Argument(help="One net.")]

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.contracts.fl import INetDetails
 from service.contracts.wire.fields import Uuid, text
 from service.contracts.wire.problems import ContractViolation, from_pydantic, problem, with_message
-from service.domain.enums import POLL_SECONDS
 from service.domain.registry import Net, Project, Registry, Trust
 from service.domain.values import Problem
 
@@ -35,6 +34,12 @@ _NAME: Final = with_message(
     "Should be 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first",
 )
 
+_RESULTS: Final = with_message(
+    r"^[a-z][a-z0-9+.-]*://[^\s/?#]+/(\S*/)?$",
+    "Should be the beginning of a URI that ends with a slash, such as s3://bucket/folder/",
+)
+
+ResultsPlace = Annotated[str, Field(strict=True, max_length=2_048, pattern=_RESULTS)]
 Text128 = Annotated[str, text(128)]
 FilePath = Annotated[str, text(4_096)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -89,7 +94,8 @@ class NetEntry(INetDetails):
     """A net: one FL server with its adapter, and the slot of each member trust in its runtime.
 
     `capacity` is how many jobs it runs at once; `gpus` and `gpu_memory_gib` are the least of its
-    sites; `path_id` says what stands as `{model_id}` in the adapter's paths.
+    sites; `path_id` says what stands as `{model_id}` in the adapter's paths; `results` names where its runs
+    may put results themselves.
     """
 
     model_config = _CLOSED
@@ -104,6 +110,7 @@ class NetEntry(INetDetails):
     members: dict[Uuid, Text128] = Field(min_length=1, max_length=1_000)
     timeouts: TimeoutsEntry | None = None
     poll_seconds: Seconds | None = None
+    results: list[ResultsPlace] = Field(default_factory=list, max_length=32)
     auth: Annotated[Bearer | MutualTls, Field(discriminator="kind")] | None = None
     encrypt_cohort_query: Annotated[bool, Field(strict=True)] = False
     selects_clients: Annotated[bool, Field(strict=True)] = False
@@ -272,6 +279,23 @@ def document(file: RegistryFile) -> dict[str, Any]:
     return file.model_dump(mode="json", exclude_none=True)
 
 
+def net_document(entry: NetEntry) -> dict[str, Any]:
+    """A net's entry as JSON values."""
+    return entry.model_dump(mode="json", exclude_none=True)
+
+
+def read_net(document: object) -> Net:
+    """The net of an entry that `net_document` gave.
+
+    Raises:
+        BadData: it is none.
+    """
+    try:
+        return _net(NetEntry.model_validate(document))
+    except ValidationError as exc:
+        raise ContractViolation("registry entry", from_pydantic(exc)) from exc
+
+
 def to_registry(file: RegistryFile, version: int) -> Registry:
     """The domain's registry of this version."""
     return Registry(
@@ -316,6 +340,7 @@ def _net(entry: NetEntry) -> Net:
         path_id=entry.path_id,
         selects_clients=entry.selects_clients,
         strays=entry.strays,
-        poll_seconds=entry.poll_seconds or POLL_SECONDS.get(entry.fl_backend),
+        poll_seconds=entry.poll_seconds,
+        results=tuple(entry.results),
         options=options,
     )

@@ -180,9 +180,23 @@ class DeferStep(Leased):
 
 @value
 class StoreResults(Leased):
-    """The run's results were fetched (None: the adapter has none)."""
+    """The run's results were fetched; None: there are none to fetch, and `note` says why."""
 
     results: Results | None
+    note: str | None = None
+
+
+@value
+class CollectNow(Command):
+    """Somebody wants results that could not be had to be fetched again at once."""
+
+
+@value
+class RecordResults(Command):
+    """Results of a run that were given up were fetched after all."""
+
+    attempt: int
+    results: Results
 
 
 @value

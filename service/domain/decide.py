@@ -32,6 +32,8 @@ RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]
     c.ObserveRunMissing: observations.observe_run_missing,
     c.StoreResults: results.store_results,
     c.DeferStep: results.defer_step,
+    c.CollectNow: results.collect_now,
+    c.RecordResults: results.record_results,
     c.Review: limits.review,
 }
 

@@ -197,8 +197,5 @@ TRANSIENT_REASONS = frozenset(
 #: members can't be selected unless the net says it can.
 COUNTS_ONLY = frozenset({FLBackend.FLOWER})
 
-#: Seconds between two lists where a list costs the adapter's host much (Flower's: 1.5 CPU seconds).
-POLL_SECONDS = {FLBackend.FLOWER: 5.0}
-
 #: A backend run that is over.
 RUN_OVER = frozenset({FLJobStatus.FINISHED, FLJobStatus.FAILED, FLJobStatus.STOPPED})

@@ -7,6 +7,7 @@ What an event does to its job, and whether and under which name it is published,
 
 from __future__ import annotations
 
+from dataclasses import field
 from datetime import datetime
 from uuid import UUID
 
@@ -150,9 +151,22 @@ class ActivitySeen(Event):
 
 @value
 class RunMissed(Event):
+    """A complete list left the run out. `missing_polls` counts such lists in a row, `missing_since` is when
+    the first of them began. `list_began_at` is the counted list's: neither an older list nor the same one
+    again is counted after it. None where there was no list, since the net is gone."""
+
     attempt: int
     missing_polls: int
     missing_since: datetime
+    list_began_at: datetime | None = None
+
+
+@value
+class RunSeenAgain(Event):
+    """A list showed a run that others before had left out: their count starts anew."""
+
+    attempt: int
+    list_began_at: datetime
 
 
 @value
@@ -169,8 +183,11 @@ class RetryScheduled(Event):
 
 @value
 class ResultsPending(Event):
+    """`claimed`: where the run says its results are, a place that nobody vouches for."""
+
     attempt: int
     reservation: ReservationState
+    claimed: Results | None = None
 
 
 @value
@@ -179,6 +196,19 @@ class StepDeferred(Event):
 
     next_try_at: datetime
     release: bool = True
+    reason: Reason | None = None
+
+
+@value
+class CollectingHurried(Event):
+    """The next try at the results comes at once, and the delays begin anew."""
+
+
+@value
+class ResultsRecovered(Event):
+    """Results that had been given up are in our store; the job's end stays what it was."""
+
+    results: Results
 
 
 # --- stop and end --------------------------------------------------------------------------------
@@ -204,6 +234,9 @@ class Stopped(Event):
 class Completed(Event):
     results: Results | None
     reservation: ReservationState
+    note: str | None = field(
+        default=None, kw_only=True
+    )  #: why there are none, or none that we looked at
     participants: tuple[Participant, ...] = ()
     rounds: int = 0
     metrics: tuple[Metric, ...] = ()

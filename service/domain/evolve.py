@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from service.domain import events as e
@@ -65,6 +66,13 @@ def _rejected(job: None, event: e.Rejected) -> dict[str, Any]:
 
 def _with_attempt(job: Job, number: int, **changes: Any) -> tuple[Attempt, ...]:
     return tuple(replace(a, **changes) if a.number == number else a for a in job.attempts)
+
+
+def _reserved(state: ReservationState) -> dict[str, Any]:
+    """The attempt's reservation. One that is released has ended the series of lists without its run."""
+    return {"reservation": state} | (
+        {"missing_polls": 0, "missing_since": None} if state is ReservationState.RELEASED else {}
+    )
 
 
 def _started(job: Job, event: e.Started) -> dict[str, Any]:
@@ -194,11 +202,30 @@ def _activity_seen(job: Job, event: e.ActivitySeen) -> dict[str, Any]:
 
 
 def _run_missed(job: Job, event: e.RunMissed) -> dict[str, Any]:
+    counted: dict[str, Any] = {
+        "missing_polls": event.missing_polls,
+        "missing_since": event.missing_since,
+    }
+    if event.list_began_at is not None:
+        counted["changed_at"] = _after(event.list_began_at)
+    return {"attempts": _with_attempt(job, event.attempt, **counted)}
+
+
+def _run_seen_again(job: Job, event: e.RunSeenAgain) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
-            job, event.attempt, missing_polls=event.missing_polls, missing_since=event.missing_since
+            job,
+            event.attempt,
+            missing_polls=0,
+            missing_since=None,
+            changed_at=_after(event.list_began_at),
         )
     }
+
+
+def _after(began_at: datetime) -> datetime:
+    """The earliest time at which a list that may still be judged began."""
+    return began_at + timedelta(microseconds=1)
 
 
 def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
@@ -206,7 +233,7 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
         "attempts": _with_attempt(
             job,
             event.attempt,
-            reservation=event.reservation,
+            **_reserved(event.reservation),
             ended_at=event.at,
             changed_at=event.at,
             reason=event.reason,
@@ -227,8 +254,13 @@ def _retry_scheduled(job: Job, event: e.RetryScheduled) -> dict[str, Any]:
 def _results_pending(job: Job, event: e.ResultsPending) -> dict[str, Any]:
     return {
         "attempts": _with_attempt(
-            job, event.attempt, reservation=event.reservation, changed_at=event.at
+            job,
+            event.attempt,
+            reservation=event.reservation,
+            changed_at=event.at,
+            collecting_since=event.at,
         ),
+        "results": event.claimed,
         "lease": None,
         "tries": 0,
         "next_try_at": None,
@@ -241,6 +273,7 @@ def _step_deferred(job: Job, event: e.StepDeferred) -> dict[str, Any]:
         "lease": None if event.release else job.lease,
         "tries": job.tries + 1,
         "next_try_at": event.next_try_at,
+        "reason": job.reason if event.reason is None else event.reason,
     }
 
 
@@ -260,9 +293,11 @@ def _ended_attempts(job: Job, event: e.Stopped | e.Completed | e.Failed) -> tupl
     changes: dict[str, Any] = {
         "ended_at": event.at,
         "changed_at": event.at,
-        "reservation": event.reservation
-        if current.reservation is not ReservationState.RELEASED
-        else ReservationState.RELEASED,
+        **_reserved(
+            event.reservation
+            if current.reservation is not ReservationState.RELEASED
+            else ReservationState.RELEASED
+        ),
     }
     if not isinstance(event, e.Completed):
         changes["reason"] = event.reason
@@ -308,7 +343,15 @@ def _prepared(job: Job, event: e.Prepared) -> dict[str, Any]:
 
 
 def _reservation_changed(job: Job, event: e.ReservationChanged) -> dict[str, Any]:
-    return {"attempts": _with_attempt(job, event.attempt, reservation=event.reservation)}
+    return {"attempts": _with_attempt(job, event.attempt, **_reserved(event.reservation))}
+
+
+def _collecting_hurried(job: Job, event: e.CollectingHurried) -> dict[str, Any]:
+    return {"tries": 0, "next_try_at": None}
+
+
+def _results_recovered(job: Job, event: e.ResultsRecovered) -> dict[str, Any]:
+    return {"results": event.results}
 
 
 def _reviewed(job: Job, event: e.Reviewed) -> dict[str, Any]:
@@ -353,10 +396,13 @@ EVENTS: Final = (
     EventRule(e.LogRecorded, _REPORTING, None, _activity, (Lifecycle.LOG_RECORDED,)),
     EventRule(e.ActivitySeen, _in(S.RUNNING, S.COLLECTING, S.STOPPING), None, _activity_seen),
     EventRule(e.RunMissed, _ANY, None, _run_missed),
+    EventRule(e.RunSeenAgain, _ANY, None, _run_seen_again),
     EventRule(e.RetryScheduled, _in(S.PREPARING, S.SUBMITTING, S.RUNNING), S.QUEUED, _retry_scheduled,
              (Lifecycle.RETRY_SCHEDULED,)),
     EventRule(e.ResultsPending, _in(S.RUNNING), S.COLLECTING, _results_pending, (Lifecycle.RESULTS_PENDING,)),
     EventRule(e.StepDeferred, _ON_NET, None, _step_deferred),
+    EventRule(e.CollectingHurried, _in(S.COLLECTING), None, _collecting_hurried),
+    EventRule(e.ResultsRecovered, _in(S.FAILED), None, _results_recovered),
     EventRule(e.StopRequested, _ALIVE, None, _stop_requested, (Lifecycle.STOP_REQUESTED,)),
     EventRule(e.Stopping, _in(S.SUBMITTING, S.RUNNING), S.STOPPING, _stopping),
     EventRule(e.Stopped, _ENDS_BY_STOP, S.STOPPED, _stopped, (Lifecycle.STOPPED,)),

@@ -24,7 +24,10 @@ class JobLimits:
     runtime_seconds: float = 86_400.0
     stall_seconds: float = 7_200.0
     submit_unknown_seconds: float = 300.0  #: how long a lost answer is looked for
-    collect_tries: int = 20
+    collect_seconds: float = (
+        259_200.0  #: how long results are fetched again before they are given up
+    )
+    collect_tries: int | None = None  #: at most so many times, whatever the time
     missing_lists: int = 3
     missing_grace_seconds: float = 30.0
     net_gone_seconds: float = 300.0  #: how long a stop waits for a net that left the registry
@@ -45,5 +48,7 @@ class Facts:
     retired: Mapping[UUID, bytes] = field(default_factory=dict)
     #: by net with `path_id: model`: models whose app or results the next upload would replace
     models_taken: Mapping[str, frozenset[UUID]] = field(default_factory=dict)
+    #: where results that need no further look lie, as an `s3://` prefix; None: anywhere
+    results_place: str | None = None
     #: a memory of `eligibility.eligible_nets` for as long as these facts hold
     fits: dict[Any, list[Net]] = field(init=False, default_factory=dict, compare=False, repr=False)

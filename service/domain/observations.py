@@ -50,10 +50,24 @@ def observe_run(job: Job | None, command: c.ObserveRun, facts: Facts) -> Decisio
         return ignored("other_run")
     if command.began_at < attempt.changed_at:
         return ignored("old_list", "the attempt moved while the adapter was asked")
+    again: list[e.Event] = []
+    if attempt.missing_polls or attempt.missing_since is not None:
+        again = [
+            e.RunSeenAgain(at=facts.now, attempt=attempt.number, list_began_at=command.began_at)
+        ]
+    if _is_over(job, attempt):
+        events = _observe_ended(attempt, command, facts)
+    else:
+        events = _observe_current(job, attempt, command, facts)
+    events = [*again, *events]
+    return applied(*events) if events else ignored("nothing_new")
+
+
+def _observe_current(
+    job: Job, attempt: Attempt, command: c.ObserveRun, facts: Facts
+) -> list[e.Event]:
     over = command.status in RUN_OVER
     freed = over and command.settled
-    if _is_over(job, attempt):
-        return _observe_ended(attempt, over, freed, command, facts)
     reservation = ReservationState.RELEASED if freed else ReservationState.QUARANTINED
     events: list[e.Event] = []
     if job.state is JobState.STOPPING and over and job.stop is not None:
@@ -69,13 +83,13 @@ def observe_run(job: Job | None, command: c.ObserveRun, facts: Facts) -> Decisio
             )
         ]
     elif job.state is JobState.RUNNING:
-        events = _observefirst_running(job, attempt, command, reservation, facts)
+        events = _observe_running(job, attempt, command, reservation, facts)
     if not events and attempt.missing_since is not None:
         events = [e.ActivitySeen(at=facts.now)]
-    return applied(*events) if events else ignored("nothing_new")
+    return events
 
 
-def _observefirst_running(
+def _observe_running(
     job: Job, attempt: Attempt, command: c.ObserveRun, reservation: ReservationState, facts: Facts
 ) -> list[e.Event]:
     if command.status is FLJobStatus.RUNNING:
@@ -99,10 +113,9 @@ def _observefirst_running(
     return []
 
 
-def _observe_ended(
-    attempt: Attempt, over: bool, freed: bool, command: c.ObserveRun, facts: Facts
-) -> Decision:
-    if freed and attempt.reservation is not ReservationState.RELEASED:
+def _observe_ended(attempt: Attempt, command: c.ObserveRun, facts: Facts) -> list[e.Event]:
+    over = command.status in RUN_OVER
+    if over and command.settled and attempt.reservation is not ReservationState.RELEASED:
         reservation = ReservationState.RELEASED
     elif (
         not over and command.status is not None and attempt.reservation is ReservationState.RELEASED
@@ -111,10 +124,8 @@ def _observe_ended(
             ReservationState.QUARANTINED
         )  # an orphan: it keeps a reservation until it is aborted
     else:
-        return ignored("nothing_new")
-    return applied(
-        e.ReservationChanged(at=facts.now, attempt=attempt.number, reservation=reservation)
-    )
+        return []
+    return [e.ReservationChanged(at=facts.now, attempt=attempt.number, reservation=reservation)]
 
 
 def observe_run_missing(job: Job | None, command: c.ObserveRunMissing, facts: Facts) -> Decision:
@@ -136,6 +147,7 @@ def observe_run_missing(job: Job | None, command: c.ObserveRunMissing, facts: Fa
                 attempt=attempt.number,
                 missing_polls=missing_polls,
                 missing_since=since,
+                list_began_at=command.began_at,
             )
         )
     if _is_over(job, attempt) or job.state is JobState.COLLECTING:

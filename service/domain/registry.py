@@ -35,6 +35,7 @@ class Net:
     selects_clients: bool = False
     strays: str = "report"  #: report or abort
     poll_seconds: float | None = None
+    results: tuple[str, ...] = ()  #: URI prefixes below which its runs may put results themselves
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ from service.domain.evolve import evolve
 from service.domain.facts import Facts
 from service.domain.job import Job
 from service.domain.observations import first_running
-from service.domain.results import completed
+from service.domain.results import completed, vouched_for
 from service.domain.sizes import portions
 from service.domain.stop import stopped
 from service.domain.submit import submitted
@@ -136,11 +136,16 @@ def _status(job: Job, attempt: Attempt, command: c.ReportStatus, facts: Facts) -
 def _uploaded(job: Job, attempt: Attempt, results: Results | None, facts: Facts) -> list[e.Event]:
     if job.state is JobState.STOPPING and job.stop is not None:
         return [stopped(job.stop, ReservationState.QUARANTINED, facts)]
-    if results is not None:
+    if results is not None and vouched_for(results, attempt, facts):
         return [completed(job, attempt, results, ReservationState.QUARANTINED, facts)]
     if job.state is JobState.RUNNING:
         return [
-            e.ResultsPending(at=facts.now, attempt=attempt.number, reservation=attempt.reservation)
+            e.ResultsPending(
+                at=facts.now,
+                attempt=attempt.number,
+                reservation=attempt.reservation,
+                claimed=results,
+            )
         ]
     return []
 

@@ -148,6 +148,7 @@ class Attempt:
     )
     submitted_at: datetime | None = None
     running_at: datetime | None = None
+    collecting_since: datetime | None = None  #: the run has ended, its results are on the way
     ended_at: datetime | None = None
     reason: Reason | None = None
     missing_polls: int = 0  #: successive lists without the run

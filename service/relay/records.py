@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from service.contracts.outbound.ids import state_id
 from service.contracts.outbound.state import STATE
@@ -67,11 +67,17 @@ def event_headers(row: EventRow, stream: bytes) -> list[Header]:
     return headers
 
 
-def state_headers(job_id: UUID, key: bytes, sequence: int, at: datetime) -> list[Header]:
-    """The headers of a state record; its id is the same for the same state of the same job."""
+def state_headers(
+    job_id: UUID, key: bytes, sequence: int, at: datetime, late: bool = False
+) -> list[Header]:
+    """The headers of a state record; its id is the same for the same state of the same job. `late`: the state
+    changed after the event of this sequence, so that the record is another one than that event's."""
+    named = state_id(job_id, sequence)
+    if late:
+        named = str(uuid5(UUID(named), f"late:{at.isoformat()}"))
     return [
         *_of_type(STATE),
-        ("ce_id", state_id(job_id, sequence).encode()),
+        ("ce_id", named.encode()),
         ("ce_time", _time(at)),
         ("ce_subject", key),
         ("ce_sequence", b"%d" % sequence),

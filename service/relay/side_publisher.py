@@ -1,4 +1,5 @@
-"""The side publisher: net status, tombstones and dead letters, at least once, from rows that say they wait.
+"""The side publisher: net status, tombstones, states that changed late, and dead letters, at least once, from
+rows that say they wait.
 
 Each source is on its own: one topic that is missing, closed to us or full of trouble makes its rows wait and
 no others, and none of them can hold back the lifecycle. A row counts as sent only after the broker's answer,
@@ -19,7 +20,7 @@ import structlog
 
 from service.clock import sleep_or_stop
 from service.contracts.outbound import net_status
-from service.contracts.outbound.truncate import MAX_MESSAGE_BYTES
+from service.contracts.outbound.truncate import MAX_MESSAGE_BYTES, truncate_to
 from service.contracts.wire import envelope
 from service.contracts.wire.partitioner import partition_for
 from service.errors import Transient
@@ -29,6 +30,7 @@ from service.kafka.topics import Topics, max_message_bytes
 from service.relay.dead_letters import RESERVE, dead_record, record_bytes
 from service.relay.lease import HeldLease, LeaderLease
 from service.relay.options import RelayOptions
+from service.relay.records import States, state_headers
 from service.relay.status import RelayStatus
 from service.store.outbox import DeadLetterRow, EventOutbox, Session
 
@@ -51,7 +53,10 @@ class SidePublisher:
         connection: Connection,
         options: RelayOptions | None = None,
         status: RelayStatus | None = None,
+        states: States | None = None,
     ) -> None:
+        """`states` reads the states of jobs; without it none that changed after its end is sent."""
+        self._states_of = states
         self._outbox = outbox
         self._connection = connection
         self._options = options or RelayOptions()
@@ -89,6 +94,7 @@ class SidePublisher:
             while not (stop.is_set() or held.lost.is_set()):
                 held.progress()
                 sent = await self._source("net_status", session, self._net_status)
+                sent += await self._source("states", session, self._states)
                 sent += await self._source("tombstones", session, self._tombstones)
                 sent += await self._source("dead_letters", session, self._dead_letters)
                 if not sent:
@@ -141,6 +147,25 @@ class SidePublisher:
         await session.nets_done(rows)
         self.status.net_status_sent += len(rows)
         return len(rows)
+
+    async def _states(self, session: Session) -> int:
+        """States of jobs that changed after their last event, which no event brings to the topic."""
+        due = await session.states_due(_ROWS) if self._states_of is not None else []
+        if not due or self._states_of is None:
+            return 0
+        topic = self._topics.job_state
+        count = await (await self._ready()).partitions(topic)
+        found = await self._states_of([job_id for job_id, _ in due])
+        records: list[Record] = []
+        for job_id, at in due:
+            if job_id in found:
+                key, body, sequence = found[job_id]
+                headers = state_headers(job_id, key, sequence, at, late=True)
+                whole = truncate_to(body.decode()).encode()
+                records.append((partition_for(key, count), key, whole, [*headers]))
+        await self._send(topic, records)
+        await session.states_due_done(due)
+        return len(due)
 
     async def _tombstones(self, session: Session) -> int:
         job_ids = await session.tombstones(_ROWS)

@@ -1,7 +1,8 @@
 """From the queue onto a net: as many claims as there are workers free, each driven on its own.
 
 Promise: a claim is followed by the next one at once while there is something to claim, so that a burst
-does not wait for a clock; one slow upload holds back nobody else.
+does not wait for a clock; a slow net, or many, holds back nobody else: its jobs wait for it without a hand,
+and no more of them are claimed at once than a net's share.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ClaimStep:
         """Claim until nothing can start now, or all workers are busy. Raises errors.Transient when the
         database is unavailable."""
         while self._tasks.room > 0 and not self._context.closing.is_set():
-            job = await self._context.store.claim(self._context.holder)
+            job = await self._context.store.claim(self._context.holder, self._tasks.full)
             if job is None:
                 break
             faultpoint("claim.claimed")

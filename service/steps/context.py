@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -18,6 +19,7 @@ from service.domain.commands import Command, RecordRun
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import TERMINAL, ReasonCode
 from service.domain.job import Job
+from service.domain.registry import Net, Registry
 from service.domain.values import Reason
 from service.errors import ServiceError, Transient
 from service.steps.leases import HeldJob, LeaseLost, Leases, clock
@@ -106,6 +108,10 @@ class StepContext:
         seconds = max(3.0, 2 * self.list_pauses.get(net, self.options.idle_poll_seconds))
         return await self.store.lease(poll_lease(net), self.holder, seconds)
 
+    def usual_pause(self, client: NetClient) -> float:
+        """Seconds between two polls of a net, and between two lists of one without runs."""
+        return client.poll_seconds or self.options.idle_poll_seconds
+
     async def pause(self, seconds: float) -> None:
         """Wait, with some jitter. Raises LeaseLost when the process is asked to end meanwhile: whoever
         takes the work over will not have to wait for us."""
@@ -125,8 +131,19 @@ class StepContext:
         try:
             return self.nets.client(net)
         except Transient:
-            self.nets.follow(await self.store.registry())
+            await self.follow()
             return self.nets.client(net)
+
+    async def follow(self) -> tuple[Registry, Mapping[str, Net]]:
+        """Let the clients follow the registry as it is now, and the nets that drain beside it. Returns both.
+
+        Raises errors.Transient when the database is unavailable.
+        """
+        registry = await self.store.registry()
+        gone = await self.store.draining()
+        draining = {name: net for name, net in gone.items() if name not in registry.nets}
+        self.nets.follow(replace(registry, nets={**draining, **registry.nets}))
+        return registry, draining
 
     async def apply(self, held: HeldJob, command: Command) -> Decision:
         """Apply a command of the held job; see the module.

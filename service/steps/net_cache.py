@@ -1,8 +1,8 @@
 """The last snapshot of each net in this process: its adapter's health, its clients, runs that nobody owns.
 
 A memory, never the truth: what the scheduler relies on is in the database. It spares a submission the
-questions that the poller asked a moment ago. What breaks it: treating an old snapshot as a new one, so every
-reader names the age that it accepts.
+questions that the poller asked a moment ago, and a slow adapter the same question from many at once. What
+breaks it: treating an old snapshot as a new one, so every reader names the age that it accepts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _T = TypeVar("_T")
 class NetSnapshot:
     """One snapshot of a net. `answering`: adapter and runtime are up and listed their clients."""
 
-    at: float  #: the loop's clock when the polling began
+    at: float  #: the loop's clock when the answers were there
     answering: bool
+    seconds: float = 0.0  #: for how long they were waited for
     health: Health | None = None
     clients: tuple[Client, ...] = ()
     trouble: str | None = None  #: the first error, for people
@@ -46,7 +47,9 @@ class NetSnapshot:
 @dataclass(slots=True)
 class _Net:
     snapshot: NetSnapshot | None = None
+    looking: asyncio.Task[NetSnapshot] | None = None
     strays: tuple[str, ...] | None = None  #: None: never judged
+    unknown_statuses: tuple[str, ...] | None = None  #: None: nobody has listed
     unwanted: set[str] = field(default_factory=set)
     ended: dict[str, float] = field(default_factory=dict)  #: run: when it was first seen over
 
@@ -62,7 +65,16 @@ class NetCache:
         return self._nets.setdefault(name, _Net())
 
     async def refresh(self, client: NetClient) -> NetSnapshot:
-        """Ask the adapter for everything at once, and remember it. Never raises a service error."""
+        """Ask the adapter for everything at once, and remember it. Never raises a service error.
+
+        Whoever asks while an earlier look is under way waits for its answer.
+        """
+        net = self._of(client.net.name)
+        if net.looking is None or net.looking.done():
+            net.looking = asyncio.create_task(self._look(client), name=f"look {client.net.name}")
+        return await asyncio.shield(net.looking)
+
+    async def _look(self, client: NetClient) -> NetSnapshot:
         began = clock()
         health, serving, clients = await asyncio.gather(
             _tried(client.health()), _tried(client.serving()), _tried(client.clients())
@@ -72,8 +84,9 @@ class NetCache:
         if detail is None and serving is not True:
             detail = "the FL runtime behind the adapter is down"
         snapshot = NetSnapshot(
-            at=began,
+            at=clock(),
             answering=detail is None,
+            seconds=clock() - began,
             health=health if isinstance(health, Health) else None,
             clients=clients if isinstance(clients, tuple) else (),
             trouble=detail,
@@ -82,9 +95,12 @@ class NetCache:
         return snapshot
 
     def last(self, name: str, within: float) -> NetSnapshot | None:
-        """The last snapshot, where it began at most `within` seconds ago."""
+        """The last look, where its answers came at most `within` seconds ago. The look after it takes its
+        time too: as long as that may last the last one counts, so that nobody asks beside it."""
         snapshot = self._of(name).snapshot
-        return snapshot if snapshot is not None and clock() - snapshot.at <= within else None
+        if snapshot is None or clock() - snapshot.at > within + 2 * snapshot.seconds:
+            return None
+        return snapshot
 
     def strays(self, name: str) -> tuple[str, ...] | None:
         """Live runs that belong to no attempt of ours; None: never checked."""
@@ -96,6 +112,16 @@ class NetCache:
         changed = self._of(name).strays != runs
         self._of(name).strays = runs
         return changed
+
+    def unknown_statuses(self, name: str) -> tuple[str, ...] | None:
+        """Words of the net's last list that stand for no status; None: nobody has listed."""
+        return self._of(name).unknown_statuses
+
+    def keep_unknown_statuses(self, name: str, words: Iterable[str]) -> frozenset[str]:
+        """Remember them, twenty at most; those that the list before did not have."""
+        kept = tuple(sorted(words)[:20])
+        before, self._of(name).unknown_statuses = self._of(name).unknown_statuses, kept
+        return frozenset(kept) - frozenset(before or ())
 
     def unwanted(self, name: str) -> set[str]:
         """Further runs of submissions that have one already: aborted until they end. Change it freely."""

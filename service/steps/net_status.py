@@ -30,7 +30,7 @@ class NetStatusStep:
         """One poll. Raises errors.Transient when the net left the registry or the database is unavailable."""
         context, options = self._context, self._context.options
         client = await context.client(self._net)
-        usual = client.net.poll_seconds or options.idle_poll_seconds
+        usual = context.usual_pause(client)
         if not await context.may_poll(self._net):
             return usual
         snapshot = await context.net_cache.refresh(client)
@@ -69,6 +69,7 @@ class NetStatusStep:
                 snapshot, now.extensions if now is not None else frozenset()
             ),
             strays=self._context.net_cache.strays(net.name),
+            unknown_statuses=self._context.net_cache.unknown_statuses(net.name),
             body=net_status.body(status).encode(),
         )
 

@@ -40,4 +40,5 @@ class StepOptions:
     clean_seconds: float = 60.0
     #: For the last reports of an ended run: longer than the consumer group's session, which it mirrors.
     reports_seconds: float = 20.0
+    failure_log_seconds: float = 20.0  #: how long a failed run's end waits for its log
     grace_seconds: float = 8.0  #: for work under way when the process is asked to end

@@ -7,7 +7,7 @@ Everything crossing a port is a value of `domain` or of this file, everything ra
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -39,12 +39,23 @@ class NetClient(Protocol):
 
     net: Net
 
+    @property
+    def poll_seconds(self) -> float | None:
+        """The pause between two questions that the registry, or else the adapter's kind, asks for; None: the
+        service's own paces rule."""
+        ...
+
     async def health(self) -> Health: ...
     async def serving(self) -> bool:
         """Is the runtime behind the adapter up? (`check_server_status`, read per dialect)"""
         ...
 
     async def clients(self) -> tuple[Client, ...]: ...
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """The net's turn for uploads and submits: one at a time over all instances. Raises errors.Transient
+        when it can't be asked for."""
+        ...
+
     async def upload(
         self,
         handle: Handle,
@@ -156,12 +167,16 @@ class JobStore(Protocol):
         stored costs itself alone, and has no decision."""
         ...
 
-    async def claim(self, holder: str) -> Job | None:
-        """Pick the next (job, net), and claim it. None: nothing can start now."""
+    async def claim(self, holder: str, without: Collection[str] = ()) -> Job | None:
+        """Pick the next (job, net), and claim it, on none of the nets `without`. None: nothing can start
+        now."""
         ...
 
-    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
-        """Take over jobs in these states that nobody holds, or whose lease ran out, and that are due."""
+    async def take(
+        self, states: Iterable[JobState], holder: str, limit: int, without: Collection[str] = ()
+    ) -> list[Job]:
+        """Take over jobs in these states that nobody holds, or whose lease ran out, and that are due; none
+        whose net is one of `without`."""
         ...
 
     async def renew(self, leases: Mapping[UUID, int]) -> set[UUID]:
@@ -171,6 +186,11 @@ class JobStore(Protocol):
     async def get(self, job_id: UUID) -> Job | None: ...
     async def now(self) -> datetime: ...
     async def registry(self) -> Registry: ...
+    async def draining(self) -> Mapping[str, Net]:
+        """Nets that left the registry while something of ours is on them, as they were registered: followed
+        until it is over, and given nothing more."""
+        ...
+
     async def net_now(self) -> Mapping[str, NetNow]: ...
     async def reservations(self, net: str) -> list[Reservation]: ...
     async def known_runs(self, net: str, run_ids: Sequence[str]) -> set[str]:
@@ -207,8 +227,10 @@ class JobStore(Protocol):
         extensions: frozenset[str],
         strays: tuple[str, ...] | None,
         body: bytes,
+        unknown_statuses: tuple[str, ...] | None = None,
     ) -> None:
-        """Keep what a poll saw; `body` is the `fl.net.status.v1` data, published when it changed."""
+        """Keep what a poll saw; `body` is the `fl.net.status.v1` data, published when it changed. None as
+        `strays` or `unknown_statuses`: as they were."""
         ...
 
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:

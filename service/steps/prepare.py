@@ -24,6 +24,7 @@ from service.steps.context import StepContext
 from service.steps.leases import HeldJob
 from service.steps.net_cache import NetSnapshot
 from service.steps.ports import NetClient
+from service.steps.runner import lay_hand_down, take_hand_up
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ def handle_of(job: Job) -> Handle:
 
 async def net_snapshot(context: StepContext, client: NetClient) -> NetSnapshot:
     """The net as its poller saw it a moment ago, else as it answers now."""
-    snapshot = context.net_cache.last(client.net.name, context.options.idle_poll_seconds * 2)
+    snapshot = context.net_cache.last(client.net.name, context.usual_pause(client) * 2)
     return (
         snapshot
         if snapshot is not None and snapshot.answering
@@ -98,17 +99,12 @@ class PrepareStep:
         Raises errors.Permanent where it can never succeed, with the reason's code; errors.Transient where
         nothing was submitted and it may succeed later; LeaseLost.
         """
+        await take_hand_up()
         job, attempt = held.job, attempt_of(held.job)
         path_id = path_id_of(job.job_id, attempt.number, attempt.leases, reopened)
         (snapshot, known), staged = await all_of(
             self._net_ready(held, client),
-            self._context.bundles.stage(
-                job.accepted_request,
-                net=client.net,
-                attempt=attempt.number,
-                path_id=path_id,
-                slots={p.trust_id: p.slot for p in attempt.participants},
-            ),
+            self._stage(job, client, path_id),
         )
         held.require()
         faultpoint("prepare.staged")
@@ -127,6 +123,20 @@ class PrepareStep:
         number = max(attempt.leases, before.number + 1 if before is not None else 1)
         return Ready(number, handle, staged, snapshot.extensions)
 
+    async def _stage(self, job: Job, client: NetClient, path_id: UUID) -> Staged:
+        """Freeze the bundle. What follows is waiting for the net, and needs no hand."""
+        attempt = attempt_of(job)
+        try:
+            return await self._context.bundles.stage(
+                job.accepted_request,
+                net=client.net,
+                attempt=attempt.number,
+                path_id=path_id,
+                slots={p.trust_id: p.slot for p in attempt.participants},
+            )
+        finally:
+            lay_hand_down()
+
     async def _net_ready(
         self, held: HeldJob, client: NetClient
     ) -> tuple[NetSnapshot, tuple[str, ...]]:
@@ -134,7 +144,7 @@ class PrepareStep:
         lost answer would be looked for among them. An old snapshot never counts against a client."""
         slots = {p.slot for p in attempt_of(held.job).participants}
         snapshot = self._context.net_cache.last(
-            client.net.name, self._context.options.idle_poll_seconds * 2
+            client.net.name, self._context.usual_pause(client) * 2
         )
         if snapshot is None or not slots <= snapshot.online:
             snapshot = await self._context.net_cache.refresh(client)
@@ -155,15 +165,18 @@ class PrepareStep:
         pauses, request = self._context.retry_pauses(), held.job.accepted_request
         for left in reversed(range(self._context.options.call_tries)):
             held.require()
-            urls = await self._context.bundles.presign(staged)
             try:
-                await client.upload(
-                    handle,
-                    project_id=request.project_id,
-                    cohort_query=request.cohort_query,
-                    slots=[p.slot for p in attempt_of(held.job).participants],
-                    urls=urls,
-                )
+                async with client.turn():
+                    # After the wait: the job may be another's by now, and URLs expire.
+                    held.require()
+                    urls = await self._context.bundles.presign(staged)
+                    await client.upload(
+                        handle,
+                        project_id=request.project_id,
+                        cohort_query=request.cohort_query,
+                        slots=[p.slot for p in attempt_of(held.job).participants],
+                        urls=urls,
+                    )
                 return
             except Transient as exc:
                 if not left:

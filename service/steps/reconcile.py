@@ -18,12 +18,13 @@ import structlog
 from service.clock import Backoff
 from service.domain import commands as c
 from service.domain.decision import Decision
-from service.domain.enums import RUN_OVER
+from service.domain.enums import RUN_OVER, FLJobStatus, JobState
 from service.domain.events import ReservationChanged
 from service.domain.evolve import is_published
 from service.domain.observed import About, Reservation, Run, RunList
 from service.errors import Permanent, Transient
 from service.steps.context import StepContext
+from service.steps.failure_logs import FailureLogs
 from service.steps.leases import clock
 from service.steps.ports import NetClient
 
@@ -45,21 +46,26 @@ class ReconcileStep:
         self._context = context
         self._net = net
         self._aborts: dict[str, _AbortRetry] = {}
+        self._logs = FailureLogs(
+            context.options.failure_log_seconds, context.wakeups.run_polls.get(net)
+        )
         self._unknown: dict[str, float] = {}  #: live runs of nobody: since when
 
     async def step(self) -> float | None:
         """One list, judged. Raises errors.Transient when adapter or database is unavailable."""
         context, options = self._context, self._context.options
-        idle = context.nets.client(self._net).net.poll_seconds or options.idle_poll_seconds
+        client = await context.client(self._net)
+        idle = context.usual_pause(client)
         if not await context.may_poll(self._net):
             return min(idle, options.poll_seconds)
-        client = context.nets.client(self._net)
         rows = await context.store.reservations(self._net)
         began = await context.store.now()
         listed = await client.runs()
+        self._unknown_statuses(listed)
         await self._judge(client, rows, listed, began)
         await self._end_orphans(client, rows, listed)
-        busy = bool(rows) and client.net.poll_seconds is None
+        busy = bool(rows) and client.poll_seconds is None
+        idle = context.usual_pause(client)
         context.list_pauses[self._net] = min(idle, options.poll_seconds) if busy else idle
         return context.list_pauses[self._net]
 
@@ -73,6 +79,11 @@ class ReconcileStep:
                 continue
             run = runs.get(row.run_id)
             if run is not None:
+                details = run.details
+                if run.status is FLJobStatus.FAILED and row.job_state is JobState.RUNNING:
+                    over, details = self._logs.cause(client, run)
+                    if not over:
+                        continue  # told with its cause, a moment later
                 settled = self._context.net_cache.settled(client, run)
                 said.append(
                     c.ObserveRun(
@@ -80,16 +91,26 @@ class ReconcileStep:
                         row.attempt,
                         row.run_id,
                         run.status,
-                        run.details,
+                        details,
                         began,
                         settled=settled,
                     )
                 )
             elif client.is_lost(listed, row.run_id):
                 said.append(c.ObserveRunMissing(row.job_id, row.attempt, row.run_id, began))
-        self._context.net_cache.forget_ended(self._net, {row.run_id for row in rows if row.run_id})
+        ours = {row.run_id for row in rows if row.run_id}
+        self._context.net_cache.forget_ended(self._net, ours)
+        self._logs.forget(ours)
         if said:
             self._wake(await self._context.store.apply_each(said))
+
+    def _unknown_statuses(self, listed: RunList) -> None:
+        """A run whose status nobody understands is not moved by it: people are told, once for each word."""
+        words = {run.details or "" for run in listed.runs if run.status is None}
+        new = self._context.net_cache.keep_unknown_statuses(self._net, words)
+        if new:
+            log.warning("run_status_unknown", net=self._net, statuses=sorted(new))
+            self._context.wakeups.refresh_status(self._net)
 
     def _wake(self, decisions: Iterable[Decision]) -> None:
         """A list with changes may have freed a reservation, or left results to fetch."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
@@ -88,36 +90,108 @@ class Loop:
             self._on_step(self.name, outcome, clock() - began)
 
 
-class Tasks:
-    """A bounded set of pieces of work under way, each isolated from the others."""
+class Hand:
+    """What a piece of work needs while it works: one of its process's few. Whoever waits for a net lays it
+    down, so that no net, however slow, keeps another's work from being done."""
 
-    def __init__(self, name: str, limit: int, on_step: OnStep = no_metrics) -> None:
+    def __init__(self, tasks: Tasks, freed: Callable[[], None] | None = None) -> None:
+        """`freed` is called when the last hand that was missing is laid down."""
+        self._tasks = tasks
+        self._freed = freed
+        self.held = False
+
+    def grab(self) -> None:
+        """Take it at once, whether or not one is free."""
+        if not self.held:
+            self.held = True
+            self._tasks.hands += 1
+
+    def lay_down(self) -> None:
+        if self.held:
+            self.held = False
+            self._tasks.hands -= 1
+            self._tasks.laid_down.set()
+            if self._freed is not None and self._tasks.room == 1:
+                self._freed()
+
+    async def take_up(self) -> None:
+        """Wait until one is free, and take it."""
+        while not self.held:
+            if self._tasks.room > 0:
+                self.grab()
+                return
+            self._tasks.laid_down.clear()
+            await self._tasks.laid_down.wait()
+
+
+_hand: ContextVar[Hand | None] = ContextVar("hand", default=None)
+
+
+def lay_hand_down() -> None:
+    """The running piece of work waits for a net from here on. Nothing outside of `Tasks`."""
+    hand = _hand.get()
+    if hand is not None:
+        hand.lay_down()
+
+
+async def take_hand_up() -> None:
+    """The running piece of work works from here on. Nothing outside of `Tasks`."""
+    hand = _hand.get()
+    if hand is not None:
+        await hand.take_up()
+
+
+class Tasks:
+    """A bounded set of pieces of work under way, each isolated from the others.
+
+    `limit` bounds those that have a hand, `share` those that are for one net, with or without a hand.
+    """
+
+    def __init__(
+        self, name: str, limit: int, *, share: int | None = None, on_step: OnStep = no_metrics
+    ) -> None:
         self._name = name
         self._limit = limit
+        self.share = max(1, limit // 4) if share is None else share
         self._on_step = on_step
         self._running: set[asyncio.Task[None]] = set()
+        self._of_net: Counter[str] = Counter()
+        self.hands = 0
+        self.laid_down = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._running)
 
     @property
     def room(self) -> int:
-        return self._limit - len(self._running)
+        """How many hands are free."""
+        return self._limit - self.hands
+
+    @property
+    def full(self) -> frozenset[str]:
+        """Nets with as much under way as one may have."""
+        return frozenset(net for net, number in self._of_net.items() if number >= self.share)
 
     def start(
         self,
         work: Coroutine[Any, Any, None],
         *,
+        net: str = "",
         on_crash: Callable[[Exception], Awaitable[None]] | None = None,
         done: Callable[[], None] | None = None,
         **about: str,
     ) -> None:
-        """Begin `work`; `on_crash` gets an error that is a bug, `done` is called at the end."""
-        task = asyncio.create_task(self._guarded(work, on_crash, about), name=self._name)
+        """Begin `work` with a hand; `on_crash` gets an error that is a bug, `done` is called at the end."""
+        hand = Hand(self, done)
+        hand.grab()
+        task = asyncio.create_task(self._guarded(work, hand, on_crash, about), name=self._name)
         self._running.add(task)
+        self._of_net[net] += 1
 
         def ended(task: asyncio.Task[None]) -> None:
             self._running.discard(task)
+            self._of_net[net] -= 1
+            hand.lay_down()
             if done is not None:
                 done()
 
@@ -126,10 +200,12 @@ class Tasks:
     async def _guarded(
         self,
         work: Coroutine[Any, Any, None],
+        hand: Hand,
         on_crash: Callable[[Exception], Awaitable[None]] | None,
         about: dict[str, str],
     ) -> None:
         began, outcome = clock(), "ok"
+        _hand.set(hand)
         try:
             await work
         except LeaseLost:

@@ -24,6 +24,7 @@ from service.steps.leases import HeldJob, clock
 from service.steps.lookup import Lookup
 from service.steps.ports import NetClient
 from service.steps.prepare import attempt_of, handle_of
+from service.steps.runner import lay_hand_down
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,7 @@ class StopStep:
         if no_run:
             await self._context.apply(held, c.ConfirmNoRun(*held.command_key))
             return
+        lay_hand_down()  # it is the net that takes its time
         try:
             client = await self._context.client(attempt_of(held.job).net)
         except Transient as exc:
@@ -93,7 +95,8 @@ class StopStep:
         except (Transient, Permanent) as exc:
             detail = exc.message
         faultpoint("stop.aborted")
-        until = clock() + options.abort_watch_seconds
+        between = max(options.abort_look_seconds, client.poll_seconds or 0.0)
+        until = clock() + max(options.abort_watch_seconds, between)
         while True:
             held.require()
             began = await self._context.store.now()
@@ -106,7 +109,7 @@ class StopStep:
                 return
             if clock() >= until:
                 break
-            await self._context.pause(options.abort_look_seconds)
+            await self._context.pause(between)
         await self._delay(held, detail)
 
     async def _judge(

@@ -34,6 +34,7 @@ from service.steps.prepare import (
     handle_of,
     net_snapshot,
 )
+from service.steps.runner import lay_hand_down
 from service.steps.stop import StopStep
 
 log = structlog.get_logger(__name__)
@@ -106,6 +107,7 @@ class SubmitStep:
     async def _once(self, held: HeldJob, client: NetClient, progress: SubmissionProgress) -> Next:
         """One submission."""
         if progress.open_end:
+            lay_hand_down()
             resolved = await self._resolve(held, client, progress)
             if resolved is not Next.CONTINUE:
                 return resolved
@@ -121,10 +123,7 @@ class SubmitStep:
         except Transient as exc:
             return await self._later(held, progress, exc)
         progress.keyed = IDEMPOTENCY in ready.extensions
-        opened = await self._open(held, ready, progress)
-        if opened is not Next.CONTINUE:
-            return opened
-        return await self._send(held, client, ready, progress)
+        return await self._hand_over(held, client, ready, progress)
 
     async def _resolve(
         self, held: HeldJob, client: NetClient, progress: SubmissionProgress
@@ -137,7 +136,7 @@ class SubmitStep:
             return await self._found(held, path_id, verdict.run_id, verdict.provisional)
         submission = attempt_of(job).submission
         sent = 1 + len(submission.earlier_paths) if submission is not None else 1
-        progress.keyed = IDEMPOTENCY in (await net_snapshot(self._context, client)).extensions
+        progress.keyed = IDEMPOTENCY in await self._extensions(client)
         if verdict.no_run and job.state is JobState.STOPPING:
             return Next.STOP_UNSENT
         if verdict.no_run and sent < self._context.options.most_submissions:
@@ -156,6 +155,14 @@ class SubmitStep:
         )
         return Next.ENDED
 
+    async def _extensions(self, client: NetClient) -> frozenset[str]:
+        """What the adapter can do. One that does not answer now has not lost what it said before."""
+        snapshot = await net_snapshot(self._context, client)
+        if snapshot.health is not None:
+            return snapshot.extensions
+        now = (await self._context.store.net_now()).get(client.net.name)
+        return frozenset() if now is None else now.extensions
+
     async def _later(self, held: HeldJob, progress: SubmissionProgress, exc: Transient) -> Next:
         """Preparing met an obstacle: give the net back, but never with an open end under a key."""
         if not (progress.open_end and progress.keyed):
@@ -172,21 +179,36 @@ class SubmitStep:
         await self._context.apply(held, command)
         log.info("net_given_back", job_id=str(held.job_id), code=reason.code, detail=reason.message)
 
-    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> Next:
-        """Commit the submission before it is sent. Other than CONTINUE: there is nothing to send."""
+    async def _hand_over(
+        self, held: HeldJob, client: NetClient, ready: Ready, progress: SubmissionProgress
+    ) -> Next:
+        """Commit the submission and send it, within one turn of the net, so that the call follows its
+        commitment at once."""
         until = clock() + self._context.options.doubt_patience_seconds
         pauses = Backoff(0.05, 1.0)
         while True:
-            held.require()
-            command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
-            try:
-                decision = await self._context.apply(held, command)
-                break
-            except Transient as exc:  # another submission of this net has no outcome yet
-                if clock() >= until:
-                    await self._give_back(held, exc)
-                    return Next.ENDED
+            async with client.turn():
+                held.require()
+                try:
+                    opened = await self._open(held, ready, progress)
+                except Transient as exc:  # another submission of this net has no outcome yet
+                    doubt = exc
+                else:
+                    if opened is not Next.CONTINUE:
+                        return opened
+                    return await self._send(held, client, ready, progress)
+            if clock() >= until:
+                await self._give_back(held, doubt)
+                return Next.ENDED
             await self._context.pause(pauses.next())
+
+    async def _open(self, held: HeldJob, ready: Ready, progress: SubmissionProgress) -> Next:
+        """Commit the submission before it is sent. Other than CONTINUE: there is nothing to send.
+
+        Raises errors.Transient while another submission of the net has no outcome.
+        """
+        command = c.OpenSubmission(*held.command_key, submission=await self._submission(ready))
+        decision = await self._context.apply(held, command)
         if any(isinstance(event, SubmissionOpened) for event in decision.events):
             return Next.CONTINUE
         if decision.reason is not None and decision.reason.code == NET_UNFIT:

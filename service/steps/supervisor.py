@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,15 @@ log = structlog.get_logger(__name__)
 Step = Callable[[], Awaitable[float | None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _NetLoops:
+    """The loops of one net, and the tasks in which they run."""
+
+    loops: list[Loop]
+    tasks: list[asyncio.Task[None]]
+    draining: bool
+
+
 class StepSupervisor:
     """See the module. `schedule` claims, prepares and submits; `reconcile` does everything else.
 
@@ -66,12 +76,13 @@ class StepSupervisor:
         self._schedule = schedule
         self._reconcile = reconcile
         self._loops: list[Loop] = []
-        self._per_net: dict[str, tuple[list[Loop], list[asyncio.Task[None]]]] = {}
+        self._per_net: dict[str, _NetLoops] = {}
+        self._draining: frozenset[str] = frozenset()
         self._registry_version = -1
         self._followed = asyncio.Event()
-        self._driving = Tasks("drive", options.workers, on_step)
-        self._stopping = Tasks("stop", options.workers, on_step)
-        self._collecting = Tasks("collect", options.workers, on_step)
+        self._driving = Tasks("drive", options.workers, share=options.workers, on_step=on_step)
+        self._stopping = Tasks("stop", options.workers, on_step=on_step)
+        self._collecting = Tasks("collect", options.workers, on_step=on_step)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set, then at most the grace. Errors of steps stay within."""
@@ -98,8 +109,9 @@ class StepSupervisor:
         """Let the loops finish their turn and the work its grace; give the nets' leases back."""
         context = self.context
         context.closing.set()
-        per_net = [task for _, running in self._per_net.values() for task in running]
-        for loop in (*self._loops, *(lo for loops, _ in self._per_net.values() for lo in loops)):
+        nets = list(self._per_net.values())
+        per_net = [task for running in nets for task in running.tasks]
+        for loop in (*self._loops, *(loop for running in nets for loop in running.loops)):
             loop.wake.set()
         left = await asyncio.gather(
             _within(context.options.grace_seconds, [*tasks, *per_net]),
@@ -187,21 +199,30 @@ class StepSupervisor:
     # --- the nets ---------------------------------------------------------------------------------
 
     async def _follow(self) -> float | None:
-        """Take over the registry when its version changed; loops for new nets, none for gone ones."""
-        registry = await self.context.store.registry()
-        if registry.version != self._registry_version or not self._followed.is_set():
-            self.context.nets.follow(registry)
+        """Take over the registry when its version changed; loops for new nets, none for gone ones, and those
+        of a net that left while something of ours is on it until that is over."""
+        registry, draining = await self.context.follow()
+        if draining.keys() != self._draining:
+            log.info("nets_draining", nets=sorted(draining))
+        changed = registry.version != self._registry_version or draining.keys() != self._draining
+        if changed or not self._followed.is_set():
             self._registry_version = registry.version
+            self._draining = frozenset(draining)
             if self._reconcile:
-                for name in registry.nets.keys() - self._per_net.keys():
-                    self._add_net(name)
-                for name in self._per_net.keys() - registry.nets.keys():
-                    await self._drop_net(name)
+                await self._run_loops(frozenset(registry.nets), self._draining)
             self.context.wakeups.wake_all()
             self._followed.set()
         return None
 
-    def _add_net(self, name: str) -> None:
+    async def _run_loops(self, registered: frozenset[str], draining: frozenset[str]) -> None:
+        """Loops for exactly these nets; of one that drains nobody asks how it is."""
+        for name, running in list(self._per_net.items()):
+            if name not in registered | draining or running.draining != (name in draining):
+                await self._drop_net(name)
+        for name in (registered | draining) - self._per_net.keys():
+            self._add_net(name, draining=name in draining)
+
+    def _add_net(self, name: str, *, draining: bool) -> None:
         context, options = self.context, self.context.options
         status_wake, runs_wake = asyncio.Event(), asyncio.Event()
         context.wakeups.status_polls[name], context.wakeups.run_polls[name] = status_wake, runs_wake
@@ -212,13 +233,6 @@ class StepSupervisor:
         )
         loops = [
             Loop(
-                "net_status",
-                NetStatusStep(context, name).step,
-                pause=idle,
-                wake=status_wake,
-                on_step=on_step,
-            ),
-            Loop(
                 "reconcile",
                 ReconcileStep(context, name).step,
                 pause=idle,
@@ -227,19 +241,24 @@ class StepSupervisor:
             ),
             Loop("doubts", UnresolvedSubmissions(context, name).step, pause=slow, on_step=on_step),
         ]
+        if not draining:
+            status = NetStatusStep(context, name)
+            loops.append(
+                Loop("net_status", status.step, pause=idle, wake=status_wake, on_step=on_step)
+            )
         tasks = [
             asyncio.create_task(loop.run(context.closing), name=f"{loop.name} {name}")
             for loop in loops
         ]
-        self._per_net[name] = (loops, tasks)
+        self._per_net[name] = _NetLoops(loops, tasks, draining)
 
     async def _drop_net(self, name: str) -> None:
-        loops, tasks = self._per_net.pop(name)
+        running = self._per_net.pop(name)
         self.context.wakeups.status_polls.pop(name, None)
         self.context.wakeups.run_polls.pop(name, None)
-        for loop in loops:
+        for loop in running.loops:
             loop.end()
-        await _within(self.context.options.grace_seconds, tasks)
+        await _within(self.context.options.grace_seconds, running.tasks)
 
 
 async def _within(seconds: float, tasks: list[asyncio.Task[None]]) -> int:

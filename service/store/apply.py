@@ -21,6 +21,7 @@ from service.domain import commands as c
 from service.domain import jobless
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
+from service.domain.events import ResultsRecovered
 from service.domain.job import Job
 from service.errors import faultpoint
 from service.store import admission, inbox, jobs, model_stops
@@ -202,6 +203,9 @@ class Applier:
         occupancy = unit.occupancy()
         await occupancy.write(connection)
         await unit.log.write(connection)
+        recovered = _recovered(work)
+        if recovered:
+            await connection.execute(QUERIES["states_due_upsert"], recovered)
         return _committed(work, unit, occupancy), keys
 
     async def _load(
@@ -346,6 +350,16 @@ class Applier:
             resolved.append(record["id"])
         if resolved:
             await connection.execute(QUERIES["parked_delete"], resolved)
+
+
+def _recovered(work: _Work) -> list[UUID]:
+    """Jobs that changed after their end: no event follows, so their state is published by itself."""
+    return sorted(
+        item.command.job_id
+        for item, decision in zip(work.items, work.decisions, strict=True)
+        if isinstance(item.command, c.Command)
+        and any(isinstance(event, ResultsRecovered) for event in decision.events)
+    )
 
 
 def _own(commands: Sequence[c.Command]) -> _Work:

@@ -7,7 +7,7 @@ chooses but a project; what another instance holds it skips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -22,9 +22,12 @@ from service.store.statements import QUERIES
 _NETS: Final = 8
 
 
-async def select_claim(connection: Connection, holder: str) -> list[c.Command]:
-    """The claim of the best job on the emptiest net with work; nothing where none can start."""
-    tried: list[str] = []
+async def select_claim(
+    connection: Connection, holder: str, without: Collection[str] = ()
+) -> list[c.Command]:
+    """The claim of the best job on the emptiest net with work, on none of the nets `without`; nothing where
+    none can start."""
+    tried = list(without)
     while nets := await connection.fetch(QUERIES["nets_with_capacity"], tried, _NETS):
         for net in nets:
             claim = await _claim_on(connection, net, holder)
@@ -54,9 +57,13 @@ async def _claim_on(connection: Connection, net: asyncpg.Record, holder: str) ->
 
 
 async def select_expired(
-    connection: Connection, states: Sequence[str], holder: str, limit: int
+    connection: Connection,
+    states: Sequence[str],
+    holder: str,
+    limit: int,
+    without: Collection[str] = (),
 ) -> list[c.Command]:
-    """Leases on jobs in these states that nobody holds and that are due."""
-    rows = await connection.fetch(QUERIES["expired_work"], list(states), limit)
+    """Leases on jobs in these states that nobody holds and that are due, on no net of `without`."""
+    rows = await connection.fetch(QUERIES["expired_work"], list(states), limit, list(without))
     ids: list[UUID] = sorted(row["job_id"] for row in rows)
     return [c.TakeLease(job_id, holder) for job_id in ids]

@@ -21,8 +21,11 @@ Manifests = Callable[[], Mapping[FLBackend, JobTypes]]
 class FactReader:
     """One process's view: the registry is parsed anew when its version moved, the nets with their text."""
 
-    def __init__(self, limits: JobLimits, manifests: Manifests) -> None:
+    def __init__(
+        self, limits: JobLimits, manifests: Manifests, results_place: str | None = None
+    ) -> None:
         self.limits = limits
+        self._results_place = results_place
         self._manifests = manifests
         self._registry = Registry()
         self._nets_text: str | None = None
@@ -65,6 +68,7 @@ class FactReader:
             project_running=running,
             hub_paused=row["hub_paused"],
             retired=retired,
+            results_place=self._results_place,
             models_taken=await models_taken(connection, by_model) if by_model else {},
         )
 

@@ -293,6 +293,20 @@ class Session:
         with _translated("marking tombstones"):
             await self._connection.execute(QUERIES["outbox_tombstones_done"], list(job_ids))
 
+    async def states_due(self, limit: int) -> list[tuple[UUID, datetime]]:
+        """Jobs whose state changed after their last event, with the time of the change."""
+        with _translated("reading states due"):
+            rows = await self._connection.fetch(QUERIES["outbox_states_due"], limit)
+        return [(row["job_id"], row["at"]) for row in rows]
+
+    async def states_due_done(self, due: Sequence[tuple[UUID, datetime]]) -> None:
+        with _translated("marking states due"):
+            await self._connection.execute(
+                QUERIES["outbox_states_due_done"],
+                [job_id for job_id, _ in due],
+                [at for _, at in due],
+            )
+
     async def dead_letters(
         self, limit: int, max_bytes: int, without: Sequence[str] = ()
     ) -> list[DeadLetterRow]:

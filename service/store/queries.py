@@ -103,11 +103,13 @@ class Queries:
                 "name": row["name"],
                 "answering": row["answering"],
                 "paused": row["paused"],
+                "draining": not row["registered"],
                 "capacity": row["capacity"],
                 "occupied": row["occupied"],
                 "online": [str(t) for t in row["online"]],
                 "extensions": row["extensions"],
                 "strays": row["strays"],
+                "unknown_statuses": row["unknown_statuses"],
                 "seen_at": row["seen_at"],
                 "slots": [p for p in places if p["net"] == row["name"]],
                 "status": None if row["status_body"] is None else json.loads(row["status_body"]),
@@ -160,6 +162,7 @@ class Queries:
                     "occupied": net["occupied"],
                     "capacity": net["capacity"],
                     "strays": len(net["strays"]),
+                    "unknown_statuses": len(net["unknown_statuses"]),
                     "in_doubt": int(any(s["in_doubt"] for s in net["slots"])),
                 }
                 for net in nets

@@ -16,7 +16,7 @@ from service.domain.eligibility import serving
 from service.domain.enums import FLBackend
 from service.domain.facts import Facts
 from service.domain.group import Group
-from service.domain.registry import Registry
+from service.domain.registry import Net, Registry
 from service.domain.values import Resources
 from service.errors import Invalid, Transient
 from service.settings import DatabaseSettings
@@ -40,7 +40,7 @@ async def apply_registry(pool: Pool, file: RegistryFile) -> tuple[int, bool]:
         async with transaction(pool) as connection:
             await admission.lock(connection)
             if await connection.fetchval(QUERIES["registry_lock"]) == seen:
-                await _replace(connection, registry, text)
+                await _replace(connection, registry, file, text)
                 break
         async with reading(pool) as connection:  # somebody else applied one meanwhile
             seen, same = await _compared(connection, document)
@@ -58,22 +58,30 @@ async def _compared(connection: Connection, document: Any) -> tuple[int, bool]:
     return row["version"], bool(row["version"]) and json.loads(row["document"]) == document
 
 
-async def _replace(connection: Connection, registry: Registry, text: str) -> None:
+async def _replace(
+    connection: Connection, registry: Registry, file: RegistryFile, text: str
+) -> None:
     """All that follows from a new registry, in its transaction."""
     await connection.execute(QUERIES["registry_update"], text, registry.version)
     groups = await _groups(connection)
-    await _rows(connection, registry)
+    await _rows(connection, registry, file)
     pairs = await _pairs(connection, registry, groups, registry.nets)
     await connection.execute(QUERIES["net_groups_drop_others"], *pairs)
     await connection.execute(QUERIES["net_groups_insert"], *pairs)
     await registry_review.mark(connection, registry, groups)
 
 
-async def _rows(connection: Connection, registry: Registry) -> None:
+async def _rows(connection: Connection, registry: Registry, file: RegistryFile) -> None:
+    entries = {entry.name: entry for entry in file.nets}
     await connection.execute(QUERIES["nets_lock_all"])
     for name, net in sorted(registry.nets.items()):
         await connection.execute(
-            QUERIES["net_register"], name, net.capacity, sorted(net.members), net.path_id
+            QUERIES["net_register"],
+            name,
+            net.capacity,
+            sorted(net.members),
+            net.path_id,
+            json.dumps(registry_file.net_document(entries[name]), ensure_ascii=False),
         )
     await connection.execute(QUERIES["nets_unregister"], list(registry.nets))
     await connection.execute(QUERIES["projects_lock_all"])
@@ -140,6 +148,12 @@ async def apply_registry_file(database: DatabaseSettings, path: Path) -> tuple[i
         await close_pool(pool)
 
 
+async def draining(connection: Connection) -> dict[str, Net]:
+    """Nets that left the registry while something of ours is on them, as they were registered."""
+    rows = await connection.fetch(QUERIES["nets_draining"])
+    return {row["name"]: registry_file.read_net(json.loads(row["entry"])) for row in rows}
+
+
 async def show(pool: Pool) -> tuple[int, dict[str, Any]]:
     """(version, the file's structure) of what holds now; version 0: nothing was applied."""
     async with reading(pool) as connection:
@@ -171,6 +185,7 @@ async def save_net(
     extensions: frozenset[str],
     strays: tuple[str, ...] | None,
     body: str,
+    unknown_statuses: tuple[str, ...] | None = None,
 ) -> None:
     """Keep what a poll saw. The first answer, and new extensions, may change which groups the net serves:
     then nobody makes a group at the same time."""
@@ -191,6 +206,7 @@ async def save_net(
         sorted(extensions),
         None if strays is None else list(strays),
         body,
+        None if unknown_statuses is None else list(unknown_statuses),
     )
     if changes and name in registry.nets:
         groups = await _groups(connection)

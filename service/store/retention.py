@@ -51,6 +51,7 @@ async def _jobs(connection: Connection, purgeable: Sequence[UUID]) -> int:
     if ids:
         await connection.execute(QUERIES["retired_insert"], ids)
         await connection.execute(QUERIES["runs_delete"], ids)
+        await connection.execute(QUERIES["states_due_delete"], ids)
         await connection.execute(QUERIES["jobs_delete"], ids)
     return len(ids)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 from uuid import UUID
@@ -17,7 +17,7 @@ from service.domain.enums import ACTIVE, JobState, ReservationState
 from service.domain.events import LeaseTaken, Started
 from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
-from service.domain.registry import NetNow, Registry
+from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Origin
 from service.errors import Transient
 from service.settings import RetentionSettings
@@ -102,19 +102,21 @@ class PostgresStore:
         async with reading(self.pool) as connection:
             await connection.execute(QUERIES["due_put_off"], command.job_id, _PUT_OFF_SECONDS)
 
-    async def claim(self, holder: str) -> Job | None:
+    async def claim(self, holder: str, without: Collection[str] = ()) -> Job | None:
         commands, committed = await self._applier.apply_selected(
-            lambda conn: select_claim(conn, holder)
+            lambda conn: select_claim(conn, holder, without)
         )
         decisions = self._done(committed)
         if not commands or not any(isinstance(e, Started) for e in decisions[0].events):
             return None
         return await self.get(cast("c.Claim", commands[0]).job_id)
 
-    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
+    async def take(
+        self, states: Iterable[JobState], holder: str, limit: int, without: Collection[str] = ()
+    ) -> list[Job]:
         wanted = [str(s) for s in states if s in ACTIVE]
         commands, committed = await self._applier.apply_selected(
-            lambda conn: select_expired(conn, wanted, holder, limit)
+            lambda conn: select_expired(conn, wanted, holder, limit, without)
         )
         taken = [
             command.job_id
@@ -208,6 +210,7 @@ class PostgresStore:
         extensions: frozenset[str],
         strays: tuple[str, ...] | None,
         body: bytes,
+        unknown_statuses: tuple[str, ...] | None = None,
     ) -> None:
         async with transaction(self.pool) as connection:
             known = await self._facts.registry(connection)
@@ -220,6 +223,7 @@ class PostgresStore:
                 extensions=extensions,
                 strays=strays,
                 body=body.decode(),
+                unknown_statuses=unknown_statuses,
             )
         self._done(Committed([], work_available=True))
 
@@ -267,6 +271,10 @@ class PostgresStore:
     async def registry(self) -> Registry:
         async with reading(self.pool) as connection:
             return await self._facts.registry(connection)
+
+    async def draining(self) -> Mapping[str, Net]:
+        async with reading(self.pool) as connection:
+            return await registry.draining(connection)
 
     async def net_now(self) -> Mapping[str, NetNow]:
         async with reading(self.pool) as connection:

@@ -209,6 +209,9 @@ class Metrics:
         self.net_occupied = gauge("fl_net_slots_occupied", "Reservations held on the net.", "net")
         self.net_capacity = gauge("fl_net_capacity", "Runs that the net takes at once.", "net")
         self.net_strays = gauge("fl_net_strays", "Runs that nobody here submitted.", "net")
+        self.net_unknown_statuses = gauge(
+            "fl_net_unknown_statuses", "Status words in the net's list that nobody knows.", "net"
+        )
         self.net_in_doubt = gauge("fl_net_in_doubt", "1 while a submission is in doubt.", "net")
         self.quarantined = gauge(
             "fl_slots_quarantined", "Reservations kept for runs without proof of end."
@@ -274,6 +277,7 @@ class Metrics:
             "occupied": self.net_occupied,
             "capacity": self.net_capacity,
             "strays": self.net_strays,
+            "unknown_statuses": self.net_unknown_statuses,
             "in_doubt": self.net_in_doubt,
         }
         for name, each in gauges.items():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from service.contracts.fl_lists import ListedRun
+from service.contracts.fl_lists import JobList, ListedRun
 from service.domain.enums import FLJobStatus
 from service.domain.observed import About, Found, Handle, Run, RunList
 
@@ -16,7 +16,12 @@ real_sleep: Final[Sleep] = asyncio.sleep
 
 
 class Dialect(Protocol):
-    """How one kind of adapter is read. Raises what `FlApi` raises."""
+    """How one kind of adapter is read. Raises what `FlApi` raises.
+
+    `poll_seconds`: the pause between two questions that this kind of adapter can bear, None where any can.
+    """
+
+    poll_seconds: float | None
 
     async def serving(self) -> bool:
         """Is the runtime behind the adapter up?"""
@@ -54,9 +59,17 @@ def absent(listed: RunList, run_id: str) -> bool:
     return listed.complete and all(run.run_id != run_id for run in listed.runs)
 
 
-def by_difference(listed: Iterable[ListedRun], handle: Handle) -> Found:
-    """What is listed now and was not before the call. Only exactly one may be taken for ours."""
-    fresh = [run.job_id for run in listed if run.job_id not in handle.known_runs]
+def by_difference(listed: JobList, handle: Handle) -> Found:
+    """What is listed now and was not before the call. Only exactly one may be taken for ours, and an entry
+    that can't be read may be one."""
+    fresh = [run.job_id for run in listed.runs if run.job_id not in handle.known_runs]
     if len(fresh) > 1:
         return Found(None, doubt=f"{len(fresh)} runs appeared since the submit")
-    return Found(fresh[0], provisional=True) if fresh else Found(None)
+    return unless_unreadable(listed, Found(fresh[0], provisional=True) if fresh else Found(None))
+
+
+def unless_unreadable(listed: JobList, found: Found) -> Found:
+    """What was found in a list, in doubt where an entry can't be read: it may be the run, or another one."""
+    if not listed.unreadable or (found.run_id is not None and not found.provisional):
+        return found
+    return Found(None, doubt=f"{listed.unreadable} entries of the adapter's list can't be read")

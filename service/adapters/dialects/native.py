@@ -15,6 +15,7 @@ from service.adapters.dialects.dialect import (
     by_difference,
     observed_run,
     real_sleep,
+    unless_unreadable,
 )
 from service.adapters.fl_api import FlApi
 from service.domain.enums import FLBackend, FLJobStatus
@@ -26,6 +27,8 @@ _DOWN: Final = frozenset({"shutdown", "not started"})
 
 class NativeDialect:
     """See the module. `extensions` are those that the adapter named."""
+
+    poll_seconds: float | None = None
 
     def __init__(
         self, fl_api: FlApi, extensions: Collection[str], *, sleep: Sleep = real_sleep
@@ -41,14 +44,17 @@ class NativeDialect:
         return not (self._fl_api.net.backend is FLBackend.FLOWER and status.upper() == "STOPPED")
 
     async def runs(self, about: About | None = None) -> RunList:
-        return RunList(tuple(map(observed_run, await self._fl_api.runs(about))), complete=True)
+        listed = await self._fl_api.runs(about)
+        return RunList(tuple(map(observed_run, listed.runs)), complete=not listed.unreadable)
 
     async def find_run(self, handle: Handle) -> Found:
         if not self._knows_keys:
             return by_difference(await self._fl_api.runs(handle.about), handle)
         listed = await self._fl_api.runs(handle.about, idempotency_key=handle.key)
-        mine = [run.job_id for run in listed]
-        return Found(mine[0], extra_runs=tuple(mine[1:])) if mine else Found(None)
+        mine = [run.job_id for run in listed.runs]
+        if mine:
+            return Found(mine[0], extra_runs=tuple(mine[1:]))
+        return unless_unreadable(listed, Found(None))
 
     async def fence(self, handle: Handle) -> None:
         """With keys a late submit answers the same run."""

@@ -7,8 +7,15 @@ not there. What it lists as aborted may start afterwards.
 
 from __future__ import annotations
 
-from service.adapters.dialects.dialect import Sleep, absent, observed_run, real_sleep
+from service.adapters.dialects.dialect import (
+    Sleep,
+    absent,
+    observed_run,
+    real_sleep,
+    unless_unreadable,
+)
 from service.adapters.fl_api import FlApi
+from service.contracts.fl_lists import JobList
 from service.domain.enums import FLJobStatus
 from service.domain.observed import About, Found, Handle, RunList
 from service.errors import Transient
@@ -16,6 +23,8 @@ from service.errors import Transient
 
 class NvflareDialect:
     """See the module."""
+
+    poll_seconds: float | None = None
 
     def __init__(self, fl_api: FlApi, *, sleep: Sleep = real_sleep) -> None:
         self._fl_api, self._sleep = fl_api, sleep
@@ -27,15 +36,16 @@ class NvflareDialect:
 
     async def runs(self, about: About | None = None) -> RunList:
         listed = await self._fl_api.runs(about)
-        if any(run.status is FLJobStatus.RUNNING for run in listed):
+        runs = listed.runs
+        if any(run.status is FLJobStatus.RUNNING for run in runs):
             alive = await self._alive()
             if alive is not None:
-                listed = [
+                runs = [
                     run
-                    for run in listed
+                    for run in runs
                     if run.status is not FLJobStatus.RUNNING or run.job_id in alive
                 ]
-        return RunList(tuple(map(observed_run, listed)), complete=True)
+        return RunList(tuple(map(observed_run, runs)), complete=not listed.unreadable)
 
     async def _alive(self) -> frozenset[str] | None:
         """What the server has; None, and nothing is left out, when it can't be asked."""
@@ -51,17 +61,19 @@ class NvflareDialect:
         shared = self._fl_api.net.path_id == "model"
         names = [handle.model_id] if shared else [handle.path_id, *reversed(handle.earlier_paths)]
         mine: list[str] = []
+        unreadable = 0
         for name in names:
             listed = await self._fl_api.runs(handle.about, name_prefix=str(name))
+            unreadable += listed.unreadable
             mine += [
                 run.job_id
-                for run in listed
+                for run in listed.runs
                 if run.job_id not in handle.known_runs and run.job_id not in mine
             ]
         if shared and len(mine) > 1:
             return Found(None, doubt=f"{len(mine)} runs of this model appeared since the submit")
         if not mine:
-            return Found(None)
+            return unless_unreadable(JobList([], unreadable=unreadable), Found(None))
         return Found(mine[0], provisional=shared, extra_runs=tuple(mine[1:]))
 
     async def fence(self, handle: Handle) -> None:

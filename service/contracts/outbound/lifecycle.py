@@ -131,10 +131,14 @@ class StopData(JobModel):
 
 
 class CompletedData(JobModel):
-    """Trained. `config` is what the run read, `metrics` the last of each label and client."""
+    """Trained. `config` is what the run read, `metrics` the last of each label and client. `results` null:
+    there is no model to be had from us, and `results_note` says why; with `results` it says what nobody
+    vouches for."""
 
     results: ResultsModel | None
-    """Where the trained model lies; null: the net offers no results."""
+    """Where the trained model lies; null: there is none to be had, and `results_note` says why."""
+    results_note: str | None = Field(default=None, max_length=500)
+    """Why there are no results, or what nobody vouches for in them; null: all is well."""
     participants: list[ParticipantModel]
     """The trusts that took part, with their slots."""
     rounds: Count
@@ -282,7 +286,8 @@ def _stopped(job: Job, event: e.Stopped) -> dict[str, Any]:
 
 
 def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
-    return {
+    note = {} if event.note is None else {"results_note": event.note[:500]}
+    return note | {
         "results": results_object(event.results),
         "participants": participants_object(event.participants),
         "rounds": event.rounds,

@@ -23,10 +23,18 @@ UPDATE job SET due_at = now() + make_interval(secs => $2) WHERE job_id = $1 AND 
 
 -- name: expired_work
 -- Jobs in these states that nobody holds and that are due, locked; those locked by others are left out.
--- $1 states text[], $2 limit
+-- $1 states text[], $2 limit, $3 nets to leave out text[]
 SELECT job_id FROM job
 WHERE state = ANY($1::text[]) AND state IN ('preparing', 'submitting', 'collecting', 'stopping')
   AND (lease_until IS NULL OR lease_until <= now())
   AND (next_try_at IS NULL OR next_try_at <= now())
+  AND (cardinality($3::text[]) = 0
+       OR (attempts::jsonb -> -1 ->> 'net' = ANY($3::text[])) IS NOT TRUE)
 ORDER BY lease_until NULLS FIRST, changed_at LIMIT $2
 FOR NO KEY UPDATE SKIP LOCKED
+
+-- name: states_due_upsert
+-- Their state changed after their last event.
+-- $1 jobs uuid[]
+INSERT INTO state_due (job_id, at) SELECT id, clock_timestamp() FROM unnest($1::uuid[]) AS id ORDER BY id
+ON CONFLICT (job_id) DO UPDATE SET at = EXCLUDED.at

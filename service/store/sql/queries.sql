@@ -32,7 +32,8 @@ WHERE me.job_id = $1 AND (r.rank, r.created_at, r.job_id) < (me.rank, me.created
 -- name: q_nets
 -- What the last look at each registered net showed.
 SELECT name, registered, capacity, occupied, paused, answering, online, extensions, strays, seen_at,
-    status_body FROM net WHERE registered ORDER BY name
+    status_body, unknown_statuses FROM net
+WHERE registered OR EXISTS (SELECT 1 FROM reservation s WHERE s.net = net.name) ORDER BY name
 
 -- name: q_reservations
 -- Every place taken, with the state of its job.

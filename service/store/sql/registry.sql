@@ -13,10 +13,19 @@ SELECT name FROM net ORDER BY name FOR NO KEY UPDATE
 
 -- name: net_register
 -- A net of the registry, new or known.
--- $1 name, $2 capacity, $3 members uuid[], $4 what stands as {model_id} in its paths
-INSERT INTO net (name, capacity, members, path_id) VALUES ($1, $2, $3, $4)
+-- $1 name, $2 capacity, $3 members uuid[], $4 what stands as {model_id} in its paths, $5 its entry as JSON
+INSERT INTO net (name, capacity, members, path_id, entry) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (name) DO UPDATE SET registered = true, capacity = EXCLUDED.capacity, members = EXCLUDED.members,
-    path_id = EXCLUDED.path_id
+    path_id = EXCLUDED.path_id, entry = EXCLUDED.entry
+
+-- name: nets_draining
+-- Nets that left the registry while something of ours is on them, and how to reach them.
+SELECT n.name, n.entry FROM net n
+WHERE NOT n.registered AND n.entry IS NOT NULL
+  AND (EXISTS (SELECT 1 FROM reservation s WHERE s.net = n.name)
+       OR EXISTS (SELECT 1 FROM job j WHERE j.state IN ('preparing', 'submitting', 'collecting', 'stopping')
+                  AND j.attempts::jsonb -> -1 ->> 'net' = n.name))
+ORDER BY n.name
 
 -- name: nets_unregister
 -- Nets that the registry does not have take no job.
@@ -80,8 +89,10 @@ SELECT extensions, seen_at FROM net WHERE name = $1
 
 -- name: net_update
 -- What a net can do is what it said when it last answered; `seen_at` is null until its first answer.
--- $1 name, $2 answering, $3 online uuid[], $4 extensions text[], $5 strays text[] or null, $6 status
+-- $1 name, $2 answering, $3 online uuid[], $4 extensions text[], $5 strays text[] or null, $6 status,
+-- $7 run statuses that nobody understands text[] or null
 UPDATE net SET answering = $2, online = $3, strays = coalesce($5, strays),
+    unknown_statuses = coalesce($7, unknown_statuses),
     extensions = CASE WHEN $2 THEN $4 ELSE extensions END,
     seen_at = CASE WHEN $2 OR seen_at IS NOT NULL THEN now() END,
     version = version + CASE WHEN status_body IS DISTINCT FROM $6 THEN 1 ELSE 0 END, status_body = $6

@@ -62,6 +62,11 @@ DELETE FROM event WHERE (partition, position) IN
 -- $1 jobs uuid[]
 DELETE FROM run WHERE job_id = ANY($1::uuid[])
 
+-- name: states_due_delete
+-- Jobs' rows go: the news that their state is due.
+-- $1 jobs uuid[]
+DELETE FROM state_due WHERE job_id = ANY($1::uuid[])
+
 -- name: jobs_delete
 -- Jobs' rows go: the jobs, last.
 -- $1 jobs uuid[]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,15 @@ from tests.stack import RunningStack
 TRUST = UUID(int=1)
 NET = Net("net-1", uuid4(), FLBackend.EMBEDDED, "http://unused", {TRUST: "Trust_1"})
 TRAINER = b"def fit(): ...\n"
+
+
+def archive(content: bytes) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as files:
+        files.writestr("model.npz", content)
+    return whole.getvalue()
+
+
 FILES = {"config.json": b'{"GLOBAL_ROUNDS": 2, "lr": 0.1}', "trainer.py": TRAINER}
 
 
@@ -264,13 +275,13 @@ async def test_the_bucket_s_template_rules_and_its_last_good_copy_is_kept(
 
 
 async def test_results_are_stored_with_digest_and_size(harness: BundlesHarness) -> None:
-    small, large = b"zip", b"0123456789abcdef" * 600_000
+    small, large = archive(b"x"), archive(b"0123456789abcdef" * 600_000)
 
     async def chunks(body: bytes) -> AsyncIterator[bytes]:
         for start in range(0, len(body), 1_000_000):
             yield body[start : start + 1_000_000]
 
-    for body in (small, large, b""):
+    for body in (small, large):
         job_id = uuid4()
         results = await harness.bundles.store_results(job_id, 2, chunks(body))
         assert results.uri == f"s3://{harness.name}-results/{job_id}/2/results.zip"
@@ -279,9 +290,22 @@ async def test_results_are_stored_with_digest_and_size(harness: BundlesHarness) 
         assert await harness.store.get(f"{harness.name}-results", key, limit=2**30) == body
 
 
+@pytest.mark.parametrize("body", [b"", b"<html>sign in</html>", archive(b"x" * 9_000_000)[:-9]])
+async def test_what_is_no_whole_archive_is_no_results(harness: BundlesHarness, body: bytes) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 1_000_000):
+            yield body[start : start + 1_000_000]
+
+    job_id = uuid4()
+    with pytest.raises(Transient) as refused:
+        await harness.bundles.store_results(job_id, 1, chunks())
+    assert refused.value.code == ReasonCode.RESULTS_UPLOAD_FAILED
+    assert await harness.store.list(f"{harness.name}-results", f"{job_id}/", 10) == []
+
+
 async def test_a_stream_that_breaks_off_leaves_no_results(harness: BundlesHarness) -> None:
     async def broken() -> AsyncIterator[bytes]:
-        yield b"x" * 9_000_000
+        yield b"PK\x03\x04" + b"x" * 9_000_000
         raise Transient("the adapter went away")
 
     job_id = uuid4()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from uuid import UUID, uuid4
 
+from service.adapters.lane import Lane
 from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.enums import FLJobStatus, JobState, ReasonCode
@@ -211,3 +212,40 @@ async def test_the_rule_of_a_net_follows_the_registry(migrated_env: dict[str, st
         assert await claimed(w) is not None
         await w.register(registry(nets=[net("net-1", 3) | {"path_id": "model"}]))
         assert await claimed(w) is None
+
+
+async def test_nothing_more_is_taken_for_a_net_that_has_enough_under_way(
+    migrated_env: dict[str, str],
+) -> None:
+    async with opened(
+        migrated_env, registry(nets=[net("net-1", 2), net("net-2", 2)]), ["net-1", "net-2"]
+    ) as w:
+        for _ in range(4):
+            await w.ask()
+        nets = set()
+        while (job := await w.store.claim("me", {"net-1"})) is not None:
+            assert job.attempt is not None
+            nets.add(job.attempt.net)
+        assert nets == {"net-2"}
+        await w.pool.execute("UPDATE job SET lease_until = now() WHERE lease_until IS NOT NULL")
+        assert await w.store.take({JobState.PREPARING}, "other", 9, {"net-1", "net-2"}) == []
+        assert len(await w.store.take({JobState.PREPARING}, "other", 9, {"net-1"})) == 2
+
+
+async def test_a_lane_is_one_of_all_processes(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        inside = most = 0
+
+        async def work(store: PostgresStore, holder: str) -> None:
+            nonlocal inside, most
+            lane = Lane("net-1", lambda name, seconds: store.lease(name, holder, seconds))
+            for _ in range(3):
+                async with lane.turn():
+                    inside += 1
+                    most = max(most, inside)
+                    await asyncio.sleep(0.01)
+                    inside -= 1
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(work(w.rival(), f"process-{n}") for n in range(3)))
+        assert most == 1

@@ -13,15 +13,27 @@ from service.cli.migrate import _migrate
 from service.contracts.inbound.stop import STOP_REQUESTED as STOP
 from service.domain import commands as c
 from service.domain.decision import Outcome
-from service.domain.enums import JobState
+from service.domain.enums import JobState, ReasonCode
 from service.domain.facts import Facts
 from service.domain.group import group_id, group_of
+from service.domain.values import Reason, Results
 from service.errors import Invalid, Transient
 from service.settings import load
 from service.store.occupancy import SchedulingGroups
+from service.store.outbox import EventOutbox
+from service.store.queries import Queries
 from service.store.registry import pause_net, show
 from service.store.state_records import StateRecords
-from tests.integration.store.harness import TRUSTS, StoreHarness, asked, item, net, opened, registry
+from tests.integration.store.harness import (
+    TRUSTS,
+    StoreHarness,
+    asked,
+    item,
+    net,
+    opened,
+    registry,
+    submission,
+)
 
 NAMES = [str(t) for t in TRUSTS]
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
@@ -241,3 +253,72 @@ async def test_a_page_of_retention_is_bounded_by_events(migrated_env: dict[str, 
                 assert await w.store.get(job_id) is not None
         assert pages == [10, 10, 6]  # 25 events and their job
         assert await w.store.get(job_id) is None
+
+
+async def test_a_net_that_left_is_remembered_until_nothing_of_ours_is_on_it(
+    migrated_env: dict[str, str],
+) -> None:
+    async with opened(migrated_env) as w:
+        await w.ask()
+        waiting = [await w.ask() for _ in range(2)]
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.lease is not None
+        assert await w.store.draining() == {}
+        known = (await w.store.registry()).nets["net-1"]
+        await w.register(registry(nets=[net("net-2", 1)]))
+        assert await w.store.draining() == {"net-1": known}
+        assert await w.store.claim("me") is None
+        shown = {each["name"]: each["draining"] for each in await Queries(w.pool).nets()}
+        assert shown == {"net-1": True, "net-2": False}
+        why = Reason(ReasonCode.MODEL_FILES_MISSING, "over")
+        await w.store.apply([c.FailAttempt(job.job_id, 1, job.lease.token, why, run_over=True)])
+        assert await w.store.draining() == {}
+        await w.register(registry())
+        assert (await w.store.registry()).nets["net-1"] == known
+        assert waiting
+
+
+async def test_words_that_nobody_knows_are_kept_with_the_net(migrated_env: dict[str, str]) -> None:
+    async with opened(migrated_env) as w:
+        for words, kept in ((("WARM",), ["WARM"]), (None, ["WARM"]), ((), [])):
+            await w.store.save_net(
+                "net-1",
+                answering=True,
+                online=frozenset(),
+                extensions=frozenset(),
+                strays=None,
+                body=b"{}",
+                unknown_statuses=words,
+            )
+            (shown,) = await Queries(w.pool).nets()
+            assert shown["unknown_statuses"] == kept
+
+
+async def test_results_had_after_the_end_make_the_state_due_once_its_events_are_out(
+    migrated_env: dict[str, str],
+) -> None:
+    async with opened(migrated_env) as w:
+        job_id = await w.ask()
+        job = await w.store.claim("me")
+        assert job is not None
+        assert job.lease is not None
+        sub = submission(await w.store.now())
+        await w.store.apply([c.OpenSubmission(job_id, 1, job.lease.token, submission=sub)])
+        await w.store.apply([c.RecordRun(job_id, 1, sub.path_id, "run-1")])
+        failed = {"job_id": str(job_id), "attempt": 1, "status": "RESULTS_UPLOAD_FAILED"}
+        await w.tell("fl.job.status_reported.v1", failed)
+        results = Results("s3://results/x/results.zip", "0" * 64, 3)
+        await w.store.apply([c.RecordResults(job_id, 1, results)])
+        async with EventOutbox(w.pool).session() as session:
+            assert await session.states_due(10) == []
+            await w.pool.execute(
+                "INSERT INTO checkpoint (partition, position) SELECT partition, position FROM head "
+                "ON CONFLICT (partition) DO UPDATE SET position = EXCLUDED.position"
+            )
+            due = await session.states_due(10)
+            assert [job for job, _ in due] == [job_id]
+            state = json.loads((await StateRecords(w.pool)([job_id]))[job_id][1])
+            assert (state["state"], state["results"]["uri"]) == ("failed", results.uri)
+            await session.states_due_done(due)
+            assert await session.states_due(10) == []

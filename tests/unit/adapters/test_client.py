@@ -168,6 +168,7 @@ async def test_every_call_for_a_job_names_it(
     await one.runs(HANDLE.about)
     await one.find_run(HANDLE, extensions)
     await one.abort("run-1", HANDLE.about)
+    script.status = 404
     async with one.results("run-1", HANDLE.about):
         pass
     paths = {request.url.path.removeprefix("/api/").split("/")[0] for request in script.requests}

@@ -253,3 +253,104 @@ async def test_serving_is_read_in_the_runtime_s_own_words(
     backend: FLBackend, word: str | None, up: bool
 ) -> None:
     assert await client(Adapter(server=word), backend).serving() is up
+
+
+@pytest.mark.parametrize(
+    ("backend", "extensions", "seconds"),
+    [
+        (FLBackend.FLOWER, None, 10.0),
+        (FLBackend.FLOWER, [], None),
+        (FLBackend.FLOWER, ["results"], None),
+        (FLBackend.NVFLARE, None, None),
+        (FLBackend.EMBEDDED, None, None),
+    ],
+)
+async def test_only_the_adapter_whose_answers_cost_much_is_asked_seldom(
+    backend: FLBackend, extensions: list[str] | None, seconds: float | None
+) -> None:
+    one = client(Adapter(extensions=extensions), backend)
+    await one.health()
+    assert one.poll_seconds == seconds
+
+
+async def test_the_registry_s_pace_goes_before_the_adapter_s() -> None:
+    net = Net("n", uuid4(), FLBackend.FLOWER, "http://a", {TRUST: "Trust_1"}, poll_seconds=3.0)
+    nets = AdapterClients(http=httpx.MockTransport(Adapter()))
+    nets.follow(Registry(nets={"n": net}))
+    assert nets.client("n").poll_seconds == 3.0
+
+
+class _Answering(Adapter):
+    """Answers one path with something odd."""
+
+    path, odd = "/list_jobs", b"null"
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == self.path:
+            return httpx.Response(200, content=self.odd)
+        return super().__call__(request)
+
+
+def _odd(path: str, body: object) -> _Answering:
+    adapter = _Answering()
+    adapter.path, adapter.odd = path, json.dumps(body).encode()
+    return adapter
+
+
+KINDS = [
+    (FLBackend.FLOWER, None),
+    (FLBackend.NVFLARE, None),
+    (FLBackend.EMBEDDED, ["idempotency"]),
+    (FLBackend.EMBEDDED, []),
+]
+
+
+@pytest.mark.parametrize(("backend", "extensions"), KINDS)
+async def test_a_list_with_entries_that_name_no_run_proves_no_absence(
+    backend: FLBackend, extensions: list[str] | None
+) -> None:
+    adapter = _odd("/list_jobs", [{"job_id": {"a": 1}}, {"job_id": "b", "status": "RUNNING"}])
+    adapter.extensions = extensions
+    one = client(adapter, backend)
+    await one.health()
+    listed = await one.runs()
+    assert [run.run_id for run in listed.runs] == ["b"]
+    assert not listed.complete
+    assert not one.is_lost(listed, "a")
+    adapter.odd = b'[{"job_id": null}]'
+    assert (await one.find_run(handle(), NONE)).doubt
+
+
+@pytest.mark.parametrize("body", [None, {}, {"jobs": []}, "x", 7, True])
+@pytest.mark.parametrize("path", ["/list_jobs", "/check_client_status", "/health"])
+@pytest.mark.parametrize(("backend", "extensions"), KINDS)
+async def test_an_answer_of_another_kind_is_no_answer(
+    backend: FLBackend, extensions: list[str] | None, path: str, body: object
+) -> None:
+    adapter = _odd(path, body)
+    adapter.extensions = extensions
+    one = client(adapter, backend)
+    calls = {"/list_jobs": one.runs, "/check_client_status": one.clients, "/health": one.health}
+    if path == "/health" and isinstance(body, dict):
+        assert (await one.health()).extensions == frozenset()
+        return
+    with pytest.raises(Transient):
+        await calls[path]()
+
+
+async def test_a_run_listed_twice_is_one_run_and_a_full_page_stays_full() -> None:
+    runs = [(f"r{n}", "RUNNING", "") for n in range(19)] + [("r18", "FINISHED", "")]
+    one = client(Adapter(runs=runs, page=20), FLBackend.FLOWER)
+    listed = await one.runs()
+    assert len(listed.runs) == 19
+    assert not listed.complete
+    known = tuple(f"r{n}" for n in range(18))
+    assert await one.find_run(handle(*known), NONE) == Found("r18", provisional=True)
+
+
+async def test_a_server_list_that_can_not_be_read_leaves_out_no_job() -> None:
+    adapter = Adapter(runs=[("a", "RUNNING", "")], alive=[])
+    one = client(adapter, FLBackend.NVFLARE)
+    assert (await one.runs()).runs == ()
+    vars(adapter)["alive"] = [None]
+    assert [run.run_id for run in (await one.runs()).runs] == ["a"]

@@ -219,6 +219,8 @@ def test_what_submit_and_nets_show_is_harmless(
         "status": {"clients": [client]},
         "slots": [slot],
         "strays": [hostile],
+        "unknown_statuses": [hostile],
+        "draining": True,
     }
     monkeypatch.setattr(nets, "settings_of", lambda _: None)
     monkeypatch.setattr(nets, "_nets", lambda _: None)

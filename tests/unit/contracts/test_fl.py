@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.contracts import fl
-from service.contracts.fl_lists import read_client_list, read_job_list
+from service.contracts.fl_lists import read_client_list, read_job_list, read_jobs
 from service.contracts.package_data import data_path
 from service.errors import Invalid
 
@@ -170,21 +170,88 @@ def test_job_list_is_read_entry_by_entry() -> None:
     assert [(r.job_id, r.status) for r in runs] == [
         ("a", fl.FLJobStatus.RUNNING),
         ("17", fl.FLJobStatus.FINISHED),
-        ("b", None),
+        ("b", fl.FLJobStatus.STOPPED),
         ("c", None),
     ]
     assert runs[1].status_details is not None
     assert len(runs[1].status_details) == 500
     assert "\n" not in runs[1].status_details
     assert runs[2].word == "FINISHED:ABORTED"
-    assert runs[2].status_details is None
+    assert runs[2].status_details == "FINISHED:ABORTED"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    {
+        fl.FLJobStatus.PENDING: "SUBMITTED starting Approved DISPATCHED pending",
+        fl.FLJobStatus.RUNNING: "RUNNING running Started in-progress FLJobStatus.RUNNING status:running",
+        fl.FLJobStatus.FINISHED: "FINISHED:COMPLETED finished:completed finished: FINISHED_OK COMPLETED",
+        fl.FLJobStatus.STOPPED: "FINISHED:ABORTED finished:stopped Cancelled JobStatus.ABORTED",
+        fl.FLJobStatus.FAILED: "finished:failed FINISHED:EXECUTION_EXCEPTION FINISHED:CAN_NOT_SCHEDULE"
+        " finished:some_new_way FAILED error",
+        None: "banana NOT_RUNNING unfinished",
+    }.items(),
+)
+def test_native_words_of_the_runtimes_stand_for_a_status(
+    status: fl.FLJobStatus | None, words: str
+) -> None:
+    for word in words.split():
+        for uuid_spelling_problems in (
+            word,
+            f"  {word}\n",
+            word.swapcase(),
+            word.replace(":", " : "),
+        ):
+            (run,) = read_job_list([{"job_id": "a", "status": uuid_spelling_problems}])
+            assert run.status is status, uuid_spelling_problems
+            assert status is not None or run.word == uuid_spelling_problems
+
+
+@pytest.mark.parametrize("status", [{"status": "finished", "sub_status": "failed"}, "finished"])
+def test_a_sub_status_in_a_field_of_its_own_counts(status: object) -> None:
+    entry = {"job_id": "a", "status": status, "sub_status": "failed"}
+    assert read_job_list([entry])[0].status is fl.FLJobStatus.FAILED
+
+
+@pytest.mark.parametrize(
+    ("words", "counts"),
+    [
+        ("FINISHED RUNNING", "FINISHED"),
+        ("RUNNING FINISHED", "FINISHED"),
+        ("banana PENDING", "PENDING"),
+        ("RUNNING PENDING", "RUNNING"),
+        ("FINISHED FAILED", "FAILED"),
+        ("FAILED FINISHED RUNNING", "FAILED"),
+        ("STOPPED FINISHED", "STOPPED"),
+    ],
+)
+def test_a_run_listed_twice_is_where_it_came_furthest(words: str, counts: str) -> None:
+    """It stands in the list once; of two ends the worse counts."""
+    listed = read_jobs(
+        [{"job_id": "a", "status": word} for word in words.split()]
+        + [{"job_id": "b", "status": "RUNNING"}]
+    )
+    assert [(r.job_id, r.status) for r in listed.runs] == [("a", counts), ("b", "RUNNING")]
+    assert listed.entries == len(words.split()) + 1
+
+
+def test_entries_that_name_no_run_are_counted() -> None:
+    answer: list[object] = [None, 5, "x", [], {}, {"job_id": None}, {"job_id": {"a": 1}}]
+    assert read_jobs([*answer, {"job_id": "a", "status": "RUNNING"}]).unreadable == len(answer)
 
 
 def test_client_list_is_read_entry_by_entry() -> None:
     clients = read_client_list(
-        [{"name": "Trust_1", "status": "started", "last_connect_time": 3}, {"name": 5}, 7]
+        [
+            {"name": "Trust_1", "status": "started", "last_connect_time": 3},
+            {"name": 5},
+            7,
+            None,
+            {"name": 17, "status": "no_jobs"},
+            {"name": True, "status": "no_jobs"},
+        ]
     )
-    assert [(c.name, c.online) for c in clients] == [("Trust_1", True)]
+    assert [(c.name, c.online) for c in clients] == [("Trust_1", True), ("17", True)]
 
 
 @pytest.mark.parametrize("answer", [None, {"detail": "no"}, "x", 5])

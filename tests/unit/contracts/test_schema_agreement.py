@@ -28,8 +28,8 @@ from service.domain.evolve import is_published
 from service.domain.values import Problem, Reason
 from tests.examples import files
 from tests.examples.record import Example
-from tests.unit.domain.job_builder import JobBuilder, request
 from tests.unit.contracts.schema_values import changed, schema_of
+from tests.unit.domain.job_builder import JobBuilder, request
 
 INBOUND = [event.type for event in EVENTS if event.direction is Direction.IN]
 BASES = [

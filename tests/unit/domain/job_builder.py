@@ -67,6 +67,7 @@ class JobBuilder:
     limits: JobLimits = LIMITS
     hub_paused: bool = False
     models_taken: dict[str, frozenset[UUID]] = field(default_factory=dict)
+    place: str | None = None
     now: datetime = BEGIN
     job: Job | None = None
     events: list[e.Event] = field(default_factory=list)
@@ -84,6 +85,7 @@ class JobBuilder:
             limits=self.limits,
             hub_paused=self.hub_paused,
             models_taken=self.models_taken,
+            results_place=self.place,
         )
 
     def pass_seconds(self, seconds: float) -> None:
@@ -217,6 +219,8 @@ COMMANDS: Final[dict[str, Make]] = {
     "delay": lambda builder: c.DeferStep(
         JOB, builder.attempt, builder.token, _why(ReasonCode.INTERNAL_ERROR)
     ),
+    "collect now": lambda builder: c.CollectNow(JOB),
+    "record results": lambda builder: c.RecordResults(JOB, builder.attempt, RESULTS),
     "release slot": lambda builder: c.ReleaseReservation(JOB, builder.attempt),
     "see pending": _see(FLJobStatus.PENDING),
     "see running": _see(FLJobStatus.RUNNING),

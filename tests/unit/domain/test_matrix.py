@@ -177,7 +177,15 @@ EXPECTED: Final[dict[str, Row]] = {
         },
         "fenced",
     ),
-    "delay": ({"StepDeferred": LEASED}, "fenced"),
+    "delay": (
+        {
+            "StepDeferred": LEASED.replace(f", {COLLECTING}", ""),
+            "LogRecorded StepDeferred": COLLECTING,
+        },
+        "fenced",
+    ),
+    "collect now": ({"ignored:under_way": COLLECTING}, "ignored:not_collecting"),
+    "record results": ({}, "ignored:not_given_up"),
     "release slot": (
         {"ReservationChanged": f"{QUARANTINED}, failed unknown"},
         "ignored:not_quarantined",
@@ -253,7 +261,11 @@ def _some_of_each_event() -> dict[type[e.Event], e.Event]:
     builder = job_in("queued after a loss")
     builder.pass_seconds(10_000)
     builder.do(COMMANDS["review"](builder))
-    return found | {type(event): event for event in builder.events}
+    again = job_in("running").run("miss", "see running")
+    given_up = job_in("running").run("upload failed", "record results")
+    hurried = job_in("collecting").run("delay", "collect now")
+    more = (*builder.events, *again.events, *given_up.events, *hurried.events)
+    return found | {type(event): event for event in more}
 
 
 def test_evolve_refuses_what_the_graph_does_not_know() -> None:

@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.enums import FLJobStatus, JobState, ModelStatus, ReasonCode, ReservationState
+from service.domain.facts import JobLimits
 from service.domain.values import Metric, Results
 from tests.unit.domain.job_builder import (
     COMMANDS,
     JOB,
+    NET,
     ORIGIN,
     PATH,
+    REGISTRY,
     RESULTS,
     RUN,
     TRUSTS,
@@ -333,19 +336,101 @@ def test_a_run_is_lost_after_several_lists_and_a_grace_from_the_first_miss() -> 
     assert builder.published()[-1] == "retry_scheduled"
 
 
-def test_results_that_cannot_be_had_end_the_job_after_their_tries() -> None:
-    builder = job_in("collecting")
-    for _ in range(builder.limits.collect_tries + 1):
-        if builder.there.state is not JobState.COLLECTING:
-            break
-        builder.pass_seconds(1_000)
-        if builder.there.lease is None:
-            builder.run("take lease")
-        builder.run("delay")
-    assert builder.there.state is JobState.FAILED
+def _delayed(builder: JobBuilder, times: int) -> None:
+    for _ in range(times):
+        if builder.there.state is JobState.COLLECTING:
+            builder.pass_seconds(1_000)
+            if builder.there.lease is None:
+                builder.run("take lease")
+            builder.run("delay")
+
+
+@pytest.mark.parametrize(
+    ("limits", "tries"),
+    [
+        (JobLimits(collect_seconds=30_000), 30),
+        (JobLimits(collect_tries=20), 20),
+        (JobLimits(), 259),
+    ],
+)
+def test_results_that_cannot_be_had_end_the_job_after_their_time(
+    limits: JobLimits, tries: int
+) -> None:
+    builder = job_in("collecting", limits=limits)
+    _delayed(builder, tries - 2)
+    assert builder.there.state is JobState.COLLECTING
     assert builder.there.reason is not None
+    assert builder.there.reason.message == "so it is"
+    _delayed(builder, 3)
+    assert builder.there.state is JobState.FAILED
     assert builder.there.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
     assert builder.there.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
+    assert builder.published().count("log_recorded") <= 10  # why, ever more seldom
+
+
+def test_results_are_fetched_ever_more_seldom() -> None:
+    builder = job_in("collecting")
+    pauses = []
+    for _ in range(12):
+        builder.run("delay")
+        assert builder.there.next_try_at is not None
+        pauses.append((builder.there.next_try_at - builder.now).total_seconds())
+        builder.now = builder.there.next_try_at
+        builder.run("take lease")
+    assert pauses[0] < 10 < pauses[3] < pauses[5] < builder.limits.backoff_max_seconds * 1.3
+    assert all(pause >= builder.limits.backoff_max_seconds for pause in pauses[7:])
+
+
+def test_delayed_results_are_fetched_at_once_when_somebody_wants_it() -> None:
+    builder = job_in("collecting")
+    _delayed(builder, 5)
+    assert builder.there.next_try_at is not None
+    builder.run("collect now")
+    assert (builder.there.next_try_at, builder.there.tries) == (None, 0)
+
+
+def test_results_had_after_all_stand_in_the_state_and_end_nothing_twice() -> None:
+    builder = job_in("running").run("upload failed")
+    told = builder.published()
+    builder.run("record results")
+    assert builder.there.results == RESULTS
+    assert (builder.there.state, builder.published()) == (JobState.FAILED, told)
+    assert answer(builder.do(COMMANDS["record results"](builder))) == "ignored:known"
+
+
+OURS, THEIRS = "s3://results/", "s3://elsewhere/models/"
+
+
+@pytest.mark.parametrize(
+    ("uri", "at_once"),
+    [
+        ("s3://results/x.zip", True),
+        ("s3://elsewhere/models/x.zip", True),
+        ("s3://elsewhere/x.zip", False),
+        ("s3://results.evil/x.zip", False),
+        ("s3://results/../other/x.zip", False),
+        ("file:///etc/passwd", False),
+    ],
+)
+def test_results_complete_a_job_at_once_where_somebody_vouches_for_their_place(
+    uri: str, at_once: bool
+) -> None:
+    net = replace(NET, results=(THEIRS,))
+    builder = job_in("running", registry=replace(REGISTRY, nets={NET.name: net}), place=OURS)
+    builder.do(_status(ModelStatus.RESULTS_UPLOADED, Results(uri)))
+    if at_once:
+        assert builder.there.state is JobState.COMPLETED
+        return
+    assert builder.there.state is JobState.COLLECTING
+    other = job_in("running", registry=builder.registry, place=OURS)
+    other.do(_status(ModelStatus.RESULTS_UPLOADED, Results(uri)))
+    builder.run("take lease")
+    builder.do(c.StoreResults(JOB, 1, builder.token, None, "the net has none"))
+    end = builder.events[-1]
+    assert isinstance(end, e.Completed)
+    assert (end.results, bool(end.note)) == (Results(uri), True)
+    other.run("take lease", "store results")
+    assert (other.there.results, getattr(other.events[-1], "note", "")) == (RESULTS, None)
 
 
 @pytest.mark.parametrize(
@@ -398,3 +483,67 @@ def test_the_end_tells_all_that_a_reader_needs() -> None:
     assert getattr(done, "rounds", None) == 2
     assert len(getattr(done, "metrics", ())) == 3
     assert getattr(done, "bundle_sha256", None) == "d"
+
+
+def _see(builder: JobBuilder, status: FLJobStatus | None = FLJobStatus.RUNNING) -> None:
+    builder.do(
+        c.ObserveRun(
+            JOB, builder.attempt, RUN, status, None, builder.now + timedelta(milliseconds=500)
+        )
+    )
+
+
+def _miss(builder: JobBuilder) -> None:
+    builder.do(
+        c.ObserveRunMissing(JOB, builder.attempt, RUN, builder.now + timedelta(milliseconds=500))
+    )
+
+
+@pytest.mark.parametrize("status", [FLJobStatus.RUNNING, FLJobStatus.PENDING, None])
+@pytest.mark.parametrize("state", ["running", "collecting", "stopping", "completed", "failed"])
+def test_only_misses_that_follow_each_other_end_a_run(
+    state: str, status: FLJobStatus | None
+) -> None:
+    builder = job_in(state)
+    before = builder.there.state
+    for _ in range(5):
+        builder.pass_seconds(100)
+        _miss(builder)
+        builder.pass_seconds(100)
+        _see(builder, status)
+        assert builder.there.attempts[-1].missing_polls == 0
+        assert builder.there.attempts[-1].missing_since is None
+        assert builder.there.attempts[-1].reservation is not ReservationState.RELEASED
+    assert builder.there.state is before
+
+
+def test_a_run_that_lives_again_after_its_place_was_freed_needs_a_whole_series_of_misses() -> None:
+    builder = job_in("failed")
+    for _ in range(2):
+        builder.pass_seconds(10)
+        _miss(builder)
+    assert builder.there.attempts[-1].reservation is ReservationState.RELEASED
+    _see(builder)
+    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+    builder.pass_seconds(1000)
+    _miss(builder)
+    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+
+
+def test_one_list_is_one_miss_however_often_it_is_told() -> None:
+    builder = job_in("running")
+    told = c.ObserveRunMissing(JOB, builder.attempt, RUN, builder.now)
+    older = c.ObserveRunMissing(JOB, builder.attempt, RUN, builder.now - timedelta(milliseconds=1))
+    builder.do(told)
+    builder.pass_seconds(1000)
+    for again in (told, older, told):
+        assert answer(builder.do(again)) == "ignored:old_list"
+    assert builder.there.attempts[-1].missing_polls == 1
+
+
+def test_an_end_in_the_list_ends_the_series_of_misses_too() -> None:
+    builder = job_in("running")
+    _miss(builder)
+    _see(builder, FLJobStatus.FINISHED)
+    assert builder.there.state is JobState.COLLECTING
+    assert builder.there.attempts[-1].missing_polls == 0

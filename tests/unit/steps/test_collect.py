@@ -9,10 +9,13 @@ import pytest
 
 from service.domain import commands as c
 from service.domain.enums import JobState, ReasonCode
+from service.domain.events import Completed
 from service.domain.facts import JobLimits
+from service.domain.observed import Health
 from service.errors import Permanent, Transient
+from service.steps.collect import fetch_given_up
 from service.steps.options import StepOptions
-from tests.unit.steps.sim.fake_net import FakeNet
+from tests.unit.steps.sim.fake_net import ZIP, FakeNet
 from tests.unit.steps.sim.harness import ORIGIN, Simulation
 from tests.unit.steps.sim.virtual_time import run
 
@@ -26,6 +29,8 @@ def test_an_adapter_without_results_completes_the_job_without_them(kind: str) ->
         job_id = sim.ask()
         await sim.until_state(job_id, JobState.COMPLETED)
         assert sim.job(job_id).results is None
+        (done,) = [event for _, _, event in sim.store.log if isinstance(event, Completed)]
+        assert "results" in (done.note or "")
         assert sim.net.count("results") == (1 if kind == "keyed" else 0)
         await sim.end()
 
@@ -40,21 +45,69 @@ def test_results_that_could_not_be_had_are_asked_for_again() -> None:
         job_id = sim.ask()
         await sim.until_state(job_id, JobState.COMPLETED)
         assert sim.words(job_id).count("StepDeferred") == 2
-        assert sim.bundles.stored[job_id, 1] == b"zip"
+        assert sim.bundles.stored[job_id, 1] == ZIP
         assert len(sim.net.real) == 1
         await sim.end()
 
     run(story())
 
 
-def test_results_that_never_come_end_the_job() -> None:
+@pytest.mark.parametrize(
+    ("limits", "within"),
+    [(JobLimits(collect_tries=3), 300), (JobLimits(collect_seconds=3_600), 5_000)],
+)
+def test_results_that_never_come_end_the_job(limits: JobLimits, within: float) -> None:
     async def story() -> None:
-        sim = Simulation(limits=JobLimits(collect_tries=3))
-        sim.net.script["results"] = ["away"] * 50
+        options = StepOptions(idle_poll_seconds=60.0, sweep_seconds=60.0, claim_poll_seconds=5.0)
+        sim = Simulation(limits=limits, options=options)
+        sim.net.script["results"] = ["away"] * 500
         sim.start()
         job_id = sim.ask()
-        await sim.until_state(job_id, JobState.FAILED, 300)
+        await asyncio.sleep(within)
+        assert sim.state(job_id) is JobState.FAILED
         assert sim.code(job_id) == ReasonCode.RESULTS_UPLOAD_FAILED
+        assert sim.net.count("results") <= 40
+        await sim.end()
+
+    run(story())
+
+
+def test_a_net_that_is_away_for_long_costs_no_model() -> None:
+    async def story() -> None:
+        sim = Simulation(
+            options=StepOptions(idle_poll_seconds=60.0, sweep_seconds=60.0, claim_poll_seconds=5.0)
+        )
+        sim.net.script["results"] = ["away"] * 10_000
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.COLLECTING, 300)
+        await asyncio.sleep(1_800)
+        assert sim.code(job_id) == ReasonCode.ADAPTER_UNAVAILABLE
+        sim.net.script["results"].clear()
+        sim.store.do(c.CollectNow(job_id))
+        assert await sim.until_state(job_id, JobState.COMPLETED) < 10
+        assert len(sim.net.real) == 1
+        await sim.end()
+
+    run(story())
+
+
+def test_results_that_were_given_up_are_fetched_without_training_and_without_a_second_end() -> None:
+    async def story() -> None:
+        sim = Simulation(limits=JobLimits(collect_tries=2))
+        sim.net.script["results"] = ["away"] * 2
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.FAILED)
+        told = sim.words(job_id)
+        results = await fetch_given_up(sim.context(), sim.job(job_id))
+        assert sim.job(job_id).results == results
+        assert sim.bundles.stored[job_id, 1] == ZIP
+        assert set(sim.words(job_id)[len(told) :]) <= {"ResultsRecovered", "ReservationChanged"}
+        assert sim.state(job_id) is JobState.FAILED
+        sim.net.results_of = None
+        with pytest.raises(Permanent, match="no results"):
+            await fetch_given_up(sim.context(), sim.job(job_id))
         await sim.end()
 
     run(story())
@@ -205,6 +258,29 @@ def test_a_net_that_reports_nothing_is_not_waited_for() -> None:
         await sim.until_state(job_id, JobState.RUNNING)
         took = await sim.until_state(job_id, JobState.COMPLETED, 60)
         assert took < sim.net.train_seconds + 5
+        await sim.end()
+
+    run(story())
+
+
+@pytest.mark.parametrize("kind", ["keyed", "named"])
+def test_collecting_asks_no_adapter_how_it_is(kind: str) -> None:
+    """What it can do is known since it was last asked."""
+
+    async def story() -> None:
+        sim = Simulation(kind)
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+
+        async def never() -> Health:
+            await asyncio.sleep(10_000)
+            raise AssertionError
+
+        vars(sim.net)["health"] = never
+        await asyncio.sleep(15)  # the last look is old
+        took = await sim.until_state(job_id, JobState.COMPLETED, 60)
+        assert took < sim.net.train_seconds - 10
         await sim.end()
 
     run(story())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.domain.enums import JobState, ModelStatus, ReservationState
+from tests.unit.steps.sim.fake_net import ZIP
 from tests.unit.steps.sim.harness import Simulation
 from tests.unit.steps.sim.virtual_time import run
 
@@ -28,7 +29,7 @@ def test_a_job_goes_all_the_way_and_gives_its_place_back() -> None:
         ]
         job = sim.job(job_id)
         assert job.results is not None
-        assert sim.bundles.stored[job_id, 1] == b"zip"
+        assert sim.bundles.stored[job_id, 1] == ZIP
         assert job.attempt is not None
         assert job.attempt.reservation is ReservationState.RELEASED
         await sim.end()
@@ -62,7 +63,7 @@ def test_a_burst_is_claimed_without_waiting_for_the_clock() -> None:
         await asyncio.sleep(2.0)
         jobs = [sim.ask(n) for n in range(10)]
         supervisor.context.wakeups.claim.set()
-        took = await sim.until(lambda: sim.net.count("upload") == 10, 5)
+        took = await sim.until(lambda: len(sim.bundles.staged) == 10, 5)
         assert took < 0.5
         await sim.until(lambda: all(sim.state(j) is JobState.COMPLETED for j in jobs))
         await sim.end()

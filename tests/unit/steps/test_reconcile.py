@@ -8,6 +8,7 @@ import json
 import pytest
 
 from service.domain.enums import JobState, ReasonCode, ReservationState
+from service.domain.observed import Client
 from service.steps.reconcile import ReconcileStep
 from tests.unit.steps.sim.fake_net import RealRun
 from tests.unit.steps.sim.harness import LIMITS, Simulation
@@ -242,6 +243,85 @@ def test_a_net_that_left_the_registry_is_asked_no_more() -> None:
         await asyncio.sleep(30)
         assert len(sim.adapters["net-2"].calls) == calls
         assert sim.net.count("health") > 6
+        await sim.end()
+
+    run(story())
+
+
+def test_a_look_that_took_long_is_as_good_as_a_quick_one() -> None:
+    """An adapter that needs 20 s for an answer is asked by its poller, and by nobody beside it."""
+
+    async def story() -> None:
+        sim = Simulation("named")
+        real = sim.net.clients
+
+        async def slow() -> tuple[Client, ...]:
+            await asyncio.sleep(20)
+            return await real()
+
+        vars(sim.net)["clients"] = slow
+        sim.start()
+        await asyncio.sleep(30)
+        asked = sim.net.count("clients")
+        began = sim.net.now()
+        for number in range(4):
+            await sim.until_state(sim.ask(number), JobState.COMPLETED, 300)
+        rounds = (sim.net.now() - began) / 20
+        assert sim.net.count("clients") - asked <= rounds + 1
+        await sim.end()
+
+    run(story())
+
+
+def test_looks_at_the_same_time_are_one() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        context = sim.context()
+        client = await context.client("net-1")
+        first, second = await asyncio.gather(
+            context.net_cache.refresh(client), context.net_cache.refresh(client)
+        )
+        assert first is second
+        assert sim.net.count("clients") == 1
+        assert await context.net_cache.refresh(client) is not first
+
+    run(story())
+
+
+def test_a_net_that_bears_few_questions_is_asked_at_its_own_pace() -> None:
+    async def story() -> None:
+        sim = Simulation(net_options={"poll_seconds": 10.0})
+        sim.net.train_seconds = 200.0
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        await asyncio.sleep(20)
+        asked = sim.net.count("runs")
+        await asyncio.sleep(100)
+        assert sim.net.count("runs") - asked <= 11
+        sim.stop_job(job_id)
+        asked = sim.net.count("runs")
+        await sim.until_state(job_id, JobState.STOPPED)
+        assert sim.net.count("runs") - asked <= 4
+        await sim.end()
+
+    run(story())
+
+
+def test_a_status_that_nobody_knows_moves_nothing_and_is_shown() -> None:
+    async def story() -> None:
+        sim = Simulation()
+        sim.start()
+        job_id = sim.ask()
+        await sim.until_state(job_id, JobState.RUNNING)
+        sim.net.says = "WARMING_UP"
+        await asyncio.sleep(60)
+        assert sim.state(job_id) is JobState.RUNNING
+        assert sim.store.nets["net-1"].unknown_statuses == ("WARMING_UP",)
+        sim.net.says = None
+        await sim.until_state(job_id, JobState.COMPLETED)
+        await asyncio.sleep(10)
+        assert sim.store.nets["net-1"].unknown_statuses == ()
         await sim.end()
 
     run(story())

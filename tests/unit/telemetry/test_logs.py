@@ -88,6 +88,7 @@ def test_parts_are_read_when_somebody_scrapes() -> None:
 def test_gauges_follow_the_counts_and_forget_what_is_gone() -> None:
     metrics = Metrics()
     net = {"answering": 1, "online": 3, "occupied": 1, "capacity": 2, "strays": 0, "in_doubt": 0}
+    net["unknown_statuses"] = 0
     counts = {
         "parked": 1,
         "dead_letters_unsent": 0,

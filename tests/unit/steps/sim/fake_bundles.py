@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from service.bundles.archive import whole_archive
 from service.domain.observed import Staged
 from service.domain.registry import Net
 from service.domain.values import Request, Results
@@ -48,7 +49,7 @@ class FakeBundles:
         self, job_id: UUID, attempt: int, chunks: AsyncIterator[bytes]
     ) -> Results:
         self._fail()
-        content = b"".join([chunk async for chunk in chunks])
+        content = b"".join([chunk async for chunk in whole_archive(chunks)])
         self.stored[job_id, attempt] = content
         return Results(f"s3://results/{job_id}/{attempt}/results.zip", "sha", len(content))
 

@@ -8,8 +8,10 @@ runs bear nothing and can only be told by difference. `faults` are the names of 
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import random
+import zipfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +24,17 @@ from service.domain.registry import Net
 from service.errors import Ambiguous, Permanent, Transient
 
 S = FLJobStatus
+
+
+def archive() -> bytes:
+    """A small zip archive, as a run leaves it."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as whole:
+        whole.writestr("model.npz", b"weights")
+    return content.getvalue()
+
+
+ZIP = archive()
 AWAY = "the adapter is unavailable"
 
 
@@ -62,7 +75,11 @@ class FakeNet:
     revives: bool = (
         False  #: an aborted pending run starts all the same, after having been shown as over
     )
-    results_of: bytes | None = b"zip"
+    results_of: bytes | None = ZIP
+    says: str | None = None  #: a word for every run's status that nobody knows
+    seconds_of_results: float = 0.0
+    log_of: str | None = None
+    seconds_of_logs: float = 0.01
     calls: list[tuple[float, str, str]] = field(default_factory=list)
     real: list[RealRun] = field(default_factory=list)
     uploads: dict[UUID, Sequence[str]] = field(default_factory=dict)
@@ -92,6 +109,10 @@ class FakeNet:
             raise Transient(AWAY, code="adapter_unavailable")
 
     @property
+    def poll_seconds(self) -> float | None:
+        return self.net.poll_seconds
+
+    @property
     def extensions(self) -> frozenset[str]:
         return frozenset({"idempotency", "results"} if self.kind == "keyed" else ())
 
@@ -118,7 +139,12 @@ class FakeNet:
         self._plain(await self._enter("runs", "", "away"))
         now = self.now()
         return RunList(
-            tuple(Run(r.run_id, r.status(now), None) for r in self.real if not r.forgotten), True
+            tuple(
+                Run(r.run_id, None, self.says) if self.says else Run(r.run_id, r.status(now), None)
+                for r in self.real
+                if not r.forgotten
+            ),
+            True,
         )
 
     def is_lost(self, listed: RunList, run_id: str) -> bool:
@@ -128,7 +154,11 @@ class FakeNet:
         return not (self.revives and status is S.STOPPED)
 
     async def logs(self, run_id: str) -> str | None:
-        return None
+        self._plain(await self._enter("logs", run_id, "away", seconds=self.seconds_of_logs))
+        run = self.find(run_id)
+        assert run is not None
+        assert run.status(self.now()) is not S.PENDING, "a pending run's log blocks the adapter"
+        return self.log_of
 
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
         self._plain(await self._enter("find_run", str(handle.path_id), "away"))
@@ -157,6 +187,7 @@ class FakeNet:
             return
 
         async def chunks() -> AsyncIterator[bytes]:
+            await asyncio.sleep(self.seconds_of_results)
             yield self.results_of or b""
 
         yield chunks()

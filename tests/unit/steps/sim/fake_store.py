@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -24,7 +24,7 @@ from service.domain.evolve import evolve
 from service.domain.facts import Facts, JobLimits
 from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
-from service.domain.registry import NetNow, Registry
+from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Attempt
 from service.errors import Transient
 
@@ -37,6 +37,7 @@ class Snapshot:
     online: frozenset[UUID] = frozenset()
     extensions: frozenset[str] = frozenset()
     strays: tuple[str, ...] = ()
+    unknown_statuses: tuple[str, ...] = ()
 
 
 @dataclass
@@ -50,6 +51,7 @@ class FakeStore:
     log: list[tuple[datetime, UUID, e.Event]] = field(default_factory=list)
     parked: list[c.Command] = field(default_factory=list)
     nets: dict[str, Snapshot] = field(default_factory=dict)
+    left: dict[str, Net] = field(default_factory=dict)  #: nets that are out of the registry
     bodies: dict[str, list[bytes]] = field(default_factory=dict)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     runs: set[tuple[str, str]] = field(default_factory=set)
@@ -120,12 +122,12 @@ class FakeStore:
             self.do(command)
         return len(fed)
 
-    async def claim(self, holder: str) -> Job | None:
+    async def claim(self, holder: str, without: Collection[str] = ()) -> Job | None:
         lost = await self._trip()
         waiting = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.eligible]
         waiting.sort(key=lambda j: (-j.accepted_request.priority, j.created_at, j.job_id))
         for job in waiting:
-            for net in sorted(self.known.nets):
+            for net in sorted(set(self.known.nets) - set(without)):
                 decision = self.do(c.Claim(job.job_id, net, holder))
                 if any(isinstance(event, e.Started) for event in decision.events):
                     if lost:
@@ -133,11 +135,14 @@ class FakeStore:
                     return self.jobs[job.job_id]
         return None
 
-    async def take(self, states: Iterable[JobState], holder: str, limit: int) -> list[Job]:
+    async def take(
+        self, states: Iterable[JobState], holder: str, limit: int, without: Collection[str] = ()
+    ) -> list[Job]:
         lost, wanted = await self._trip(), set(states)
         taken: list[Job] = []
         for job in list(self.jobs.values()):
-            if job.state in wanted and len(taken) < limit:
+            kept = job.attempt is not None and job.attempt.net in without
+            if job.state in wanted and len(taken) < limit and not kept:
                 decision = self.do(c.TakeLease(job.job_id, holder))
                 if any(isinstance(event, e.LeaseTaken) for event in decision.events):
                     taken.append(self.jobs[job.job_id])
@@ -175,11 +180,13 @@ class FakeStore:
         extensions: frozenset[str],
         strays: tuple[str, ...] | None,
         body: bytes,
+        unknown_statuses: tuple[str, ...] | None = None,
     ) -> None:
         await self._trip()
         before = self.nets.get(name, Snapshot())
         kept = before.strays if strays is None else strays
-        self.nets[name] = Snapshot(answering, online, extensions, kept)
+        words = before.unknown_statuses if unknown_statuses is None else unknown_statuses
+        self.nets[name] = Snapshot(answering, online, extensions, kept, words)
         if not self.bodies.get(name) or self.bodies[name][-1] != body:
             self.bodies.setdefault(name, []).append(body)
 
@@ -235,6 +242,15 @@ class FakeStore:
             )
             for name, seen in self.nets.items()
         }
+
+    async def draining(self) -> Mapping[str, Net]:
+        await self._trip()
+        busy = {a.net for _, a in self._places()} | {
+            job.attempt.net
+            for job in self.jobs.values()
+            if job.attempt is not None and job.state in ACTIVE
+        }
+        return {n: net for n, net in self.left.items() if n in busy and n not in self.known.nets}
 
     async def net_now(self) -> Mapping[str, NetNow]:
         await self._trip()

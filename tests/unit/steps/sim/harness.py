@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
+from service.adapters.lane import Lane
 from service.domain import commands as c
 from service.domain.enums import FLBackend, JobState, ModelStatus
 from service.domain.facts import JobLimits
@@ -107,18 +108,36 @@ class _Guarded:
         return call
 
 
+class _Client(_Guarded):
+    """A net's client in one process; its turns are those of the real ones, by leases of the store."""
+
+    def __init__(self, part: object, pause_switch: PauseSwitch, lane: Lane) -> None:
+        super().__init__(part, pause_switch)
+        self.turn = lane.turn
+
+
 class FakeNets:
-    def __init__(self, nets: dict[str, FakeNet], pause_switch: PauseSwitch) -> None:
+    """The clients of one process, named `holder` in leases."""
+
+    def __init__(
+        self, nets: dict[str, FakeNet], pause_switch: PauseSwitch, store: FakeStore, holder: str
+    ) -> None:
         self._nets, self._pause_switch = nets, pause_switch
-        self.followed = 0
+        self._store, self._holder = pause_switch.guard(store), holder
+        self._lanes: dict[str, Lane] = {}
+        self._registered: frozenset[str] = frozenset()
 
     def client(self, name: str) -> NetClient:
-        if name not in self._nets:
+        if name not in self._nets or name not in self._registered:
             raise Transient(f"{name} left the registry", code="adapter_unavailable")
-        return cast("NetClient", self._pause_switch.guard(self._nets[name]))
+        lane = self._lanes.setdefault(name, Lane(name, self._lease))
+        return cast("NetClient", _Client(self._nets[name], self._pause_switch, lane))
+
+    async def _lease(self, name: str, seconds: float) -> bool:
+        return bool(await self._store.lease(name, self._holder, seconds))
 
     def follow(self, registry: Registry) -> None:
-        self.followed += 1
+        self._registered = frozenset(registry.nets)
 
     async def close(self) -> None:
         return None
@@ -166,7 +185,7 @@ class Simulation:
 
     def context(self, holder: str = "a") -> StepContext:
         """Hands for calling one step by itself."""
-        nets = FakeNets(self.adapters, PauseSwitch())
+        nets = FakeNets(self.adapters, PauseSwitch(), self.store, holder)
         store = cast("JobStore", self.store)
         return StepContext(store, nets, self.bundles, self.reports, self.options, holder=holder)
 
@@ -175,7 +194,7 @@ class Simulation:
         pause_switch, stop = PauseSwitch(), asyncio.Event()
         supervisor = StepSupervisor(
             cast("JobStore", pause_switch.guard(self.store)),
-            FakeNets(self.adapters, pause_switch),
+            FakeNets(self.adapters, pause_switch, self.store, f"process-{len(self.supervisors)}"),
             cast("BundleStore", pause_switch.guard(self.bundles)),
             cast("ReportProgress", pause_switch.guard(self.reports)),
             self.options,
@@ -269,6 +288,7 @@ class Simulation:
     def drop_net(self, name: str) -> None:
         """The operator applies a registry without this net."""
         nets = {key: net for key, net in self.registry.nets.items() if key != name}
+        self.store.left[name] = self.registry.nets[name]
         self.registry = replace(self.registry, version=self.registry.version + 1, nets=nets)
         self.store.known = self.registry
 
