@@ -34,7 +34,11 @@ _LONG_QUARANTINE_SECONDS: Final = 900.0
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known. What depends on a part that failed is left out."""
     for name in unknown_variables(os.environ):
-        yield warning("settings", f"{name} is read by nothing", "is it misspelt? See the README")
+        yield warning(
+            "settings",
+            f"{name} is read by nothing",
+            "is it misspelt? docs/reference/settings.md has them all",
+        )
     async for finding in _settings(settings):
         yield finding
     partitions: dict[str, int] = {}
@@ -250,9 +254,9 @@ async def _reservations(queries: Queries) -> AsyncIterator[Finding]:
         place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:
-            message = f"{place}, and the registry has no such net: nothing polls its run"
-            fix = "put the net back with `fl-jobs registry apply FILE` until its runs are over"
-            yield failed(f"net {slot['net']}", message, fix)
+            message = f"{place}, and the net left the registry: it drains until that run is over"
+            fix = f"leave its adapter up; if that is gone for good, `fl-jobs nets release {slot['job_id']}`"
+            yield warning(f"net {slot['net']}", message, fix)
         elif not slot["in_doubt"]:
             message = (
                 f"{place}, since {slot['seconds'] / 60:.0f} minutes: nobody could prove its end"
