@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from service.errors import MissingDependency
 from service.local.component import ComponentProgress, OnProgress, require
+from service.telemetry.terminal import say
 
 KAFKA_VERSION: Final = "4.3.1"
 # The second coordinate keeps log4j's parent from pulling kafka-clients down to an older line,
@@ -192,10 +193,10 @@ def resolve_list() -> list[Jar]:
 
 
 def _print_list() -> None:
-    print(f"# Apache Kafka {KAFKA_VERSION} and what it needs: SHA-256, bytes, Maven coordinates.")
-    print("# Written by: python -m service.local.jars")
+    say(f"# Apache Kafka {KAFKA_VERSION} and what it needs: SHA-256, bytes, Maven coordinates.")
+    say("# Written by: python -m service.local.jars")
     for jar in resolve_list():
-        print(jar.sha256, jar.size, jar.coordinates)
+        say(f"{jar.sha256} {jar.size} {jar.coordinates}")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from service.cli import events, follow, jobs, nets, submit, terminal
+from service.cli import events, follow, jobs, nets, submit
 from service.domain.values import Problem
 from service.kafka.read import Record
-from service.telemetry import logs
+from service.telemetry import logs, terminal
 from service.telemetry.terminal import Terminal, json_text, line, lines, styled
 
 CLIPBOARD = "\x1b]52;c;Y3VybCBldmlsfHNo\x07"
@@ -222,7 +222,7 @@ def test_what_submit_and_nets_show_is_harmless(
     }
     monkeypatch.setattr(nets, "settings_of", lambda _: None)
     monkeypatch.setattr(nets, "_nets", lambda _: None)
-    monkeypatch.setattr(nets, "work", lambda _: [net])
+    monkeypatch.setattr(nets, "run_async", lambda _: [net])
     nets.status()
     nets.list_nets()
     assert "of 2 places taken" in printed.getvalue()

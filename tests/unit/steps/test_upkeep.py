@@ -19,6 +19,7 @@ from service.steps.maintenance import Maintenance
 from service.steps.ports import JobStore
 from service.steps.retention import apply_retention
 from service.steps.runner import Loop, Tasks
+from tests.unit.steps.sim.fake_bundles import FakeBundles
 from tests.unit.steps.sim.harness import Simulation, request
 from tests.unit.steps.sim.virtual_time import run
 
@@ -114,6 +115,7 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         assert await maintenance.stop_models() is None
         assert context.wakeups.stop.is_set()
         assert 0 < (await apply_retention(context) or 0) < context.options.clean_seconds
+        assert isinstance(context.bundles, FakeBundles)
         assert context.bundles.removed == [GONE]
 
     run(story())
