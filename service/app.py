@@ -28,7 +28,7 @@ from service.bundles import S3Bundles
 from service.bundles.staging import StagingLimits
 from service.contracts import fl
 from service.domain.enums import FLBackend, JobState
-from service.domain.events import event_name_of
+from service.domain.evolve import event_name_of, is_published
 from service.domain.facts import JobLimits, JobTypes
 from service.errors import Invalid, Permanent, Transient
 from service.ingest.consumer import Consumer
@@ -272,7 +272,7 @@ def _listener(app: App, events: asyncio.Event) -> Callable[[Committed], None]:
                 event_name_of(event)
                 for decision in committed.decisions
                 for event in decision.events
-                if event.published
+                if is_published(event)
             ),
         )
         if committed.events:

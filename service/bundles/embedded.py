@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from service.bundles.layout import FileOrigin, Placed, as_json
-from service.bundles.model_config import rounds_problems
 from service.domain.enums import ReasonCode
+from service.domain.run_settings import LOCAL_ROUNDS, rounds_problem
 from service.domain.values import JsonObject
 from service.errors import Permanent
 
@@ -45,7 +45,8 @@ class EmbeddedLayout:
     def refused(self, config: JsonObject) -> list[str]:
         """The engine reads every setting of `IOverridableConfig` itself."""
         ignore = config.get("IGNORE_RESULT_ERROR")
-        problems = rounds_problems(config, "LOCAL_ROUNDS")
+        rounds = rounds_problem(config, LOCAL_ROUNDS)
+        problems = [] if rounds is None else [rounds]
         if ignore is not None and not isinstance(ignore, bool):
             problems.append("IGNORE_RESULT_ERROR must be true or false")
         return problems

@@ -16,9 +16,19 @@ from uuid import UUID
 
 import structlog
 
-from service.contracts.fl import DEFAULT_JOB_TYPE, AggregationWeights, FLAggregators
+from service.contracts.fl import DEFAULT_JOB_TYPE
 from service.contracts.wire import strict_json
 from service.domain.enums import ReasonCode
+from service.domain.run_settings import (
+    AGGREGATION_WEIGHTS,
+    AGGREGATOR,
+    AGGREGATORS,
+    GLOBAL_ROUNDS,
+    is_aggregator,
+    is_weight,
+    nobody_weighs,
+    rounds_problem,
+)
 from service.domain.values import JsonObject, Request
 from service.errors import Permanent
 
@@ -26,7 +36,6 @@ _log = structlog.get_logger(__name__)
 
 CONFIG_FILE: Final = "config.json"
 _ALIAS_END: Final = "_client_api"
-_MIN_ROUNDS, _MAX_ROUNDS = 1, 1000
 #: A run's settings are published in its `completed` event, which must fit into a record with all the rest.
 _MOST_BYTES: Final = 256 * 1024
 
@@ -78,12 +87,15 @@ def effective(
     config |= request.app_config
     if request.job_type is not None:
         config["job_type"] = job_type
-    problems = rounds_problems(config, "GLOBAL_ROUNDS") + refused(config) + _aggregator(config)
+    rounds = rounds_problem(config, GLOBAL_ROUNDS)
+    problems = ([] if rounds is None else [rounds]) + refused(config)
+    if config.get(AGGREGATOR) is not None and not is_aggregator(config[AGGREGATOR]):
+        problems.append(f"{AGGREGATOR} must be one of {', '.join(AGGREGATORS)}")
     if config.get("job_type") and not isinstance(config["job_type"], str):
         problems.append("job_type must be text")
-    if config.get("AGGREGATION_WEIGHTS") is not None:
-        weights, wrong = _weights(config["AGGREGATION_WEIGHTS"], slots, members)
-        config["AGGREGATION_WEIGHTS"] = weights
+    if config.get(AGGREGATION_WEIGHTS) is not None:
+        weights, wrong = _weights(config[AGGREGATION_WEIGHTS], slots, members)
+        config[AGGREGATION_WEIGHTS] = weights
         problems += wrong
     size = len(strict_json.write(config).encode())
     if size > _MOST_BYTES:
@@ -94,25 +106,6 @@ def effective(
     if problems:
         raise _bad("; ".join(problems))
     return config
-
-
-def rounds_problems(config: JsonObject, name: str) -> list[str]:
-    """What is wrong with a number of rounds; nothing where it is not given."""
-    rounds = config.get(name)
-    if rounds is None:
-        return []
-    whole = isinstance(rounds, int) and not isinstance(rounds, bool)
-    if whole and _MIN_ROUNDS <= rounds <= _MAX_ROUNDS:
-        return []
-    return [f"{name} must be a whole number from {_MIN_ROUNDS} to {_MAX_ROUNDS}"]
-
-
-def _aggregator(config: JsonObject) -> list[str]:
-    named = config.get("AGGREGATOR")
-    known = [each.value for each in FLAggregators]
-    if named is None or named in known:
-        return []
-    return [f"AGGREGATOR must be one of {', '.join(known)}"]
 
 
 def _weights(
@@ -133,12 +126,11 @@ def _weights(
             problems.append(
                 f"AGGREGATION_WEIGHTS names {key[:64]!r}: no trust's id, and none of the net's slots {known}"
             )
-        elif not _is_weight(value):
+        elif not is_weight(value):
             problems.append(f"AGGREGATION_WEIGHTS[{key[:64]!r}] must be a number from 0 to 1")
         elif weights.setdefault(slot, value) != value:
             problems.append(f"AGGREGATION_WEIGHTS names {slot!r} twice, with different numbers")
-    taking_part = [weights.get(slot, 1) for slot in slots.values()]
-    if taking_part and not any(taking_part):
+    if nobody_weighs(weights, slots.items()):
         problems.append("AGGREGATION_WEIGHTS gives every participant the weight 0")
     return weights, problems
 
@@ -151,16 +143,6 @@ def _slot(key: str, slots: Mapping[UUID, str], members: Mapping[UUID, str]) -> s
     except ValueError:
         return key
     return slots.get(trust) or members.get(trust)
-
-
-def _is_weight(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and AggregationWeights.MinimumAggregationWeight
-        <= value
-        <= AggregationWeights.MaximumAggregationWeight
-    )
 
 
 def _bad(problem: str) -> Permanent:

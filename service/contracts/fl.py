@@ -21,6 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, computed_field, field_validator
 
 from service.contracts.package_data import data_path
+from service.domain import run_settings
 from service.domain.enums import (
     ClientStatus,
     FLAggregators,
@@ -225,8 +226,8 @@ class IOverridableConfig(BaseModel):
 class AggregationWeights:
     """The inclusive limits of one site's aggregation weight."""
 
-    MinimumAggregationWeight = 0
-    MaximumAggregationWeight = 1
+    MinimumAggregationWeight = run_settings.MIN_WEIGHT
+    MaximumAggregationWeight = run_settings.MAX_WEIGHT
 
 
 class JobRequiredFiles(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from service.domain import claim, limits, progress, queue, stop, submit
+from service.domain import claim, limits, observations, queue, reports, results, stop, submit
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.facts import Facts
@@ -16,10 +16,10 @@ RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]
     c.RejectRequest: queue.reject_request,
     c.ReportWaiting: queue.report_waiting,
     c.RequestStop: stop.publish_stop,
-    c.ReportStatus: progress.report,
-    c.ReportRound: progress.report,
-    c.ReportMetrics: progress.report,
-    c.ReportLog: progress.report,
+    c.ReportStatus: reports.report,
+    c.ReportRound: reports.report,
+    c.ReportMetrics: reports.report,
+    c.ReportLog: reports.report,
     c.Claim: claim.claim,
     c.TakeLease: claim.take_lease,
     c.OpenSubmission: submit.open_submission,
@@ -28,10 +28,10 @@ RULES: Final[dict[type[c.Command], Callable[[Job | None, Any, Facts], Decision]]
     c.FailAttempt: submit.fail_attempt,
     c.ConfirmNoRun: submit.confirm_no_run,
     c.ReleaseReservation: submit.release_reservation,
-    c.ObserveRun: progress.observe_run,
-    c.ObserveRunMissing: progress.observe_run_missing,
-    c.StoreResults: progress.store_results,
-    c.DeferStep: progress.defer_step,
+    c.ObserveRun: observations.observe_run,
+    c.ObserveRunMissing: observations.observe_run_missing,
+    c.StoreResults: results.store_results,
+    c.DeferStep: results.defer_step,
     c.Review: limits.review,
 }
 

@@ -12,7 +12,8 @@ from service.domain.values import Reason
 class Outcome(StrEnum):
     """APPLIED wrote events. IGNORED is kept beside the event id and changes nothing. PARKED waits for its
     job. REFUSED is answered by `fl.training.request_refused.v1`. LEASE_LOST: the caller's lease is gone.
-    DUPLICATE and CONFLICT are event ids seen before, with the same content and with another."""
+    DUPLICATE and CONFLICT are event ids seen before, with the same content and with another. EXPIRED: it was
+    parked, and what it waited for did not come."""
 
     APPLIED = "applied"
     IGNORED = "ignored"
@@ -21,6 +22,7 @@ class Outcome(StrEnum):
     LEASE_LOST = "fenced"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    EXPIRED = "expired"
 
 
 @value

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 
 from service.domain.enums import TERMINAL
-from service.domain.job import TRANSITIONS
+from service.domain.evolve import EVENTS
 
 
 def mermaid() -> str:
     """A Mermaid state diagram: each arrow carries the events that make the step."""
     arrows: dict[tuple[str, str], list[str]] = {}
-    for event, (sources, target) in TRANSITIONS.items():
+    for row in EVENTS:
+        target = row.leads_to
         if target is None:
             continue
-        name = re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
-        for source in sources:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", row.event.__name__).lower()
+        for source in row.comes_in:
             start = "[*]" if source is None else str(source)
             if start != target:
                 arrows.setdefault((start, str(target)), []).append(name)

@@ -1,13 +1,14 @@
 """What happened to a job. Past tense, frozen, with the database's time of the deciding transaction.
 
-A published event has an `event_name` on the lifecycle topic and takes the job's next `sequence`; a quiet one
-changes the row alone (a lease, a run id, a missed list) and is published with the next event's state.
+What an event does to its job, and whether and under which name it is published, says its row in
+`service.domain.evolve`. A published event takes the job's next `sequence`; a quiet one changes the job alone
+(a lease, a run id, a missed list), and the next published event's state shows it.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar
+from uuid import UUID
 
 from service.domain.enums import Lifecycle, ReservationState
 from service.domain.frozen import value
@@ -17,36 +18,26 @@ from service.domain.values import (
     Metric,
     Participant,
     Reason,
+    Rejection,
     Request,
     Results,
     Stop,
     Submission,
 )
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from service.domain.job import Rejection
-
 
 @value
 class Event:
     """`at`: the deciding transaction's time."""
 
-    published: ClassVar[bool] = False
     at: datetime
-
-
-@value
-class Published(Event):
-    published: ClassVar[bool] = True
 
 
 # --- queue ---------------------------------------------------------------------------------------
 
 
 @value
-class Queued(Published):
+class Queued(Event):
     request: Request
     waiting_for: str | None = None
     warnings: tuple[str, ...] = ()
@@ -55,13 +46,13 @@ class Queued(Published):
 
 
 @value
-class Rejected(Published):
+class Rejected(Event):
     rejection: Rejection
     reason: Reason
 
 
 @value
-class WaitingChanged(Published):
+class WaitingChanged(Event):
     """Why it can't start now (None: it only waits its turn), and its position in the queue, 1 first."""
 
     code: str | None
@@ -78,7 +69,7 @@ class BecameEligible(Event):
 
 
 @value
-class Started(Published):
+class Started(Event):
     attempt: Attempt
     holder: str
     due_at: datetime | None = None
@@ -99,7 +90,7 @@ class SubmissionOpened(Event):
 
 
 @value
-class Submitted(Published):
+class Submitted(Event):
     attempt: int
     run_id: str
     provisional: bool = False
@@ -117,18 +108,18 @@ class RunIdentified(Event):
 
 
 @value
-class Prepared(Published):
+class Prepared(Event):
     pass
 
 
 @value
-class Running(Published):
+class Running(Event):
     attempt: int
     due_at: datetime | None = None
 
 
 @value
-class RoundReported(Published):
+class RoundReported(Event):
     """`event_name` is one of the four round events; `slot` where one site is meant."""
 
     event_name: Lifecycle
@@ -142,12 +133,12 @@ class RoundReported(Published):
 
 
 @value
-class MetricsRecorded(Published):
+class MetricsRecorded(Event):
     metrics: tuple[Metric, ...]
 
 
 @value
-class LogRecorded(Published):
+class LogRecorded(Event):
     log: str
     success: bool
 
@@ -165,7 +156,7 @@ class RunMissed(Event):
 
 
 @value
-class RetryScheduled(Published):
+class RetryScheduled(Event):
     """Back to the queue. `next_attempt` equals `attempt` where the net was given back unused."""
 
     attempt: int
@@ -177,7 +168,7 @@ class RetryScheduled(Published):
 
 
 @value
-class ResultsPending(Published):
+class ResultsPending(Event):
     attempt: int
     reservation: ReservationState
 
@@ -194,7 +185,7 @@ class StepDeferred(Event):
 
 
 @value
-class StopRequested(Published):
+class StopRequested(Event):
     stop: Stop
 
 
@@ -204,13 +195,13 @@ class Stopping(Event):
 
 
 @value
-class Stopped(Published):
+class Stopped(Event):
     reason: Reason
     reservation: ReservationState = ReservationState.RELEASED
 
 
 @value
-class Completed(Published):
+class Completed(Event):
     results: Results | None
     reservation: ReservationState
     participants: tuple[Participant, ...] = ()
@@ -221,7 +212,7 @@ class Completed(Published):
 
 
 @value
-class Failed(Published):
+class Failed(Event):
     reason: Reason
     reservation: ReservationState
 
@@ -235,28 +226,3 @@ class ReservationChanged(Event):
 @value
 class Reviewed(Event):
     due_at: datetime | None
-
-
-#: The lifecycle name of each published event but `RoundReported`, which carries its own.
-EVENT_NAMES: dict[type[Event], Lifecycle] = {
-    Queued: Lifecycle.QUEUED,
-    Rejected: Lifecycle.REJECTED,
-    WaitingChanged: Lifecycle.WAITING,
-    Started: Lifecycle.STARTED,
-    Submitted: Lifecycle.SUBMITTED,
-    Prepared: Lifecycle.PREPARED,
-    Running: Lifecycle.RUNNING,
-    MetricsRecorded: Lifecycle.METRICS_RECORDED,
-    LogRecorded: Lifecycle.LOG_RECORDED,
-    RetryScheduled: Lifecycle.RETRY_SCHEDULED,
-    ResultsPending: Lifecycle.RESULTS_PENDING,
-    StopRequested: Lifecycle.STOP_REQUESTED,
-    Stopped: Lifecycle.STOPPED,
-    Completed: Lifecycle.COMPLETED,
-    Failed: Lifecycle.FAILED,
-}
-
-
-def event_name_of(event: Event) -> Lifecycle:
-    """The lifecycle name of a published event. KeyError for a quiet one."""
-    return event.event_name if isinstance(event, RoundReported) else EVENT_NAMES[type(event)]

@@ -17,11 +17,11 @@ from service.domain.eligibility import (
 )
 from service.domain.enums import JobState, ReasonCode
 from service.domain.facts import Facts
-from service.domain.job import Job, Rejection
+from service.domain.job import Job
 from service.domain.registry import Net
-from service.domain.values import PartialRequest, Problem, Reason, Request
+from service.domain.run_settings import AGGREGATION_WEIGHTS, nobody_weighs
+from service.domain.values import PartialRequest, Problem, Reason, Rejection, Request
 
-_WEIGHTS = "AGGREGATION_WEIGHTS"
 #: Most errors that one rejection lists.
 _MOST = 100
 _SAME = ignored("same_request", "this job_id with this content is known")
@@ -165,7 +165,7 @@ def _known_part(request: Request | PartialRequest, facts: Facts) -> PartialReque
         trust_ids=tuple(t for t in dict.fromkeys(request.trust_ids) if t in known),
         fl_backend=request.fl_backend,
         job_type=request.job_type,
-        config={_WEIGHTS: weights},
+        config={AGGREGATION_WEIGHTS: weights},
         resources=request.resources,
     )
 
@@ -210,7 +210,7 @@ def _job_type_problems(
 
 
 def _weights(request: Request | PartialRequest) -> Mapping[str, Any]:
-    weights = request.config.get(_WEIGHTS)
+    weights = request.config.get(AGGREGATION_WEIGHTS)
     return weights if weights and isinstance(weights, Mapping) else {}
 
 
@@ -219,7 +219,7 @@ def _odd_weights(weights: Mapping[str, Any], nets: list[Net], facts: Facts) -> l
     trusts = {str(t) for t in facts.registry.trusts}
     return [
         Problem(
-            ("config", _WEIGHTS, key),
+            ("config", AGGREGATION_WEIGHTS, key),
             "is neither a trust id nor a slot name of a net that could serve this request",
             ReasonCode.INVALID_REQUEST,
         )
@@ -232,18 +232,10 @@ def _zero_weights(
     weights: Mapping[str, Any], request: Request | PartialRequest, nets: list[Net]
 ) -> list[Problem]:
     trusts = [t for t in request.trust_ids if t is not None]
-    if any(weight_of(weights, t, net.members[t]) != 0 for net in nets for t in trusts):
+    if not nobody_weighs(weights, ((t, net.members[t]) for net in nets for t in trusts)):
         return []
     text = "every participant's weight is 0; give one of them more"
-    return [Problem(("config", _WEIGHTS), text, ReasonCode.INVALID_REQUEST)]
-
-
-def weight_of(weights: Mapping[str, Any], trust: object, slot: str) -> float:
-    """A participant's aggregation weight: by trust id, else by slot name, else 1."""
-    for key, value in weights.items():
-        if key == slot or key.lower() == str(trust):
-            return float(value)
-    return 1.0
+    return [Problem(("config", AGGREGATION_WEIGHTS), text, ReasonCode.INVALID_REQUEST)]
 
 
 def _warnings(request: Request, nets: list[Net]) -> tuple[str, ...]:
@@ -253,7 +245,7 @@ def _warnings(request: Request, nets: list[Net]) -> tuple[str, ...]:
     known = {str(t) for t in request.trust_ids}
     known |= {net.members[t] for net in nets for t in request.trust_ids}
     return tuple(
-        f"config.{_WEIGHTS}: {key} takes no part in this job"
+        f"config.{AGGREGATION_WEIGHTS}: {key} takes no part in this job"
         for key in weights
         if key not in known and key.lower() not in known
     )[:100]

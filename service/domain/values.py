@@ -96,6 +96,17 @@ class Request:
 
 
 @value
+class Rejection:
+    """What is left of a request that could not become a job: its ids as far as they were usable."""
+
+    job_id: UUID
+    model_id: UUID | None
+    project_id: str | None
+    content_hash: bytes
+    requested_by: str | None = None
+
+
+@value
 class Participant:
     """A trust that takes part in an attempt, and its slot name inside the net's FL runtime."""
 

@@ -19,7 +19,8 @@ from service.clock import Backoff
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.enums import RUN_OVER
-from service.domain.events import Published, ReservationChanged
+from service.domain.events import ReservationChanged
+from service.domain.evolve import is_published
 from service.domain.observed import About, Reservation, Run, RunList
 from service.errors import Permanent, Transient
 from service.steps.context import StepContext
@@ -93,7 +94,7 @@ class ReconcileStep:
     def _wake(self, decisions: Iterable[Decision]) -> None:
         """A list with changes may have freed a reservation, or left results to fetch."""
         events = [event for decision in decisions for event in decision.events]
-        if any(isinstance(event, (Published, ReservationChanged)) for event in events):
+        if any(is_published(event) or isinstance(event, ReservationChanged) for event in events):
             self._context.wakeups.wake_all()
             self._context.wakeups.refresh_status(self._net)
 

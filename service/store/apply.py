@@ -18,10 +18,10 @@ from uuid import UUID, uuid5
 import asyncpg
 
 from service.domain import commands as c
-from service.domain.decision import Decision, Outcome, refused
-from service.domain.enums import JobState, ReasonCode
+from service.domain import jobless
+from service.domain.decision import Decision, Outcome
+from service.domain.enums import JobState
 from service.domain.job import Job
-from service.domain.values import Reason
 from service.errors import faultpoint
 from service.store import inbox, jobs
 from service.store.database import Connection, Pool, transaction
@@ -35,10 +35,11 @@ from service.store.records import (
     OffsetFence,
     OffsetMoved,
     RecordRef,
+    dead_letter,
     dead_letter_of,
 )
 from service.store.statements import QUERIES
-from service.store.unit_of_work import UnitOfWork, job_ids
+from service.store.unit_of_work import UnitOfWork, job_ids, origin_of
 
 __all__ = [
     "Applier",
@@ -167,7 +168,7 @@ class Applier:
         self,
         connection: Connection,
         work: _Work,
-        repeated: dict[int, Outcome],
+        repeated: dict[int, Decision],
         expired: dict[int, asyncpg.Record] | None = None,
     ) -> tuple[Committed, set[UUID]]:
         unit = await self._load(connection, work, repeated)
@@ -193,7 +194,7 @@ class Applier:
         return _committed(work, unit, occupancy), keys
 
     async def _load(
-        self, connection: Connection, work: _Work, repeated: dict[int, Outcome]
+        self, connection: Connection, work: _Work, repeated: dict[int, Decision]
     ) -> UnitOfWork:
         wanted = [i.command for n, i in enumerate(work.items) if n not in repeated]
         ids = job_ids(wanted)
@@ -224,7 +225,7 @@ class Applier:
         return UnitOfWork(facts, EventLog(self._partitions), before, partitions)
 
     async def _judge(
-        self, connection: Connection, unit: UnitOfWork, work: _Work, repeated: dict[int, Outcome]
+        self, connection: Connection, unit: UnitOfWork, work: _Work, repeated: dict[int, Decision]
     ) -> None:
         await self._parked_stops(connection, unit, work)
         for index, item in enumerate(work.items):
@@ -233,10 +234,9 @@ class Applier:
                     work.dead.append((item.source_record, item.dead))
                 work.decisions.append(Decision(outcome=Outcome.IGNORED))
             elif index in repeated:
-                work.decisions.append(Decision(outcome=repeated[index]))
-                if repeated[index] is Outcome.CONFLICT:
-                    text = "this event id was used before with other content; choose a new one"
-                    work.dead.append((item.source_record, DeadLetter("IdempotencyConflict", text)))
+                work.decisions.append(repeated[index])
+                if repeated[index].outcome is Outcome.CONFLICT:
+                    work.dead.append((item.source_record, _letter(repeated[index])))
             else:
                 decision = await self._one(connection, unit, item, index)
                 work.decisions.append(decision)
@@ -252,13 +252,8 @@ class Applier:
         if isinstance(command, c.StopModel):
             return await _stop_model(connection, unit, command)
         if isinstance(command, c.RefuseStop):
-            reason = Reason(
-                ReasonCode.INVALID_REQUEST, "the stop breaks its contract", command.errors
-            )
-            unit.log.append_refusal(
-                command.job_id, command.model_id, command.origin, reason, unit.facts.now
-            )
-            return refused(reason)
+            decision = jobless.refuse_stop(command)
+            return unit.answer(decision, command.job_id, command.model_id, command.origin)
         assert isinstance(command, c.Command)
         return unit.apply(command, index)
 
@@ -323,11 +318,11 @@ async def _stop_model(connection: Connection, unit: UnitOfWork, command: c.StopM
     here = any(
         job.request.model_id == command.model_id and not job.terminal for job in unit.jobs.values()
     )
-    if not here and not await connection.fetchval(QUERIES["model_has_jobs"], command.model_id):
-        reason = Reason(ReasonCode.UNKNOWN_JOB, "this model has no unfinished job")
-        unit.log.append_refusal(None, command.model_id, command.origin, reason, unit.facts.now)
-        return refused(reason)
+    unfinished = here or await connection.fetchval(QUERIES["model_has_jobs"], command.model_id)
+    decision = jobless.stop_model(bool(unfinished))
     origin = command.origin
+    if decision.outcome is Outcome.REFUSED:
+        return unit.answer(decision, None, command.model_id, origin)
     await connection.execute(
         QUERIES["model_stop_insert"],
         uuid5(command.model_id, f"stop:{origin.source}:{origin.event_id}"),
@@ -337,7 +332,7 @@ async def _stop_model(connection: Connection, unit: UnitOfWork, command: c.StopM
         origin.event_id,
         origin.source,
     )
-    return Decision()
+    return decision
 
 
 def _restored(rows: list[asyncpg.Record]) -> tuple[_Work, dict[int, asyncpg.Record]]:
@@ -360,16 +355,20 @@ def _end_expired(unit: UnitOfWork, work: _Work, rows: dict[int, asyncpg.Record])
             work.resolved.append(record["id"])
         elif record["until"] <= unit.facts.now:
             work.resolved.append(record["id"])
-            command = work.items[index].command
-            if isinstance(command, c.RequestStop) and command.origin is not None:
-                reason = Reason(ReasonCode.UNKNOWN_JOB, "no request with this job_id came in time")
-                unit.log.append_refusal(
-                    command.job_id, None, command.origin, reason, unit.facts.now
-                )
-            else:
-                text = "its job, or its job's run, did not become known in time"
-                work.dead.append((work.items[index].source_record, DeadLetter("UnknownJob", text)))
+            item = work.items[index]
+            decision = jobless.expired(item.command)
+            if decision.outcome is Outcome.EXPIRED:
+                work.dead.append((item.source_record, _letter(decision)))
                 _forget(work, record)
+            else:
+                unit.answer(decision, record["job_id"], None, origin_of(item.command))
+
+
+def _letter(decision: Decision) -> DeadLetter:
+    """The dead letter of a decision whose reason is one."""
+    reason = decision.reason
+    assert reason is not None, f"{decision.outcome} says why"
+    return dead_letter(reason.code, reason.message)
 
 
 def _forget(work: _Work, record: asyncpg.Record) -> None:

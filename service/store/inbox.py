@@ -10,7 +10,8 @@ import asyncpg
 from service.contracts.inbound import translation
 from service.contracts.wire.envelope import Undecodable
 from service.contracts.wire.problems import ContractViolation
-from service.domain.decision import Outcome
+from service.domain import jobless
+from service.domain.decision import Decision
 from service.store.database import Connection, Pool, transaction
 from service.store.outbox import decode_headers, encode_headers
 from service.store.records import (
@@ -74,11 +75,11 @@ async def start_offsets(
 
 async def dedupe_event_ids(
     connection: Connection, items: Sequence[InboundItem]
-) -> dict[int, Outcome]:
-    """Keep the event ids of items that have one. {index: DUPLICATE or CONFLICT} of those seen before,
+) -> dict[int, Decision]:
+    """Keep the event ids of items that have one. By index what `repeated` decides of those seen before,
     in the database or earlier in this batch."""
     first: dict[bytes, bytes] = {}
-    repeated: dict[int, Outcome] = {}
+    repeated: dict[int, Decision] = {}
     owner: dict[bytes, int] = {}
     for index, item in enumerate(items):
         key, content = item.event_key, item.content
@@ -86,7 +87,7 @@ async def dedupe_event_ids(
             continue
         if key in first:
             same = first[key] == content
-            repeated[index] = Outcome.DUPLICATE if same else Outcome.CONFLICT
+            repeated[index] = jobless.repeated(same)
         else:
             first[key] = content
             owner[key] = index
@@ -98,7 +99,7 @@ async def dedupe_event_ids(
     if known:
         for r in await connection.fetch(QUERIES["ids_select"], sorted(known)):
             same = r["content"] == first[r["id"]]
-            repeated[owner[r["id"]]] = Outcome.DUPLICATE if same else Outcome.CONFLICT
+            repeated[owner[r["id"]]] = jobless.repeated(same)
     return repeated
 
 

@@ -14,8 +14,8 @@ import asyncpg
 
 from service.contracts.outbound import job_columns
 from service.domain.enums import JobState, ModelStatus
-from service.domain.job import Job, Rejection
-from service.domain.values import JobLease, Origin
+from service.domain.job import Job
+from service.domain.values import JobLease, Origin, Rejection
 from service.store.database import Connection
 from service.store.statements import QUERIES
 

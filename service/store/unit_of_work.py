@@ -14,9 +14,10 @@ from service.domain.commands import Command
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
+from service.domain.evolve import evolve, is_published
 from service.domain.facts import Facts
 from service.domain.group import by_number
-from service.domain.job import Job, evolve
+from service.domain.job import Job
 from service.domain.values import Origin, Request
 from service.store.event_log import EventLog
 from service.store.jobs import row
@@ -53,13 +54,16 @@ class UnitOfWork:
             raise BatchRefused(
                 f"{type(command).__name__} could not be judged: {exc!r}", index=index
             ) from exc
-        if decision.outcome is Outcome.REFUSED and decision.reason is not None:
-            origin = origin_of(command)
-            if origin is not None:
-                model = job.request.model_id if job is not None else None
-                self.log.append_refusal(
-                    command.job_id, model, origin, decision.reason, self.facts.now
-                )
+        model = job.request.model_id if job is not None else None
+        return self.answer(decision, command.job_id, model, origin_of(command))
+
+    def answer(
+        self, decision: Decision, job_id: UUID | None, model_id: UUID | None, origin: Origin | None
+    ) -> Decision:
+        """Publish the answer to an event that was refused."""
+        reason = decision.reason
+        if decision.outcome is Outcome.REFUSED and reason is not None and origin is not None:
+            self.log.append_refusal(job_id, model_id, origin, reason, self.facts.now)
         return decision
 
     def _follow(self, command: Command, job: Job | None, decision: Decision) -> None:
@@ -71,7 +75,7 @@ class UnitOfWork:
         published: list[tuple[Job, Any]] = []
         for event in decision.events:
             job = evolve(job, event)
-            if event.published:
+            if is_published(event):
                 published.append((job, event))
         assert job is not None
         for after, event in published:

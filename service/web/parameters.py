@@ -29,7 +29,7 @@ _MOST_DIGITS = 19
 _SHOWN = 64
 
 
-class Parameters:
+class QueryParameters:
     """The query parameters of one request; `names` are those that its route has."""
 
     def __init__(self, request: Request, *names: str) -> None:

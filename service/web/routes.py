@@ -20,7 +20,7 @@ from service.domain.enums import JobState
 from service.errors import Invalid, Transient
 from service.store.queries import Queries
 from service.telemetry.metrics import CONTENT_TYPE
-from service.web.parameters import Parameters, job_id
+from service.web.parameters import QueryParameters, job_id
 from service.web.probes import Probes
 
 
@@ -123,7 +123,7 @@ class Routes:
         return Response(self._probes.metrics.text(), media_type=CONTENT_TYPE)
 
     async def jobs(self, request: Request) -> Response:
-        asked = Parameters(request, "state", "model_id", "project_id", "before", "limit")
+        asked = QueryParameters(request, "state", "model_id", "project_id", "before", "limit")
         found = await self._queries.jobs(
             state=asked.one_of("state", JobState),
             model_id=asked.uuid("model_id"),
@@ -134,12 +134,12 @@ class Routes:
         return respond({"jobs": found})
 
     async def job(self, request: Request) -> Response:
-        Parameters(request)
+        QueryParameters(request)
         found: dict[str, Any] | None = await self._queries.job(job_id(request))
         return respond({"error": "no such job"}, 404) if found is None else respond(found)
 
     async def events(self, request: Request) -> Response:
-        asked = Parameters(request, "after", "limit")
+        asked = QueryParameters(request, "after", "limit")
         found = await self._queries.events(
             job_id(request),
             asked.number("after", 0, 2**31 - 1),
@@ -148,5 +148,5 @@ class Routes:
         return respond({"events": found})
 
     async def nets(self, request: Request) -> Response:
-        Parameters(request)
+        QueryParameters(request)
         return respond({"nets": await self._queries.nets()})

@@ -26,7 +26,8 @@ from service.domain.enums import (
     ReservationState,
     WaitingCode,
 )
-from service.domain.job import Job, Rejection, evolve
+from service.domain.evolve import evolve, is_published
+from service.domain.job import Job
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
 from service.domain.values import (
@@ -36,6 +37,7 @@ from service.domain.values import (
     Participant,
     Problem,
     Reason,
+    Rejection,
     Request,
     Results,
     Stop,
@@ -183,7 +185,7 @@ def _records(life: Iterable[e.Event], cause: str) -> Iterator[tuple[Job, Example
     job: Job | None = None
     for event in life:
         job = evolve(job, event)
-        if not event.published:
+        if not is_published(event):
             yield job, None
             continue
         kind = lifecycle.event_type(event)

@@ -32,7 +32,7 @@ class LostResponse(StrEnum):
 
 
 @dataclass(slots=True)
-class Fault:
+class InjectedFault:
     """What happens to calls of `call` (the first part of the path, such as `submit_job`, or `*`).
 
     `times` counts down, -1 is for ever; `skip` lets so many calls through first; `delay` is seconds
@@ -70,11 +70,11 @@ class FaultInjector:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.faults: list[Fault] = []
+        self.faults: list[InjectedFault] = []
         self.calls: list[Call] = []
         self.in_flight = 0
 
-    def take(self, call: str) -> Fault | None:
+    def take(self, call: str) -> InjectedFault | None:
         """The fault for this call, counted down."""
         for fault in self.faults:
             if fault.times == 0 or fault.call not in (call, "*"):
@@ -103,7 +103,9 @@ class FaultInjector:
         finally:
             self.in_flight -= 1
 
-    async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _spoil(
+        self, fault: InjectedFault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         await asyncio.sleep(fault.delay)
         if fault.lose is LostResponse.BEFORE:
             await _break_off(send, reset=False)
@@ -121,7 +123,7 @@ class FaultInjector:
         await _deliver(fault, answer, send)
 
 
-async def _deliver(fault: Fault, answer: list[Message], send: Send) -> None:
+async def _deliver(fault: InjectedFault, answer: list[Message], send: Send) -> None:
     if fault.lose in (LostResponse.CLOSE, LostResponse.RESET):
         await _break_off(send, reset=fault.lose is LostResponse.RESET)
     elif fault.lose is LostResponse.HANG:
@@ -151,7 +153,7 @@ def _call(call: str, scope: Scope) -> Call:
     return Call(call, scope["method"], scope["path"], query, headers, time.monotonic(), time.time())
 
 
-def _made_up(fault: Fault) -> list[Message]:
+def _made_up(fault: InjectedFault) -> list[Message]:
     is_text = isinstance(fault.body, str)
     raw = fault.body.encode() if is_text else json.dumps(fault.body).encode()
     kind = b"text/plain" if is_text else b"application/json"

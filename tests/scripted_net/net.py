@@ -24,7 +24,7 @@ from service.fl_server.downloads import Downloads
 from service.fl_server.idempotency_store import IdempotencyStore
 from service.fl_server.server import Server
 from service.fl_server.serving import serving
-from tests.scripted_net.faults import Call, Fault, FaultInjector, LostResponse
+from tests.scripted_net.faults import Call, FaultInjector, InjectedFault, LostResponse
 from tests.scripted_net.runtime import ALL, ScriptedRun, ScriptedRuntime
 
 
@@ -47,11 +47,11 @@ class ScriptedNet:
         ]
         self.wire = FaultInjector(server.app)
 
-    def fail(self, call: str, **how: Any) -> Fault:
-        """Spoil the next calls: the fields of `Fault`. Answers the fault, which may be changed."""
+    def fail(self, call: str, **how: Any) -> InjectedFault:
+        """Spoil the next calls: the fields of `InjectedFault`. Answers the fault, which may be changed."""
         if how.get("lose") is not None:
             how["lose"] = LostResponse(how["lose"])
-        fault = Fault(call, **how)
+        fault = InjectedFault(call, **how)
         self.wire.faults.append(fault)
         return fault
 

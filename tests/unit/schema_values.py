@@ -85,7 +85,8 @@ def _texts(schema: Schema, _: Schema) -> Values:
     sized = st.tuples(sizes, st.sampled_from("aA0é😀\n \0")).map(lambda part: part[0] * part[1])
     if "pattern" not in schema:
         return sized
-    lawful: st.SearchStrategy[str] = st.from_regex(schema["pattern"])
+    pattern: str = schema["pattern"]
+    lawful = st.from_regex(pattern)
     spoilt = st.sampled_from(_SPOILERS)
     return sized | lawful | st.tuples(spoilt, lawful).map(lambda part: part[0](part[1]))
 

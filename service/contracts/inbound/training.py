@@ -16,7 +16,6 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.contracts.fl import (
-    AggregationWeights,
     IInitiateTrainingInputPayload,
     IOverridableConfig,
     IRequiredTrainingInformation,
@@ -43,6 +42,14 @@ from service.contracts.wire.problems import ContractViolation, problem, storable
 from service.contracts.wire.validation import Valid, uuid_spelling_problems, validate
 from service.domain import commands
 from service.domain.enums import FLAggregators, FLBackend
+from service.domain.run_settings import (
+    MAX_ROUNDS,
+    MAX_WEIGHT,
+    MIN_ROUNDS,
+    MIN_WEIGHT,
+    is_weight,
+    nobody_weighs,
+)
 from service.domain.values import Origin, PartialRequest, Problem, Request, Resources
 
 REQUESTED: Final = "fl.training.requested.v1"
@@ -56,14 +63,14 @@ _RELATIVE: Final = with_message(
     "Should be a relative path with forward slashes",
 )
 
-Rounds = Annotated[int, Field(strict=True, ge=1, le=1_000)]
+Rounds = Annotated[int, Field(strict=True, ge=MIN_ROUNDS, le=MAX_ROUNDS)]
 Weight = Annotated[
     float,
     Field(
         strict=True,
         allow_inf_nan=False,
-        ge=AggregationWeights.MinimumAggregationWeight,
-        le=AggregationWeights.MaximumAggregationWeight,
+        ge=MIN_WEIGHT,
+        le=MAX_WEIGHT,
     ),
 ]
 RelativePath = Annotated[
@@ -175,8 +182,7 @@ def _weight_rules(weights: dict[str, float], trusts: list[UUID] | None) -> Itera
     """Weights by trust id must leave somebody a weight; those by slot need the registry."""
     if not trusts or any(weights.values()):
         return
-    zero = {key.lower() for key in weights}
-    if all(str(trust) in zero for trust in trusts):
+    if nobody_weighs(weights, ((trust, None) for trust in trusts)):
         msg = "At least one participant needs a weight above 0"
         yield problem(("config", "AGGREGATION_WEIGHTS"), msg, "value_error")
 
@@ -360,12 +366,7 @@ def _usable_weights(config: object) -> dict[str, float]:
     return {
         _weight_key(key): weight
         for key, weight in list(given.items())[:1_000]
-        if _usable_text(key, 128) is not None
-        and isinstance(weight, int | float)
-        and not isinstance(weight, bool)
-        and AggregationWeights.MinimumAggregationWeight
-        <= weight
-        <= AggregationWeights.MaximumAggregationWeight
+        if _usable_text(key, 128) is not None and is_weight(weight)
     }
 
 

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from service.contracts.wire.strict_json import write
 from service.domain.enums import FLBackend, ReservationState
-from service.domain.job import Rejection
 from service.domain.values import (
     Attempt,
     Metric,
@@ -24,6 +23,7 @@ from service.domain.values import (
     Problem,
     Progress,
     Reason,
+    Rejection,
     Request,
     Resources,
     Results,

@@ -8,6 +8,7 @@ body holds a cohort query. Broken by putting free text of a request into a reaso
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,8 +36,9 @@ from service.contracts.wire.fields import Time, Uuid
 from service.contracts.wire.strict_json import write
 from service.domain import events as e
 from service.domain.enums import Lifecycle, WaitingCode
-from service.domain.job import Job, Rejection, job_status
-from service.domain.values import Reason
+from service.domain.evolve import event_name_of
+from service.domain.job import Job, job_status
+from service.domain.values import Reason, Rejection
 
 REFUSED: Final = "fl.training.request_refused.v1"
 
@@ -136,36 +138,9 @@ class RefusedData(BaseModel):
     truncated: Truncated = None
 
 
-#: The model of each lifecycle event; those without own fields have the common ones.
-MODELS: Final[dict[Lifecycle, type[JobModel]]] = {
-    Lifecycle.QUEUED: QueuedData,
-    Lifecycle.REJECTED: RejectedData,
-    Lifecycle.WAITING: WaitingData,
-    Lifecycle.STARTED: StartedData,
-    Lifecycle.SUBMITTED: JobModel,
-    Lifecycle.PREPARED: JobModel,
-    Lifecycle.RUNNING: JobModel,
-    Lifecycle.ROUND_STARTED: RoundData,
-    Lifecycle.CLIENT_RESULT_RECEIVED: RoundData,
-    Lifecycle.CLIENT_FAILED: RoundData,
-    Lifecycle.ROUND_AGGREGATED: RoundData,
-    Lifecycle.METRICS_RECORDED: MetricsData,
-    Lifecycle.LOG_RECORDED: LogData,
-    Lifecycle.RETRY_SCHEDULED: RetryData,
-    Lifecycle.STOP_REQUESTED: StopData,
-    Lifecycle.STOPPED: StopData,
-    Lifecycle.RESULTS_PENDING: JobModel,
-    Lifecycle.COMPLETED: CompletedData,
-    Lifecycle.FAILED: FailedData,
-}
-
-#: The event type of each lifecycle event.
-TYPES: Final[dict[Lifecycle, str]] = {word: f"fl.job.{word.value}.v1" for word in Lifecycle}
-
-
 def event_type(event: e.Event) -> str:
     """The CloudEvents type of a published event. KeyError for a quiet one."""
-    return TYPES[e.event_name_of(event)]
+    return TYPES[event_name_of(event)]
 
 
 def body(job: Job, event: e.Event) -> str:
@@ -174,11 +149,8 @@ def body(job: Job, event: e.Event) -> str:
     Raises:
         KeyError: the event is a quiet one, which is never published.
     """
-    own = _OWN.get(type(event))
-    if own is None:
-        e.event_name_of(event)
-        return write(_common(job))
-    return write(_common(job) | own(job, event))
+    own = BODIES[event_name_of(event)].own
+    return write(_common(job) if own is None else _common(job) | own(job, event))
 
 
 def refusal(job_id: UUID | None, model_id: UUID | None, request_id: str, reason: Reason) -> str:
@@ -288,17 +260,62 @@ def _completed(job: Job, event: e.Completed) -> dict[str, Any]:
     }
 
 
-_OWN: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
-    e.Queued: _queued,
-    e.Rejected: _reason,
-    e.WaitingChanged: _waiting,
-    e.Started: _started,
-    e.RoundReported: _round,
-    e.MetricsRecorded: _metrics,
-    e.LogRecorded: _log,
-    e.RetryScheduled: _retry,
-    e.StopRequested: _stop_requested,
-    e.Stopped: _stopped,
-    e.Completed: _completed,
-    e.Failed: _reason,
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One event name's body: what it says of the event, its model, and its fields beside the common ones."""
+
+    about: str
+    model: type[JobModel] = JobModel
+    own: Callable[[Job, Any], dict[str, Any]] | None = None
+
+
+#: The body of each event name.
+BODIES: Final[dict[Lifecycle, Body]] = {
+    Lifecycle.QUEUED: Body(
+        "A request became a job and waits for a net. Comes once.", QueuedData, _queued
+    ),
+    Lifecycle.REJECTED: Body(
+        "A request can never run; all reasons are listed. Ends the job.", RejectedData, _reason
+    ),
+    Lifecycle.WAITING: Body(
+        "What keeps a queued job near the head of the queue from starting changed.",
+        WaitingData,
+        _waiting,
+    ),
+    Lifecycle.STARTED: Body(
+        "A net was claimed for a new attempt; its participants are fixed now.",
+        StartedData,
+        _started,
+    ),
+    Lifecycle.SUBMITTED: Body("The attempt's run exists on its backend."),
+    Lifecycle.PREPARED: Body("The run has its initial model."),
+    Lifecycle.RUNNING: Body("The run trains. Comes once per attempt."),
+    Lifecycle.ROUND_STARTED: Body("A round began.", RoundData, _round),
+    Lifecycle.CLIENT_RESULT_RECEIVED: Body(
+        "A site returned its result of a round.", RoundData, _round
+    ),
+    Lifecycle.CLIENT_FAILED: Body(
+        "A site failed in a round; `details` say how.", RoundData, _round
+    ),
+    Lifecycle.ROUND_AGGREGATED: Body(
+        "A round's results were folded into the model.", RoundData, _round
+    ),
+    Lifecycle.METRICS_RECORDED: Body("The run reported numbers.", MetricsData, _metrics),
+    Lifecycle.LOG_RECORDED: Body("The run reported a line of its log.", LogData, _log),
+    Lifecycle.RETRY_SCHEDULED: Body(
+        "The attempt is over, the job is queued again.", RetryData, _retry
+    ),
+    Lifecycle.STOP_REQUESTED: Body(
+        "A stop was accepted; it takes precedence in every non-terminal state.",
+        StopData,
+        _stop_requested,
+    ),
+    Lifecycle.STOPPED: Body("The job was stopped. Ends the job.", StopData, _stopped),
+    Lifecycle.RESULTS_PENDING: Body("Training is over, its results are on the way."),
+    Lifecycle.COMPLETED: Body(
+        "The job is done, here are its results. Ends the job.", CompletedData, _completed
+    ),
+    Lifecycle.FAILED: Body("The job ended without a model. Ends the job.", FailedData, _reason),
 }
+#: The event type of each event name.
+TYPES: Final[dict[Lifecycle, str]] = {name: f"fl.job.{name.value}.v1" for name in Lifecycle}

@@ -16,7 +16,6 @@ from service.contracts.fl import INetStatus
 from service.contracts.inbound import reports, stop, training
 from service.contracts.outbound import lifecycle, net_status, state
 from service.contracts.wire.envelope import SCHEMA_PREFIX
-from service.domain.enums import Lifecycle
 
 #: The model of an event's `data`.
 Shape = type[BaseModel]
@@ -135,32 +134,10 @@ _INBOUND: Final = (
     ),
 )
 
-_LIFECYCLE_ABOUT: Final = {
-    Lifecycle.QUEUED: "A request became a job and waits for a net. Comes once.",
-    Lifecycle.REJECTED: "A request can never run; all reasons are listed. Ends the job.",
-    Lifecycle.WAITING: "What keeps a queued job near the head of the queue from starting changed.",
-    Lifecycle.STARTED: "A net was claimed for a new attempt; its participants are fixed now.",
-    Lifecycle.SUBMITTED: "The attempt's run exists on its backend.",
-    Lifecycle.PREPARED: "The run has its initial model.",
-    Lifecycle.RUNNING: "The run trains. Comes once per attempt.",
-    Lifecycle.ROUND_STARTED: "A round began.",
-    Lifecycle.CLIENT_RESULT_RECEIVED: "A site returned its result of a round.",
-    Lifecycle.CLIENT_FAILED: "A site failed in a round; `details` say how.",
-    Lifecycle.ROUND_AGGREGATED: "A round's results were folded into the model.",
-    Lifecycle.METRICS_RECORDED: "The run reported numbers.",
-    Lifecycle.LOG_RECORDED: "The run reported a line of its log.",
-    Lifecycle.RETRY_SCHEDULED: "The attempt is over, the job is queued again.",
-    Lifecycle.STOP_REQUESTED: "A stop was accepted; it takes precedence in every non-terminal state.",
-    Lifecycle.STOPPED: "The job was stopped. Ends the job.",
-    Lifecycle.RESULTS_PENDING: "Training is over, its results are on the way.",
-    Lifecycle.COMPLETED: "The job is done, here are its results. Ends the job.",
-    Lifecycle.FAILED: "The job ended without a model. Ends the job.",
-}
-
 _OUTBOUND: Final = (
     *(
-        EventType(lifecycle.TYPES[word], LIFECYCLE, lifecycle.MODELS[word], _LIFECYCLE_ABOUT[word])
-        for word in Lifecycle
+        EventType(lifecycle.TYPES[name], LIFECYCLE, body.model, body.about)
+        for name, body in lifecycle.BODIES.items()
     ),
     EventType(
         lifecycle.REFUSED,

@@ -32,7 +32,7 @@ class Refused(ValueError):
     """What came is no answer to the call that was made; the message says why."""
 
 
-class TooLarge(ValueError):
+class FrameTooLarge(ValueError):
     """More than a frame carries."""
 
 
@@ -62,15 +62,15 @@ def encode(stamp: Stamp, message: Message, body: bytes = b"") -> tuple[bytes, by
     """A frame in two parts, so that a large body is not copied.
 
     Raises:
-        TooLarge: the message or the body is beyond what a frame carries.
+        FrameTooLarge: the message or the body is beyond what a frame carries.
     """
     text = json.dumps(message, separators=(",", ":")).encode()
     if len(text) > MAX_JSON:
-        raise TooLarge(
+        raise FrameTooLarge(
             f"names, metrics and config have {len(text)} bytes; at most {MAX_JSON} travel"
         )
     if len(body) > MAX_BODY:
-        raise TooLarge(f"the parameters have {len(body)} bytes; at most {MAX_BODY} travel")
+        raise FrameTooLarge(f"the parameters have {len(body)} bytes; at most {MAX_BODY} travel")
     return HEAD.pack(*stamp, len(text), len(body)) + text, body
 
 

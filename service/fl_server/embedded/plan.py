@@ -2,8 +2,8 @@
 
 Promise: an app that passes here can be started; every other one is refused with all that is wrong
 in one message, before any process runs. Of the config the engine reads `IOverridableConfig` alone;
-every other key is the app's own and passes untouched. The limits are FLIP's: rounds 1..1000,
-weights 0..1.
+every other key is the app's own and passes untouched. The limits are those of
+`service.domain.run_settings`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from service.contracts.fl import AggregationWeights, IOverridableConfig
+from service.contracts.fl import IOverridableConfig
 from service.contracts.wire import strict_json
 from service.domain.enums import FLAggregators
+from service.domain.run_settings import (
+    AGGREGATION_WEIGHTS,
+    AGGREGATOR,
+    AGGREGATORS,
+    DEFAULT_WEIGHT,
+    GLOBAL_ROUNDS,
+    LOCAL_ROUNDS,
+    MAX_WEIGHT,
+    MIN_WEIGHT,
+    is_aggregator,
+    is_weight,
+    rounds_problem,
+)
 from service.fl_server.embedded.source import UTF8_BOM, other_encoding, source_problem
 from service.fl_server.http_errors import BadApp
 
 ENGINE_FILE: Final = "engine.json"
 FORMAT: Final = 1
-MAX_ROUNDS: Final = 1_000
 _MAX_JSON: Final = 16 * 2**20
 
 
@@ -42,7 +54,7 @@ class Plan:
 
     def weight(self, slot: str) -> float:
         """A slot's aggregation weight."""
-        return self.weights.get(slot, 1.0)
+        return self.weights.get(slot, DEFAULT_WEIGHT)
 
 
 def read_plan(app: Path, slots: Collection[str]) -> Plan:
@@ -67,12 +79,12 @@ def read_plan(app: Path, slots: Collection[str]) -> Plan:
         app=app,
         entrypoint=entrypoint,
         config=config,
-        rounds=ours.get("GLOBAL_ROUNDS", 1),
+        rounds=ours.get(GLOBAL_ROUNDS, 1),
         aggregator=FLAggregators(
             ours.get("AGGREGATOR", FLAggregators.InTimeAccumulateWeightedAggregator)
         ),
         ignore_result_error=ours.get("IGNORE_RESULT_ERROR", False),
-        weights={slot: float(w) for slot, w in ours.get("AGGREGATION_WEIGHTS", {}).items()},
+        weights={slot: float(w) for slot, w in ours.get(AGGREGATION_WEIGHTS, {}).items()},
     )
 
 
@@ -111,17 +123,16 @@ def _json_object(app: Path, name: str) -> dict[str, Any]:
 
 
 def _problems(config: Mapping[str, Any], slots: Collection[str]) -> Iterator[str]:
-    for name in ("GLOBAL_ROUNDS", "LOCAL_ROUNDS"):
-        if _given(config, name) and not _is_rounds(config[name]):
-            yield f"{name} should be a whole number from 1 to {MAX_ROUNDS}"
+    for name in (GLOBAL_ROUNDS, LOCAL_ROUNDS):
+        if (rounds := rounds_problem(config, name)) is not None:
+            yield rounds
     ignore = config.get("IGNORE_RESULT_ERROR")
     if ignore is not None and not isinstance(ignore, bool):
         yield "IGNORE_RESULT_ERROR should be true or false"
-    kind = config.get("AGGREGATOR")
-    if kind is not None and kind not in [known.value for known in FLAggregators]:
-        known = " or ".join(known.value for known in FLAggregators)
-        yield f"Unknown aggregator: {str(kind)[:80]}; it should be {known}"
-    weights = config.get("AGGREGATION_WEIGHTS")
+    if _given(config, AGGREGATOR) and not is_aggregator(config[AGGREGATOR]):
+        given = str(config[AGGREGATOR])[:80]
+        yield f"Unknown aggregator: {given}; it should be {' or '.join(AGGREGATORS)}"
+    weights = config.get(AGGREGATION_WEIGHTS)
     if weights is not None and not isinstance(weights, dict):
         yield "AGGREGATION_WEIGHTS must be a dictionary"
     elif weights:
@@ -131,15 +142,6 @@ def _problems(config: Mapping[str, Any], slots: Collection[str]) -> Iterator[str
                     f"AGGREGATION_WEIGHTS names {slot[:80]!r}, which is no slot of this net"
                     f" ({', '.join(slots)})"
                 )
-            if not _is_weight(weight):
-                yield f"Invalid weight: {str(weight)[:40]} for {slot[:80]!r}; it should be 0..1"
-
-
-def _is_rounds(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ROUNDS
-
-
-def _is_weight(value: Any) -> bool:
-    low = AggregationWeights.MinimumAggregationWeight
-    high = AggregationWeights.MaximumAggregationWeight
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+            if not is_weight(weight):
+                limits = f"{MIN_WEIGHT}..{MAX_WEIGHT}"
+                yield f"Invalid weight: {str(weight)[:40]} for {slot[:80]!r}; it should be {limits}"

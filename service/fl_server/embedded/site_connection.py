@@ -18,7 +18,7 @@ from service.fl_server.embedded import frames, processes
 _BUFFER = 1 << 18
 
 
-class Connection:
+class SiteConnection:
     """A channel to a site's process. `start` the process with `theirs.fileno()` inherited, then
     `open` it."""
 
@@ -45,7 +45,7 @@ class Connection:
         Raises:
             frames.Closed, ConnectionError: the process is gone.
             frames.Refused: what came is not this call's answer.
-            frames.TooLarge: there is more to say than a frame carries.
+            frames.FrameTooLarge: there is more to say than a frame carries.
         """
         assert self._process is not None
         assert self._reader is not None

@@ -23,7 +23,7 @@ from service.fl_server.embedded.plan import Plan
 from service.fl_server.embedded.returned import Metrics
 from service.fl_server.embedded.run_log import LogFile
 from service.fl_server.embedded.site_channel import CHANNEL_LOST
-from service.fl_server.embedded.site_connection import Connection
+from service.fl_server.embedded.site_connection import SiteConnection
 
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[3]
 _INHERITED: Final = (
@@ -88,7 +88,7 @@ class SiteLink:
         self._mark = str(work.resolve())
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
-        self._connection: Connection | None = None
+        self._connection: SiteConnection | None = None
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,7 +102,7 @@ class SiteLink:
             self._work.mkdir(parents=True, exist_ok=True)
             # A server that was killed may have left some of this run's.
             await self._end_leftovers()
-            self._connection = Connection()
+            self._connection = SiteConnection()
             channel = self._connection.theirs.fileno()
             self._process = await processes.start(
                 (
@@ -216,7 +216,7 @@ class SiteLink:
             raise self._failed(call, f"took longer than {limit:g} s", alive=False) from exc
         except (frames.Closed, ConnectionError) as exc:
             raise self._failed(call, await self._how_it_ended(), alive=False) from exc
-        except (frames.Refused, frames.TooLarge, answers.NotAnAnswer) as exc:
+        except (frames.Refused, frames.FrameTooLarge, answers.NotAnAnswer) as exc:
             self._kill()
             raise self._failed(call, str(exc), alive=False) from exc
         if error is not None:

@@ -17,7 +17,8 @@ from service.contracts.outbound import job_columns, lifecycle, net_status, state
 from service.contracts.outbound.ids import event_id, refusal_id, state_id
 from service.domain import events as e
 from service.domain.enums import FLBackend, JobState, Lifecycle, ReasonCode
-from service.domain.job import Job, evolve, job_status
+from service.domain.evolve import event_name_of, evolve, is_published
+from service.domain.job import Job, job_status
 from service.domain.observed import Client
 from service.domain.registry import Net, Trust
 from service.domain.values import Reason
@@ -46,9 +47,9 @@ def test_bodies_keep_their_shapes(builder: list[e.Event]) -> None:
         shown = json.loads(state.body(job))
         assert state.StateData.model_validate(shown).state is job.state
         assert fixtures.QUERY not in state.body(job)
-        if event.published:
+        if is_published(event):
             body = lifecycle.body(job, event)
-            shape = lifecycle.MODELS[e.event_name_of(event)]
+            shape = lifecycle.BODIES[event_name_of(event)].model
             assert set(json.loads(body)) <= set(shape.model_fields)
             made = shape.model_validate_json(body)
             assert made.state is job.state
@@ -58,10 +59,13 @@ def test_bodies_keep_their_shapes(builder: list[e.Event]) -> None:
 
 def test_lives_tell_every_word() -> None:
     told = {
-        e.event_name_of(event) for builder in LIVES.values() for event in builder if event.published
+        event_name_of(event)
+        for builder in LIVES.values()
+        for event in builder
+        if is_published(event)
     }
     assert told == set(Lifecycle)
-    assert set(lifecycle.MODELS) == set(Lifecycle)
+    assert set(lifecycle.BODIES) == set(Lifecycle)
 
 
 def test_a_quiet_event_has_no_body() -> None:

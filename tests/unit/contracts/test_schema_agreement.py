@@ -25,6 +25,7 @@ from service.contracts.wire.problems import ContractViolation
 from service.domain import commands
 from service.domain.commands import Command
 from service.domain.enums import ReasonCode
+from service.domain.evolve import is_published
 from service.domain.values import Problem, Reason
 from tests.examples import files
 from tests.examples.record import Example
@@ -254,7 +255,7 @@ def _patterned(node: Any) -> Iterator[dict[str, Any]]:
 def _published(builder: JobBuilder, start: int) -> None:
     """Every event from `start` on, and the state after them, keeps its published schema."""
     for event in builder.events[start:]:
-        if event.published:
+        if is_published(event):
             data = json.loads(lifecycle.body(builder.there, event))
             _validator(lifecycle.event_type(event)).validate(data)
             BY_TYPE[lifecycle.event_type(event)].model.model_validate(data)

@@ -17,8 +17,9 @@ from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import TERMINAL, FLBackend, FLJobStatus, ModelStatus, ReasonCode
+from service.domain.evolve import RULE_OF, event_name_of, evolve, is_published
 from service.domain.facts import Facts, JobLimits
-from service.domain.job import TRANSITIONS, Job, evolve
+from service.domain.job import Job
 from service.domain.registry import Net, NetNow, Project, Registry, Trust
 from service.domain.values import Metric, Origin, Problem, Reason, Request, Results, Submission
 
@@ -95,12 +96,12 @@ class JobBuilder:
         assert bool(decision.events) == (decision.outcome is Outcome.APPLIED)
         for event in decision.events:
             before = self.job
-            came_from, leads_to = TRANSITIONS[type(event)]
+            row = RULE_OF[type(event)]
             self.job = evolve(before, event)
-            assert (before.state if before else None) in came_from
-            if leads_to is not None:
-                assert self.job.state is leads_to
-            told = 1 if event.published else 0
+            assert (before.state if before else None) in row.comes_in
+            if row.leads_to is not None:
+                assert self.job.state is row.leads_to
+            told = 1 if is_published(event) else 0
             assert self.job.sequence == (before.sequence if before else 0) + told
             assert (self.job.finished_at is not None) == (self.job.state in TERMINAL)
             if before is not None and before.state in TERMINAL:
@@ -117,7 +118,7 @@ class JobBuilder:
         return self
 
     def published(self) -> list[str]:
-        return [str(e.event_name_of(event)) for event in self.events if event.published]
+        return [str(event_name_of(event)) for event in self.events if is_published(event)]
 
     # --- parts of commands ------------------------------------------------------------------------
 

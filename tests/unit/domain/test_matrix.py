@@ -12,8 +12,8 @@ import pytest
 
 from service.domain import events as e
 from service.domain.decide import RULES
-from service.domain.enums import JobState
-from service.domain.job import TRANSITIONS, IllegalTransition, evolve
+from service.domain.enums import JobState, Lifecycle
+from service.domain.evolve import EVENTS, IllegalTransition, evolve
 from tests.unit.domain.job_builder import COMMANDS, STATES, JobBuilder, answer, job_in
 
 Row = tuple[dict[str, str], str]
@@ -258,9 +258,9 @@ def _some_of_each_event() -> dict[type[e.Event], e.Event]:
 
 def test_evolve_refuses_what_the_graph_does_not_know() -> None:
     events = _some_of_each_event()
-    assert set(events) == set(TRANSITIONS)
+    assert set(events) == {row.event for row in EVENTS}
     refused = 0
-    for kind, (came_from, _) in TRANSITIONS.items():
+    for kind, came_from, *_ in EVENTS:
         for name in STATES:
             job = job_in(name).job
             state = None if job is None else job.state
@@ -269,3 +269,12 @@ def test_evolve_refuses_what_the_graph_does_not_know() -> None:
                     evolve(job, events[kind])
                 refused += 1
     assert refused > 150
+
+
+def test_every_event_is_one_row_and_every_name_belongs_to_one_event() -> None:
+    kinds = [kind for kind in vars(e).values() if isinstance(kind, type)]
+    events = [kind for kind in kinds if issubclass(kind, e.Event) and kind is not e.Event]
+    assert {row.event for row in EVENTS} == set(events)
+    assert len(EVENTS) == len(events)
+    names = [name for row in EVENTS for name in row.names]
+    assert sorted(names) == sorted(Lifecycle)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain import commands as c
-from service.domain.changes import MAX_METRICS, newest_metrics
 from service.domain.enums import JobState, ReservationState
+from service.domain.evolve import MAX_METRICS, newest_metrics
 from service.domain.job import Job
 from service.domain.values import Metric
 from tests.unit.domain.job_builder import COMMANDS, JOB, ORIGIN, RUN, JobBuilder, Make, job_in

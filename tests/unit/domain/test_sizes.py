@@ -13,8 +13,8 @@ from service.contracts.outbound import job_columns, lifecycle, models, state
 from service.contracts.outbound.truncate import BODY_BYTES, truncate_to
 from service.contracts.wire.strict_json import write
 from service.domain import events as e
-from service.domain.changes import newest_metrics
 from service.domain.enums import JobState
+from service.domain.evolve import newest_metrics
 from service.domain.job import Job
 from service.domain.sizes import METRICS_BYTES, SITES_BYTES, portions, truncate_sites
 from service.domain.values import Metric, Participant, Progress, SiteProgress

@@ -20,8 +20,9 @@ from service.domain.decide import decide
 from service.domain.decision import LEASE_LOST, Decision
 from service.domain.eligibility import eligible_nets, why_waiting
 from service.domain.enums import ACTIVE, JobState, ReservationState
+from service.domain.evolve import evolve
 from service.domain.facts import Facts, JobLimits
-from service.domain.job import Job, evolve
+from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
 from service.domain.registry import NetNow, Registry
 from service.domain.values import Attempt

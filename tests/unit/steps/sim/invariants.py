@@ -10,6 +10,7 @@ from collections import Counter
 
 from service.domain import events as e
 from service.domain.enums import RUN_OVER, ReservationState
+from service.domain.evolve import is_published
 from tests.unit.steps.sim.fake_net import FakeNet, RealRun
 from tests.unit.steps.sim.harness import Simulation
 
@@ -44,7 +45,7 @@ def check(sim: Simulation) -> list[str]:
     broken = []
     for job_id, job in sim.store.jobs.items():
         events = [event for _, about, event in sim.store.log if about == job_id]
-        published = [event for event in events if event.published]
+        published = [event for event in events if is_published(event)]
         ends = [event for event in published if isinstance(event, _ENDS)]
         if len(ends) != 1 or ends[0] is not published[-1]:
             broken.append(f"I2: {job_id} ended {[type(event).__name__ for event in ends]}")

@@ -1,24 +1,66 @@
-"""What each event changes of a job: the second half of `evolve`, one function an event.
+"""How a job follows its events: one table, a row an event, and `evolve`, the only way to a job's next value.
 
-Each answers the fields of `Job` that change but for state, sequence and times, which `evolve` sets for all
-alike. None of them judges: whether the event may come at all was asked before.
+A row says in which states the event may come, to which state it leads, what else it changes, and under which
+name it is published, if it is. `evolve` refuses anything else, so a row of the job table that contradicts the
+graph can't be written; the README's diagram is printed from the same rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, NamedTuple
 
 from service.domain import events as e
-from service.domain.enums import JobState, Lifecycle, ModelStatus, ReasonCode, ReservationState
+from service.domain.enums import (
+    TERMINAL,
+    JobState,
+    Lifecycle,
+    ModelStatus,
+    ReasonCode,
+    ReservationState,
+)
+from service.domain.job import Job
 from service.domain.sizes import truncate_metrics, truncate_sites
 from service.domain.values import Attempt, JobLease, Metric, Progress, SiteProgress
 
-if TYPE_CHECKING:
-    from service.domain.job import Job
-
 S = JobState
+
+#: What an event changes of its job, by field; the job is None for the two events that begin one.
+Change = Callable[[Any, Any], dict[str, Any]]
+
+
+class EventRule(NamedTuple):
+    """One event. `comes_in`: the states it may come in, None among them for "no job yet". `leads_to`: None
+    where the state stays. `names`: none for a quiet event; of several the event itself says which."""
+
+    event: type[e.Event]
+    comes_in: frozenset[JobState | None]
+    leads_to: JobState | None
+    change: Change
+    names: tuple[Lifecycle, ...] = ()
+
+
+# --- what each event changes ----------------------------------------------------------------------
+
+
+def _queued(job: None, event: e.Queued) -> dict[str, Any]:
+    return {
+        "request": event.request,
+        "created_at": event.at,
+        "eligible": event.eligible,
+        "waiting": event.waiting_for,
+        "due_at": event.due_at,
+    }
+
+
+def _rejected(job: None, event: e.Rejected) -> dict[str, Any]:
+    return {
+        "request": event.rejection,
+        "created_at": event.at,
+        "model_status": ModelStatus.ERROR,
+        "reason": event.reason,
+    }
 
 
 def _with_attempt(job: Job, number: int, **changes: Any) -> tuple[Attempt, ...]:
@@ -118,6 +160,10 @@ def _round_reported(job: Job, event: e.RoundReported) -> dict[str, Any]:
     }
 
 
+#: How many (label, slot) pairs a job remembers as its last metrics.
+MAX_METRICS: Final = 500
+
+
 def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Metric, ...]:
     """The newest metric of each (label, slot), by round; the same round again: the later one. Of too
     many, or too large ones, the first by name are kept."""
@@ -127,10 +173,6 @@ def newest_metrics(old: tuple[Metric, ...], new: tuple[Metric, ...]) -> tuple[Me
         if key not in best or best[key].global_round <= metric.global_round:
             best[key] = metric
     return truncate_metrics(tuple(best[key] for key in sorted(best))[:MAX_METRICS])
-
-
-#: How many (label, slot) pairs a job remembers as its last metrics.
-MAX_METRICS: Final = 500
 
 
 def _metrics_recorded(job: Job, event: e.MetricsRecorded) -> dict[str, Any]:
@@ -253,31 +295,112 @@ def _failed(job: Job, event: e.Failed) -> dict[str, Any]:
     }
 
 
-CHANGES: Final[dict[type[e.Event], Callable[[Job, Any], dict[str, Any]]]] = {
-    e.WaitingChanged: lambda job, event: {"waiting": event.code},
-    e.BecameEligible: lambda job, event: {"eligible": True, "due_at": event.due_at},
-    e.Started: _started,
-    e.LeaseTaken: _lease_taken,
-    e.SubmissionOpened: _submission_opened,
-    e.Submitted: _submitted,
-    e.RunIdentified: _run_identified,
-    e.Prepared: lambda job, event: {"model_status": ModelStatus.PREPARED} | _activity(job, event),
-    e.Running: _running,
-    e.RoundReported: _round_reported,
-    e.MetricsRecorded: _metrics_recorded,
-    e.LogRecorded: _activity,
-    e.ActivitySeen: _activity_seen,
-    e.RunMissed: _run_missed,
-    e.RetryScheduled: _retry_scheduled,
-    e.ResultsPending: _results_pending,
-    e.StepDeferred: _step_deferred,
-    e.StopRequested: _stop_requested,
-    e.Stopping: _stopping,
-    e.Stopped: _stopped,
-    e.Completed: _completed,
-    e.Failed: _failed,
-    e.ReservationChanged: lambda job, event: {
-        "attempts": _with_attempt(job, event.attempt, reservation=event.reservation)
-    },
-    e.Reviewed: lambda job, event: {"due_at": event.due_at},
-}
+def _waiting_changed(job: Job, event: e.WaitingChanged) -> dict[str, Any]:
+    return {"waiting": event.code}
+
+
+def _became_eligible(job: Job, event: e.BecameEligible) -> dict[str, Any]:
+    return {"eligible": True, "due_at": event.due_at}
+
+
+def _prepared(job: Job, event: e.Prepared) -> dict[str, Any]:
+    return {"model_status": ModelStatus.PREPARED} | _activity(job, event)
+
+
+def _reservation_changed(job: Job, event: e.ReservationChanged) -> dict[str, Any]:
+    return {"attempts": _with_attempt(job, event.attempt, reservation=event.reservation)}
+
+
+def _reviewed(job: Job, event: e.Reviewed) -> dict[str, Any]:
+    return {"due_at": event.due_at}
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def _in(*states: JobState | None) -> frozenset[JobState | None]:
+    return frozenset(states)
+
+
+_NEW: Final = _in(None)
+_ANY: Final = _in(*S)
+_ALIVE: Final = _in(*(set(S) - TERMINAL))
+_ON_NET: Final = _in(S.PREPARING, S.SUBMITTING, S.RUNNING, S.COLLECTING, S.STOPPING)
+_REPORTING: Final = _in(S.RUNNING, S.COLLECTING)
+_ENDS_BY_STOP: Final = _in(S.QUEUED, S.PREPARING, S.COLLECTING, S.STOPPING)
+_ROUND: Final = (
+    Lifecycle.ROUND_STARTED,
+    Lifecycle.CLIENT_RESULT_RECEIVED,
+    Lifecycle.CLIENT_FAILED,
+    Lifecycle.ROUND_AGGREGATED,
+)
+
+# fmt: off
+EVENTS: Final = (
+    EventRule(e.Queued, _NEW, S.QUEUED, _queued, (Lifecycle.QUEUED,)),
+    EventRule(e.Rejected, _NEW, S.REJECTED, _rejected, (Lifecycle.REJECTED,)),
+    EventRule(e.WaitingChanged, _in(S.QUEUED), None, _waiting_changed, (Lifecycle.WAITING,)),
+    EventRule(e.BecameEligible, _in(S.QUEUED), None, _became_eligible),
+    EventRule(e.Started, _in(S.QUEUED), S.PREPARING, _started, (Lifecycle.STARTED,)),
+    EventRule(e.LeaseTaken, _ON_NET, None, _lease_taken),
+    EventRule(e.SubmissionOpened, _in(S.PREPARING, S.SUBMITTING), S.SUBMITTING, _submission_opened),
+    EventRule(e.Submitted, _in(S.SUBMITTING), S.RUNNING, _submitted, (Lifecycle.SUBMITTED,)),
+    EventRule(e.RunIdentified, _ANY, None, _run_identified),
+    EventRule(e.Prepared, _in(S.RUNNING), None, _prepared, (Lifecycle.PREPARED,)),
+    EventRule(e.Running, _in(S.RUNNING), None, _running, (Lifecycle.RUNNING,)),
+    EventRule(e.RoundReported, _REPORTING, None, _round_reported, _ROUND),
+    EventRule(e.MetricsRecorded, _REPORTING, None, _metrics_recorded, (Lifecycle.METRICS_RECORDED,)),
+    EventRule(e.LogRecorded, _REPORTING, None, _activity, (Lifecycle.LOG_RECORDED,)),
+    EventRule(e.ActivitySeen, _in(S.RUNNING, S.COLLECTING, S.STOPPING), None, _activity_seen),
+    EventRule(e.RunMissed, _ANY, None, _run_missed),
+    EventRule(e.RetryScheduled, _in(S.PREPARING, S.SUBMITTING, S.RUNNING), S.QUEUED, _retry_scheduled,
+             (Lifecycle.RETRY_SCHEDULED,)),
+    EventRule(e.ResultsPending, _in(S.RUNNING), S.COLLECTING, _results_pending, (Lifecycle.RESULTS_PENDING,)),
+    EventRule(e.StepDeferred, _ON_NET, None, _step_deferred),
+    EventRule(e.StopRequested, _ALIVE, None, _stop_requested, (Lifecycle.STOP_REQUESTED,)),
+    EventRule(e.Stopping, _in(S.SUBMITTING, S.RUNNING), S.STOPPING, _stopping),
+    EventRule(e.Stopped, _ENDS_BY_STOP, S.STOPPED, _stopped, (Lifecycle.STOPPED,)),
+    EventRule(e.Completed, _REPORTING, S.COMPLETED, _completed, (Lifecycle.COMPLETED,)),
+    EventRule(e.Failed, _ALIVE, S.FAILED, _failed, (Lifecycle.FAILED,)),
+    EventRule(e.ReservationChanged, _ANY, None, _reservation_changed),
+    EventRule(e.Reviewed, _ALIVE, None, _reviewed),
+)
+# fmt: on
+RULE_OF: Final[dict[type[e.Event], EventRule]] = {row.event: row for row in EVENTS}
+
+
+class IllegalTransition(Exception):
+    """A decision contradicts the graph: a bug in `domain`, never an input's fault."""
+
+
+def evolve(job: Job | None, event: e.Event) -> Job:
+    """The job after `event`. Raises IllegalTransition when the table does not know the step."""
+    row = RULE_OF[type(event)]
+    state = None if job is None else job.state
+    if state not in row.comes_in:
+        raise IllegalTransition(f"{type(event).__name__} in {state or 'no job'}")
+    changes = row.change(job, event)
+    leads_to = row.leads_to
+    if leads_to is not None:
+        changes["state"] = leads_to
+        if leads_to in TERMINAL:
+            changes |= {"finished_at": event.at, "lease": None, "due_at": None, "eligible": False}
+    if row.names:
+        changes["sequence"] = 1 if job is None else job.sequence + 1
+    changes["changed_at"] = event.at
+    return Job(**changes) if job is None else replace(job, **changes)
+
+
+def is_published(event: e.Event) -> bool:
+    """Does the event go out on the lifecycle topic?"""
+    return bool(RULE_OF[type(event)].names)
+
+
+def event_name_of(event: e.Event) -> Lifecycle:
+    """The lifecycle name of a published event. KeyError for a quiet one."""
+    names = RULE_OF[type(event)].names
+    if isinstance(event, e.RoundReported) and event.event_name in names:
+        return event.event_name
+    if len(names) != 1:
+        raise KeyError(type(event).__name__)
+    return names[0]
