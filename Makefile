@@ -2,46 +2,51 @@
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv
+BIN := $(TEST)/bin
 
-.PHONY: demo test check faults bench requirements docs pictures clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format schemas faults bench docs pictures requirements clean
 
-demo: $(DEMO)/.ready
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO)/.ready ## Train a model over three hospitals on this machine, from nothing.
 	$(DEMO)/bin/fl-jobs demo
 
-# The whole suite, on real parts that the tests start and stop themselves.
-test: $(TEST)/.ready
-	$(TEST)/bin/ruff format --check service tests bench
-	$(TEST)/bin/ruff check service tests bench
-	$(TEST)/bin/mypy --strict service
-	$(TEST)/bin/lint-imports
-	$(TEST)/bin/pytest -n 2 --dist loadfile tests/unit tests/conformance tests/architecture tests/integration tests/e2e
+test: lint ## Run the whole suite, on real components that the tests start and stop themselves.
+	$(BIN)/pytest -n 2 --dist loadfile tests/unit tests/conformance tests/architecture tests/integration tests/e2e
 
-# Crashes at every named point, kills, restarts: slower.
-faults: $(TEST)/.ready
-	$(TEST)/bin/pytest -n 2 tests/faults
+check: lint ## Format, lint, types, imports and unit tests: before every commit.
+	$(BIN)/pytest -n 2 tests/unit tests/architecture
 
-check: $(TEST)/.ready
-	$(TEST)/bin/ruff format --check service tests bench
-	$(TEST)/bin/ruff check service tests bench
-	$(TEST)/bin/mypy --strict service
-	$(TEST)/bin/lint-imports
-	$(TEST)/bin/pytest -n 2 tests/unit tests/architecture
+lint: $(TEST)/.ready ## Check format, style, types and the rooms' imports.
+	$(BIN)/ruff format --check service tests bench docs
+	$(BIN)/ruff check service tests bench docs
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-bench: $(TEST)/.ready
-	$(TEST)/bin/fl-jobs bench ingest
-	$(TEST)/bin/fl-jobs bench latency
+format: $(TEST)/.ready ## Format the code, and fix what ruff can fix.
+	$(BIN)/ruff check --fix-only service tests bench docs
+	$(BIN)/ruff format service tests bench docs
 
-# The environments hold exact versions with hashes, and no addresses.
-requirements: $(TEST)/.ready
-	$(TEST)/bin/python requirements/compile.py
+schemas: $(TEST)/.ready ## Write the schemas and the examples of what we publish anew.
+	$(BIN)/python -m tests.examples
 
-# What the documents say of the code: docs/reference, and the states in docs/architecture.md.
-docs: $(TEST)/.ready
-	$(TEST)/bin/python -m docs.generate
+faults: $(TEST)/.ready ## Run the slower tests: crashes at every named point, kills, restarts.
+	$(BIN)/pytest -n 2 tests/faults
 
-# The pictures of the README: runs the demo.
-pictures: $(TEST)/.ready
-	$(TEST)/bin/python -m docs.pictures
+bench: $(TEST)/.ready ## Measure, beside baselines: about twelve minutes; `python -m bench --help` for parts.
+	$(BIN)/python -m bench ingest
+	$(BIN)/python -m bench latency
+
+docs: $(TEST)/.ready ## Write what the documents say of the code anew.
+	$(BIN)/python -m docs.generate
+
+pictures: $(TEST)/.ready ## Draw the README's pictures anew: runs the demo.
+	$(BIN)/python -m docs.pictures
+
+requirements: $(TEST)/.ready ## Compile the exact, hashed environments of requirements/.
+	$(BIN)/python requirements/compile.py
 
 $(DEMO)/.ready: requirements/local.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 demo")'
@@ -57,5 +62,5 @@ $(TEST)/.ready: requirements/dev.txt pyproject.toml
 	$(TEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-clean:
+clean: ## Remove the environments and what local runs have left.
 	rm -rf $(DEMO) $(TEST) .local fl-demo

@@ -1,4 +1,4 @@
-"""The shortest pipeline with the service's promises on the remedy, as a program of its own.
+"""The shortest pipeline with the service's promises on the way out, as a program of its own.
 
 Consume, one transaction with the offset and the event's row, then the lifecycle and the state record in one
 Kafka transaction. At once, without any batching by time. It shows what broker and database cost on this

@@ -15,7 +15,6 @@ from typing import Final
 from service.errors import Transient
 from service.local.process import Memory, memory_of
 
-PACKAGE: Final = __package__ or "bench"
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _STOP_SECONDS: Final = 15.0
 
@@ -70,12 +69,12 @@ def start(
     output: Path | None = None,
 ) -> Process:
     """Start `python -m module`; a module that starts with a dot is one of this package."""
-    name = f"{PACKAGE}{module}" if module.startswith(".") else module
+    name = f"bench{module}" if module.startswith(".") else module
     path = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log.open("ab") as err, (output or log).open("ab") as out:
         popen = subprocess.Popen(
             [sys.executable, "-m", name, *arguments],
-            env={**env, "PYTHONPATH": path} if PACKAGE == "bench" else dict(env),
+            env={**env, "PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

@@ -16,6 +16,7 @@ from uuid import UUID
 from service.contracts.fl import IClientStatus, IServerStatus
 from service.contracts.inbound.training import SiteResources
 from service.domain.enums import FLBackend, FLJobStatus
+from service.fl_server.report_outbox import ReportEvent
 
 IDEMPOTENCY = "idempotency"
 RESULTS = "results"
@@ -155,3 +156,16 @@ class Runtime(Protocol):
 
     def apps_in_use(self) -> frozenset[Path]:
         """Folders of apps that runs may still read."""
+
+
+class ReportSink(Protocol):
+    """Where a runtime's reports go: `reporter.Reporter`, which sends them to the status topic."""
+
+    async def start(self) -> None:
+        """Begin to send."""
+
+    async def close(self) -> None:
+        """Stop sending; what is not sent stays."""
+
+    def enqueue(self, report: ReportEvent, required: bool) -> None:
+        """Take a report over; one that isn't `required` may be dropped when there are too many."""

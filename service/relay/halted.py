@@ -2,7 +2,7 @@
 broker will never take what comes next.
 
 Going on could lose, double or reorder events, so nothing is guessed. Every stop says what was seen and the
-remedy: repair what the message names, or, where log and database differ, let the relay continue from the log
+way out: repair what the message names, or, where log and database differ, let the relay continue from the log
 with `--accept-log`.
 """
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.fl_server.embedded.net import embedded_net
-from service.fl_server.scripted.net import scripted_net
 from service.fl_server.serving import serving
 from tests.conformance.fl_server_fixtures import SLOTS, Net, bundle_host
+from tests.scripted_net.net import scripted_net
 
 
 @pytest.fixture(params=["scripted", "counted", "embedded"])

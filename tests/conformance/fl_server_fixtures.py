@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from service.fl_server.scripted.net import ScriptedNet
 from service.fl_server.serving import serving
+from tests.scripted_net.net import ScriptedNet
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")
 

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from service.contracts.inbound import reports
+from service.contracts.inbound.reports import LogReported
 from service.contracts.wire import envelope
 from service.domain.enums import ModelStatus, RoundEvent
 from service.fl_server.embedded.net import embedded_net
@@ -211,7 +212,9 @@ def test_a_speaker_speaks_the_contract(job: UUID | None, run_id: str) -> None:
         return
     told = [reports.report(report.type, json.loads(report.data)) for report in kept]
     assert len(told) == 6
-    assert told[-1].log.endswith("end")  # type: ignore[union-attr]
+    last = told[-1]
+    assert isinstance(last, LogReported)
+    assert last.log.endswith("end")
     assert json.loads(kept[1].data)["details"] == {"loss": None, "s": ""}
     before = [report.id for report in kept]
     tell()

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from service.domain.enums import FLJobStatus
-from service.fl_server.scripted.net import ScriptedNet, scripted_net
+from tests.scripted_net.net import ScriptedNet, scripted_net
 
 
 @pytest.fixture

@@ -159,7 +159,10 @@ class ServiceHarness:
     async def state(self, job_id: UUID) -> str | None:
         connection = await asyncpg.connect(self.env["FL_DATABASE__DSN"])
         try:
-            return await connection.fetchval("SELECT state FROM job WHERE job_id = $1", job_id)
+            found: str | None = await connection.fetchval(
+                "SELECT state FROM job WHERE job_id = $1", job_id
+            )
+            return found
         finally:
             await connection.close()
 
@@ -199,7 +202,7 @@ class ServiceHarness:
                     if record.key.decode() != str(job_id):
                         continue
                     kind = headers["ce_type"].decode()
-                    number = int(headers.get("ce_sequence", headers.get("sequence", b"0")))
+                    number = int(headers.get("ce_sequence") or b"0")
                     found.append((kind, number, json.loads(record.value)))
                     if last(kind):
                         break

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -46,19 +46,25 @@ def empty(tmp_path: Path) -> Iterator[Path]:
         kill_tagged(f"{part}@{tmp_path / 'fl-demo'}")
 
 
-def run(installed: Path, folder: Path, *words: str, **settings: str) -> str:
+def run(
+    installed: Path,
+    folder: Path,
+    *words: str,
+    settings: Mapping[str, str] | None = None,
+    code: int = 0,
+) -> str:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("FL_", "AWS_"))}
     done = subprocess.run(
         [sys.executable, "-m", "service", *words],
-        env={**kept, "PYTHONPATH": str(installed), **settings},
+        env={**kept, "PYTHONPATH": str(installed), **(settings or {})},
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=150,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
 
 def test_it_holds_what_the_code_reads(wheel: Path) -> None:
@@ -69,12 +75,15 @@ def test_it_holds_what_the_code_reads(wheel: Path) -> None:
         "service/schemas/asyncapi.yaml",
         "service/assets/demo/trainer.py",
         "service/assets/job_types_and_required_files.flower.json",
-        "service/bench/__init__.py",
         "service/store/sql/jobs.sql",
         "service/local/kafka_jars.txt",
     ):
         assert name in names, f"the wheel lacks {name}"
-    assert not any(name.startswith("tests/") for name in names)
+    outside = [
+        name for name in names if not name.startswith("service/") and ".dist-info/" not in name
+    ]
+    assert outside == []
+    assert not any(name.startswith("service/bench/") for name in names)
 
 
 def test_it_migrates_and_checks_its_schemas(
@@ -91,10 +100,18 @@ def test_it_migrates_and_checks_its_schemas(
     )
     assert found.stdout.startswith(str(installed)), "the checkout was used instead"
     settings = {k: v for k, v in fresh_env.items() if k.startswith(("FL_", "AWS_"))}
-    assert "0001" in run(installed, empty, "migrate", **settings)
-    assert "up to date" in run(installed, empty, "migrate", **settings)
+    assert "0001" in run(installed, empty, "migrate", settings=settings)
+    assert "up to date" in run(installed, empty, "migrate", settings=settings)
     assert json.loads(run(installed, empty, "schemas", "check", "--json"))["drifts"] == []
-    assert "ingest" in run(installed, empty, "bench", "--help")
+
+
+def test_its_bench_command_names_the_checkout_wherever_it_is_called(
+    installed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bench").symlink_to(ROOT / "bench")
+    said = run(installed, tmp_path, "bench", "ingest", code=1)
+    assert said.startswith("error: the measurements are part of a checkout")
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.timeout(180)

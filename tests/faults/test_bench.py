@@ -32,7 +32,7 @@ def test_an_ended_benchmark_stops_what_it_started(measured: str) -> None:
         said = Path(folder) / "said"
         with said.open("w") as err:
             process = subprocess.Popen(
-                [sys.executable, "-m", "service", "bench", measured],
+                [sys.executable, "-m", "bench", measured],
                 env=os.environ | {"TMPDIR": folder},
                 stdout=subprocess.DEVNULL,
                 stderr=err,

@@ -120,7 +120,7 @@ class RandomRun:
         rows = await self.w.pool.fetch(
             "SELECT partition, next_offset FROM consumer_offset WHERE topic = $1", topic
         )
-        stored = dict(rows)
+        stored = {row["partition"]: row["next_offset"] for row in rows}
         return sum(end - stored.get(tp.partition, 0) for tp, end in ends.items())
 
 

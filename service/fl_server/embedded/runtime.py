@@ -30,11 +30,11 @@ from service.fl_server.embedded.run_store import RunStore, StoredRun
 from service.fl_server.embedded.training import NetFolders, Training, TrainingFailed
 from service.fl_server.http_errors import BadApp, Busy, NoSuchRun, RuntimeFailed
 from service.fl_server.report_writer import ReportWriter
-from service.fl_server.reporter import Reporter
 from service.fl_server.runtime import (
     IDEMPOTENCY,
     REPORTS,
     SELECTION,
+    ReportSink,
     RunLog,
     RunView,
     StagedApp,
@@ -72,7 +72,7 @@ class EmbeddedRuntime:
         *,
         capacity: int = 1,
         call_seconds: float | None = None,
-        reporter: Reporter | None = None,
+        reporter: ReportSink | None = None,
         keep_runs: int = KEEP_RUNS,
     ) -> None:
         """Raises:

@@ -144,14 +144,14 @@ class SiteLink:
         packed: bytes,
         keys: tuple[str, ...] | None,
         config: Mapping[str, Any],
-        timeout: float | None,
+        limit: float | None,
     ) -> Update:
-        """Train from the packed parameters, for at most `timeout` seconds.
+        """Train from the packed parameters, for at most `limit` seconds.
 
         Raises:
             SiteFailed: the trainer failed, or the time ran out (then the process is killed).
         """
-        answer, body = await self._call("fit", {"keys": keys, "config": config}, packed, timeout)
+        answer, body = await self._call("fit", {"keys": keys, "config": config}, packed, limit)
         parameters = await self._unpacked("fit", answer, body)
         return Update(parameters, *self._numbers("fit", answer))
 
@@ -160,7 +160,7 @@ class SiteLink:
         packed: bytes,
         keys: tuple[str, ...] | None,
         config: Mapping[str, Any],
-        timeout: float | None,
+        limit: float | None,
     ) -> Measured:
         """Measure the packed parameters.
 
@@ -168,7 +168,7 @@ class SiteLink:
             SiteFailed: as `fit`.
         """
         call = {"keys": keys, "config": config}
-        answer, _ = await self._call("evaluate", call, packed, timeout)
+        answer, _ = await self._call("evaluate", call, packed, limit)
         return Measured(*self._numbers("evaluate", answer))
 
     async def close(self) -> None:
@@ -204,16 +204,16 @@ class SiteLink:
         call: str,
         message: Mapping[str, Any],
         body: bytes = b"",
-        timeout: float | None = None,
+        limit: float | None = None,
     ) -> tuple[frames.Message, bytes]:
         assert self._connection is not None
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(limit):
                 answer, packed = await self._connection.exchange({"call": call, **message}, body)
             error = answers.error(answer)
         except TimeoutError as exc:
             self._kill()
-            raise self._failed(call, f"took longer than {timeout:g} s", alive=False) from exc
+            raise self._failed(call, f"took longer than {limit:g} s", alive=False) from exc
         except (frames.Closed, ConnectionError) as exc:
             raise self._failed(call, await self._how_it_ended(), alive=False) from exc
         except (frames.Refused, frames.FrameTooLarge, answers.NotAnAnswer) as exc:

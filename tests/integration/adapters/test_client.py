@@ -19,9 +19,9 @@ from service.domain.observed import Found, Handle
 from service.domain.registry import Net, Registry
 from service.errors import Ambiguous, Permanent, Transient
 from service.fl_server.embedded.net import embedded_net
-from service.fl_server.scripted.net import ScriptedNet, scripted_net
 from service.fl_server.serving import serving
 from tests.conformance.fl_server_fixtures import app_files, bundle_host
+from tests.scripted_net.net import ScriptedNet, scripted_net
 
 SLOTS = ("Trust_1", "Trust_2", "Trust_3")
 MEMBERS = {UUID(int=n): slot for n, slot in enumerate(SLOTS, 1)}

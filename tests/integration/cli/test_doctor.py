@@ -110,7 +110,7 @@ async def test_a_partition_that_cannot_be_read_on_is_named_with_offset_and_cause
     data = stack.dir / "kafka" / "data"
     if not data.is_dir():
         pytest.skip("the broker's log is not on this machine")
-    monkeypatch.setattr("service.cli.doctor.consumer._STANDS_SECONDS", 0.5)
+    monkeypatch.setattr("service.cli.doctor.consumer._STALL_SECONDS", 0.5)
     await ensure_topics(settings.kafka)
     topics = Topics(settings.kafka.topic_prefix)
     await send(settings, topics.requests, 3)

@@ -47,7 +47,9 @@ async def test_random_bytes_among_requests_cost_themselves_alone(
     w: RelayHarness, ledger: DeliveryLog
 ) -> None:
     noise = os.urandom(100_000)
-    values = [(b"n", noise[i : i + 500]) for i in range(0, len(noise), 500)]
+    values: list[tuple[bytes, bytes | None]] = [
+        (b"n", noise[i : i + 500]) for i in range(0, len(noise), 500)
+    ]
     values += [(b"r", request()) for _ in range(300)]
     values += [(b"n", value) for value in (None, b"", b"[]", b'{"job_id": 7}')]
     await produce(w, values)

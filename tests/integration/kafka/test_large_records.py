@@ -42,7 +42,7 @@ DIGESTS = {f"{n:05}{'y' * 140}": "0" * 64 for n in range(4_500)}
 
 async def completed(w: store_harness.StoreHarness) -> UUID:
     """A job that ran to its end with a config and a report as large as can be."""
-    job_id = await w.ask(model_files={"uri": "s3://models/a/", "sha256": DIGESTS})
+    job_id: UUID = await w.ask(model_files={"uri": "s3://models/a/", "sha256": DIGESTS})
     job = await w.store.claim("me")
     assert job is not None
     assert job.lease is not None
@@ -80,8 +80,8 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
             await pool.close()
         await out.published_once()
         lifecycle = await out.log(out.topics.lifecycle)
-        states = {UUID(str(r.key, "ascii")): r for r in await out.log(out.topics.job_state)}
-    assert {UUID(str(r.key, "ascii")) for r in lifecycle} == set(states) == {large, *others}
+        states = {job_of(r): r for r in await out.log(out.topics.job_state)}
+    assert {job_of(r) for r in lifecycle} == set(states) == {large, *others}
     own = [
         (r.headers["ce_type"].decode(), body(r)) for r in lifecycle if r.key == str(large).encode()
     ]
@@ -103,6 +103,11 @@ async def test_a_job_with_much_to_tell_holds_back_no_other(migrated_env: dict[st
     assert state["state"] == JobState.COMPLETED
     assert state["truncated"] == ["request.model_files.sha256"]
     assert state["request"]["model_files"]["uri"] == "s3://models/a/"
+
+
+def job_of(record: relay_harness.Snapshot) -> UUID:
+    assert record.key is not None
+    return UUID(record.key.decode())
 
 
 def body(record: relay_harness.Snapshot) -> Any:

@@ -61,13 +61,12 @@ class RelayHarness:
         made = [jobs[n % len(jobs)] if jobs else uuid4() for n in range(count)]
         async with self.pool.acquire() as db, db.transaction():
             places = [partition_for(str(job).encode(), self.stream.partitions) for job in made]
-            heads = dict(
-                await db.fetch(
-                    "SELECT partition, position FROM head WHERE partition = ANY ($1::int[])"
-                    " ORDER BY partition FOR NO KEY UPDATE",
-                    sorted(set(places)),
-                )
+            rows = await db.fetch(
+                "SELECT partition, position FROM head WHERE partition = ANY ($1::int[])"
+                " ORDER BY partition FOR NO KEY UPDATE",
+                sorted(set(places)),
             )
+            heads = {row["partition"]: row["position"] for row in rows}
             for job, place in zip(made, places, strict=True):
                 heads[place] += 1
                 body = json.dumps({"job_id": str(job), "position": heads[place]})
@@ -83,10 +82,14 @@ class RelayHarness:
         return made
 
     async def heads(self) -> dict[int, int]:
-        return dict(await self.pool.fetch("SELECT partition, position FROM head"))
+        return await self._positions("head")
 
     async def hinted(self) -> dict[int, int]:
-        return dict(await self.pool.fetch("SELECT partition, position FROM checkpoint"))
+        return await self._positions("checkpoint")
+
+    async def _positions(self, table: str) -> dict[int, int]:
+        rows = await self.pool.fetch(f"SELECT partition, position FROM {table}")
+        return {row["partition"]: row["position"] for row in rows}
 
     async def all_hinted(self, seconds: float = 20) -> None:
         """Wait until every given position is known to be published."""

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -31,7 +32,7 @@ async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
 
 
 @contextlib.asynccontextmanager
-async def relaying(w: RelayHarness, **options: object) -> AsyncIterator[Relay]:
+async def relaying(w: RelayHarness, **options: Any) -> AsyncIterator[Relay]:
     wake, stop = asyncio.Event(), asyncio.Event()
     relay = Relay(w.outbox, w.kafka, some_states, wake, RelayOptions(**options))
     task = asyncio.create_task(relay.run(stop))

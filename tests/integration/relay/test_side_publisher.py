@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -24,7 +25,7 @@ async def w(fresh_env: dict[str, str]) -> AsyncIterator[RelayHarness]:
 
 
 @contextlib.asynccontextmanager
-async def sending(w: RelayHarness, **options: float) -> AsyncIterator[SidePublisher]:
+async def sending(w: RelayHarness, **options: Any) -> AsyncIterator[SidePublisher]:
     stop = asyncio.Event()
     lane = SidePublisher(w.outbox, w.kafka, RelayOptions(**options))
     task = asyncio.create_task(lane.run(stop))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from email.utils import formatdate
 from time import time
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from service.adapters.responses import (
 from service.errors import Ambiguous, Permanent, Transient
 
 
-def answer(status: int, detail: object = None, **more: str) -> AdapterResponse:
+def answer(status: int, detail: object = None, **more: Any) -> AdapterResponse:
     body = b"" if detail is None else json.dumps({"detail": detail}).encode()
     return AdapterResponse(status, body, **more)
 

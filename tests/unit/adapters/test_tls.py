@@ -44,7 +44,17 @@ class Authority:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         issuer = subject if authority else self.cert.subject
         now = datetime.datetime.now(datetime.UTC)
-        usage = x509.KeyUsage(True, *[False] * 4, authority, authority, False, False)
+        usage = x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=authority,
+            crl_sign=authority,
+            encipher_only=False,
+            decipher_only=False,
+        )
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         above = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

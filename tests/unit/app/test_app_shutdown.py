@@ -55,7 +55,9 @@ class _Connection:
     group_id = "g"
 
 
-async def test_ingest_comes_back_after_a_leaked_cancellation() -> None:
+async def test_ingest_comes_back_after_a_leaked_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     none: Any = None
     connection: Any = _Connection()
     consumer = Consumer(none, none, connection, none)
@@ -67,7 +69,7 @@ async def test_ingest_comes_back_after_a_leaked_cancellation() -> None:
             raise asyncio.CancelledError
         stop.set()
 
-    consumer._session = session  # type: ignore[method-assign]
+    monkeypatch.setattr(consumer, "_session", session)
     await consumer.run(stop)
     assert len(turns) == 2
     assert consumer.status.errors == 1

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +21,7 @@ Values = st.SearchStrategy[Any]
 
 _ODD_NUMBERS: Final = (0, 1, 2, -1, 3.0, 1e2, 0.5, -0.0, 2**31, 2**63, 1e30, 10**400)
 _ODD_TEXTS: Final = ("", "x", "1", " ", "\0", "x\n", "\u2028", "é", "😀")
-_ODD_PARTS: Final = ([], [1], [None], {}, {"x": 1}, {"\0": 1})
+_ODD_PARTS: Final[tuple[Any, ...]] = ([], [1], [None], {}, {"x": 1}, {"\0": 1})
 _ODD: Final = st.sampled_from([None, True, False, *_ODD_NUMBERS, *_ODD_TEXTS, *_ODD_PARTS])
 #: Longest text or list that is made whole; of a longer bound only the bound itself is tried.
 _LONG: Final = 70
@@ -84,8 +85,9 @@ def _texts(schema: Schema, _: Schema) -> Values:
     sized = st.tuples(sizes, st.sampled_from("aA0é😀\n \0")).map(lambda part: part[0] * part[1])
     if "pattern" not in schema:
         return sized
-    lawful = st.from_regex(schema["pattern"])
-    spoilt = st.sampled_from([str.upper, str.lower, _line_feed, _other_digits, _wider, _cut])
+    pattern: str = schema["pattern"]
+    lawful = st.from_regex(pattern)
+    spoilt = st.sampled_from(_SPOILERS)
     return sized | lawful | st.tuples(spoilt, lawful).map(lambda part: part[0](part[1]))
 
 
@@ -95,7 +97,7 @@ def _line_feed(text: str) -> str:
 
 def _other_digits(text: str) -> str:
     """Digits of another script: `\\d` of some engines."""
-    return text.replace("0", "٠").replace("1", "١")
+    return text.replace("0", "\u0660").replace("1", "\u0661")
 
 
 def _wider(text: str) -> str:
@@ -106,6 +108,12 @@ def _cut(text: str) -> str:
     return text[:-1]
 
 
+_SPOILERS: Final[tuple[Callable[[str], str], ...]] = (
+    *(str.upper, str.lower),
+    *(_line_feed, _other_digits, _wider, _cut),
+)
+
+
 def _lists(schema: Schema, root: Schema) -> Values:
     items, high = schema["items"], schema.get("maxItems", 3)
     short = st.lists(_near(items, root) | _ODD, max_size=3)
@@ -114,8 +122,8 @@ def _lists(schema: Schema, root: Schema) -> Values:
     if items.get("format") == "uuid":
         sized = st.sampled_from([1, 2, high, high + 1]).map(lambda n: [_uuid(i) for i in range(n)])
         return short | sized | sized.map(_upper) | sized.map(_repeated) | sized.map(_mixed)
-    sized = st.tuples(st.sampled_from([1, high, high + 1]), _near(items, root))
-    return short | sized.map(lambda part: [part[1]] * part[0])
+    repeats = st.tuples(st.sampled_from([1, high, high + 1]), _near(items, root))
+    return short | repeats.map(lambda part: [part[1]] * part[0])
 
 
 def _uuid(number: int) -> str:
@@ -164,7 +172,7 @@ def _free_forms() -> Values:
     return st.dictionaries(names, inner, max_size=3) | long
 
 
-_BY_TYPE: Final = {
+_BY_TYPE: Final[dict[str, Callable[[Schema, Schema], Values]]] = {
     "integer": _integers,
     "number": _numbers,
     "string": _texts,

@@ -31,7 +31,7 @@ def test_enums_have_exactly_flips_words() -> None:
     }
     assert {s.value for s in fl.JobStatus} == {"QUEUED", "IN_PROGRESS", "COMPLETED", "DELETED"}
     assert {s.value for s in fl.NetStatus} == {"AVAILABLE", "BUSY"}
-    assert fl.ClientStatus.NO_REPLY == "no_reply"
+    assert fl.ClientStatus("no_reply") is fl.ClientStatus.NO_REPLY
     assert {s.value for s in fl.ModelStatus} >= {"INITIATED", "PREPARED", "RUNNING", "ERROR"}
     assert fl.AggregationWeights.MinimumAggregationWeight == 0
     assert fl.AggregationWeights.MaximumAggregationWeight == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -53,7 +53,7 @@ def test_no_message_quotes_its_input() -> None:
     for value in _VALUES:
         for name in nested:
             inner = training.TrainingRequested.model_fields[name].annotation
-            for field in inner.__args__[0].model_fields:
+            for field in get_args(inner)[0].model_fields:
                 with pytest.raises(ContractViolation) as caught:
                     training.request({name: {field: value}})
                 assert MARK not in "".join(p.msg for p in caught.value.problems)

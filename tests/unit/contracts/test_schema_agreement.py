@@ -23,6 +23,7 @@ from service.contracts.wire import problems
 from service.contracts.wire.envelope import Envelope, Undecodable
 from service.contracts.wire.problems import ContractViolation
 from service.domain import commands
+from service.domain.commands import Command
 from service.domain.enums import ReasonCode
 from service.domain.evolve import is_published
 from service.domain.values import Problem, Reason
@@ -106,7 +107,13 @@ def _mutations(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
     for odd in _ODD:
         yield path, odd
     if isinstance(value, str):
-        for odd in (value.upper(), value + "\n", value.replace("0", "٠"), f" {value}", value[:-1]):
+        for odd in (
+            value.upper(),
+            value + "\n",
+            value.replace("0", "\u0660"),
+            f" {value}",
+            value[:-1],
+        ):
             yield path, odd
     members: Any = ()
     if isinstance(value, dict):
@@ -265,6 +272,7 @@ def test_what_any_accepted_request_makes_us_publish_keeps_its_schema(data: st.Da
         command = translation.command(Envelope("e-1", "/hub", REQUESTED, asked))
     except ContractViolation:
         return
+    assert isinstance(command, Command)
     builder = JobBuilder()
     builder.do(command)
     assert builder.events

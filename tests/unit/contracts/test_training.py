@@ -290,7 +290,8 @@ def test_a_broken_request_with_a_job_id_is_a_rejection() -> None:
     made = command(_event(data))
     assert isinstance(made, commands.RejectRequest)
     assert made.job_id == UUID(JOB)
-    assert made.model_id is made.project_id is None
+    assert made.model_id is None
+    assert made.project_id is None
     assert made.requested_by == "me"
     again = command(_event(dict(reversed(data.items()))))
     assert isinstance(again, commands.RejectRequest)

@@ -19,11 +19,13 @@ JOB, COMPLETED = _jobs(LIVES["happy"])[-1]
 
 
 def _told() -> dict[str, Any]:
-    return json.loads(lifecycle.body(JOB, COMPLETED))
+    found: dict[str, Any] = json.loads(lifecycle.body(JOB, COMPLETED))
+    return found
 
 
 def _state() -> dict[str, Any]:
-    return json.loads(states.body(JOB))
+    found: dict[str, Any] = json.loads(states.body(JOB))
+    return found
 
 
 def test_what_fits_is_left_as_it_is() -> None:

@@ -150,7 +150,7 @@ def test_what_a_stack_writes_for_its_users_is_all_forgotten(tmp_path: Path) -> N
 
 def test_what_an_earlier_demo_left_is_stopped_and_nothing_else() -> None:
     left, theirs = uuid4(), uuid4()
-    jobs = [
+    jobs: list[dict[str, Any] | None] = [
         {"job_id": str(theirs), "requested_by": "someone"},
         {"job_id": str(left), "requested_by": "fl-jobs demo"},
         {"job_id": str(theirs), "requested_by": None},

@@ -140,7 +140,7 @@ def test_a_revoked_approval_ends_it_before_the_submit() -> None:
     "members",
     [
         {t: s for t, s in NET.members.items() if t != TRUSTS[2]},
-        NET.members | {TRUSTS[2]: "Trust_9"},
+        {**NET.members, TRUSTS[2]: "Trust_9"},
         None,
     ],
 )

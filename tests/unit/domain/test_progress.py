@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -63,22 +65,23 @@ ENDS = {
     "completed": _status(ModelStatus.RESULTS_UPLOADED, RESULTS),
     "failed": _status(ModelStatus.ERROR),
 }
-orders = st.tuples(
+Order = tuple[list[c.Command], list[c.Command], Random]
+orders: st.SearchStrategy[Order] = st.tuples(
     st.permutations(TOLD), st.lists(st.sampled_from(TOLD), max_size=12), st.randoms()
 )
 
 
-def _shuffled(order: tuple[list[c.Command], list[c.Command], object]) -> list[c.Command]:
+def _shuffled(order: Order) -> list[c.Command]:
     told, again, rng = order
     mixed = [*told, *again]
-    rng.shuffle(mixed)  # type: ignore[attr-defined]
+    rng.shuffle(mixed)
     return mixed
 
 
 @settings(max_examples=150, deadline=None)
 @given(orders)
 def test_any_order_of_the_same_reports_tells_the_same_progress(
-    order: tuple[list[c.Command], list[c.Command], object],
+    order: Order,
 ) -> None:
     builder = job_in("submitting")
     for command in _shuffled(order):
@@ -103,7 +106,7 @@ def test_any_order_of_the_same_reports_tells_the_same_progress(
 @settings(max_examples=150, deadline=None)
 @given(orders, st.sampled_from(sorted(ENDS)), st.integers(0, 3))
 def test_any_order_around_the_end_comes_to_the_same_end(
-    order: tuple[list[c.Command], list[c.Command], object], end: str, repeats: int
+    order: Order, end: str, repeats: int
 ) -> None:
     """Reports after the end, before it, and the end again: one terminal event, nothing after it."""
     builder = job_in("submitting")
@@ -184,9 +187,13 @@ REPORTS: dict[str, dict[str, object]] = {
 
 def _report(what: str, run_id: str | None, path_id: UUID | None = None) -> c.Command:
     fields: dict[str, Any] = REPORTS[what]
-    kind = {"status": c.ReportStatus, "event_type": c.ReportRound, "metrics": c.ReportMetrics}
-    made = next((k for name, k in kind.items() if name in fields), c.ReportLog)
-    return made(JOB, 1, ORIGIN, run_id=run_id, path_id=path_id, **fields)
+    kind: dict[str, Callable[..., c.Command]] = {
+        "status": c.ReportStatus,
+        "event_type": c.ReportRound,
+        "metrics": c.ReportMetrics,
+    }
+    make = next((k for name, k in kind.items() if name in fields), c.ReportLog)
+    return make(JOB, 1, ORIGIN, run_id=run_id, path_id=path_id, **fields)
 
 
 @pytest.mark.parametrize("state", ["running pending", "running", "collecting", "stopping"])
@@ -320,10 +327,12 @@ def test_an_old_list_judges_nothing(state: str, status: FLJobStatus) -> None:
 def test_an_absent_run_frees_the_place_of_a_job_that_needs_it_no_more(state: str) -> None:
     builder = job_in(state)
     told, before = builder.published(), builder.there.state
-    builder.run("miss")
-    assert builder.there.attempts[0].reservation is not ReservationState.RELEASED
-    builder.run("miss")
-    assert builder.there.attempts[0].reservation is ReservationState.RELEASED
+    reservations = []
+    for _ in range(2):
+        builder.run("miss")
+        reservations.append(builder.there.attempts[0].reservation)
+    assert reservations[0] is not ReservationState.RELEASED
+    assert reservations[1] is ReservationState.RELEASED
     assert (builder.there.state, builder.published()) == (before, told)
 
 
@@ -362,9 +371,11 @@ def test_results_that_cannot_be_had_end_the_job_after_their_time(
     assert builder.there.reason is not None
     assert builder.there.reason.message == "so it is"
     _delayed(builder, 3)
-    assert builder.there.state is JobState.FAILED
-    assert builder.there.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
-    assert builder.there.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
+    job = builder.there
+    assert job.state is JobState.FAILED
+    assert job.reason is not None
+    assert job.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
+    assert job.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
     assert builder.published().count("log_recorded") <= 10  # why, ever more seldom
 
 
@@ -386,7 +397,8 @@ def test_delayed_results_are_fetched_at_once_when_somebody_wants_it() -> None:
     _delayed(builder, 5)
     assert builder.there.next_try_at is not None
     builder.run("collect now")
-    assert (builder.there.next_try_at, builder.there.tries) == (None, 0)
+    job = builder.there
+    assert (job.next_try_at, job.tries) == (None, 0)
 
 
 def test_results_had_after_all_stand_in_the_state_and_end_nothing_twice() -> None:
@@ -524,10 +536,12 @@ def test_a_run_that_lives_again_after_its_place_was_freed_needs_a_whole_series_o
         _miss(builder)
     assert builder.there.attempts[-1].reservation is ReservationState.RELEASED
     _see(builder)
-    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+    orphan = builder.there.attempts[-1]
+    assert orphan.reservation is ReservationState.QUARANTINED
     builder.pass_seconds(1000)
     _miss(builder)
-    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+    orphan = builder.there.attempts[-1]
+    assert orphan.reservation is ReservationState.QUARANTINED
 
 
 def test_one_list_is_one_miss_however_often_it_is_told() -> None:

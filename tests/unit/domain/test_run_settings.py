@@ -27,7 +27,8 @@ def test_everything_else_is_no_number_of_rounds(rounds: Any) -> None:
 
 def test_an_aggregator_is_one_of_the_known_ones() -> None:
     assert all(rules.is_aggregator(known.value) for known in FLAggregators)
-    assert not any(rules.is_aggregator(other) for other in ("Median", None, 1, []))
+    others: tuple[Any, ...] = ("Median", None, 1, [])
+    assert not any(rules.is_aggregator(other) for other in others)
 
 
 @pytest.mark.parametrize(

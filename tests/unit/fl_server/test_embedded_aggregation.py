@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +20,7 @@ from service.fl_server.embedded.aggregation import (
 )
 from service.fl_server.embedded.parameters import Parameters, from_trainer
 
+Make = Callable[[], InTime | Collect]
 weights = st.lists(st.floats(0, 1e6), min_size=1, max_size=6).filter(lambda w: sum(w) > 1e-3)
 
 
@@ -25,7 +29,7 @@ def parameters(*arrays: np.ndarray) -> Parameters:
 
 
 @given(weights, st.integers(0, 2**32 - 1), st.randoms())
-def test_both_give_the_weighted_mean_in_any_order(w, seed, order) -> None:  # type: ignore[no-untyped-def]
+def test_both_give_the_weighted_mean_in_any_order(w: list[float], seed: int, order: Random) -> None:
     rng = np.random.default_rng(seed)
     updates = [parameters(rng.normal(size=(3, 2)), rng.normal(size=4)) for _ in w]
     expected = [np.average([u.arrays[i] for u in updates], axis=0, weights=w) for i in range(2)]
@@ -57,7 +61,7 @@ def test_the_two_are_different_algorithms() -> None:
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])
-def test_types_and_names_are_the_references(make) -> None:  # type: ignore[no-untyped-def]
+def test_types_and_names_are_the_references(make: Make) -> None:
     reference = from_trainer(
         {"f": np.zeros(2, np.float32), "i": np.zeros(1, np.int64), "c": np.zeros(1, complex)}
     )
@@ -78,7 +82,7 @@ def test_types_and_names_are_the_references(make) -> None:  # type: ignore[no-un
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])
-def test_no_weight_is_an_error(make) -> None:  # type: ignore[no-untyped-def]
+def test_no_weight_is_an_error(make: Make) -> None:
     folding = make()
     with pytest.raises(NothingToAverage):
         folding.result(parameters(np.zeros(1)))
@@ -88,7 +92,7 @@ def test_no_weight_is_an_error(make) -> None:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])
-def test_an_update_is_not_changed_by_averaging(make) -> None:  # type: ignore[no-untyped-def]
+def test_an_update_is_not_changed_by_averaging(make: Make) -> None:
     update = parameters(np.ones(3))
     folding = make()
     folding.add("Trust_1", update, 2.0)
@@ -110,7 +114,7 @@ def test_metrics_are_weighted_by_examples_and_skip_what_is_not_a_number() -> Non
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])
-def test_finite_values_stay_finite_and_in_range(make) -> None:  # type: ignore[no-untyped-def]
+def test_finite_values_stay_finite_and_in_range(make: Make) -> None:
     big = np.array([1.7e308, -1.7e308])
     top = np.array([2**63 - 1, -(2**63)])
     folding = make()
@@ -122,7 +126,7 @@ def test_finite_values_stay_finite_and_in_range(make) -> None:  # type: ignore[n
 
 
 @pytest.mark.parametrize("make", [InTime, Collect])
-def test_a_complex_model_may_come_back_real_from_a_site(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_complex_model_may_come_back_real_from_a_site(make: Make) -> None:
     folding = make()
     folding.add("a", parameters(np.ones(1)), 1.0)
     folding.add("b", parameters(np.full(1, 1j)), 1.0)

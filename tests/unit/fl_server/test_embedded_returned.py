@@ -284,7 +284,7 @@ EXACT: dict[str, Any] = {
     "uint64": np.array([2**64 - 1], np.uint64),
     "complex": np.array([1 + 2j]),
     "matrix": np.arange(4.0).reshape(2, 2).view(np.matrix),
-    "unmasked": np.ma.masked_array([1.0, 2.0], mask=[0, 0]),
+    "unmasked": np.ma.masked_array([1.0, 2.0], mask=[False, False]),
     "metadata": np.zeros(2, np.dtype("f8", metadata={"unit": "mm"})),
     "list": [1.0, 2.0],
 }
@@ -311,18 +311,19 @@ def test_numbers_of_every_layout_travel_exactly(name: str) -> None:
 def test_a_read_only_array_comes_back_writable() -> None:
     given = np.zeros(3)
     given.flags.writeable = False
-    [array] = from_trainer([given]).for_trainer()
-    array += 1
+    taken = from_trainer([given]).for_trainer()
+    assert isinstance(taken, list)
+    taken[0] += 1
 
 
 class Masks:
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return np.ma.masked_array([1.0, 1e6], mask=[0, 1])
+        return np.ma.masked_array([1.0, 1e6], mask=[False, True])
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "masked": (np.ma.masked_array([1.0, 1e6, 2.0], mask=[0, 1, 0]), "1 masked values"),
-    "masked inside": ([np.ma.masked_array([1.0, 1e6], mask=[0, 1])], "1 masked values"),
+    "masked": (np.ma.masked_array([1.0, 1e6, 2.0], mask=[False, True, False]), "1 masked values"),
+    "masked inside": ([np.ma.masked_array([1.0, 1e6], mask=[False, True])], "1 masked values"),
     "masked behind": (Masks(), "1 masked values"),
     "objects": (np.array([1.0, None], object), "holds object, not numbers"),
     "none": (None, "Python objects (NoneType)"),
@@ -423,7 +424,7 @@ METRICS = {
     "1 + 2j": "is complex ((1+2j)); return its real part, or abs(value)",
     "np.complex64(2j)": "is complex (2j)",
     "np.ma.masked": "is masked; fill it first, or leave it out",
-    "np.ma.masked_array([1.0], mask=[1])": "is masked",
+    "np.ma.masked_array([1.0], mask=[True])": "is masked",
     "None": "not NoneType; leave it out, or return float('nan')",
     "'0.5'": "not str; return a plain number",
     "np.array([1.0, 2.0])": "can't be read: ValueError",
@@ -454,7 +455,7 @@ TAKEN = {
     "Fraction(1, 2)": 0.5,
     "float('inf')": None,
     "np.float32('nan')": None,
-    "np.ma.masked_array([0.5], mask=[0])": 0.5,
+    "np.ma.masked_array([0.5], mask=[False])": 0.5,
 }
 
 

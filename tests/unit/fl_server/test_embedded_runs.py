@@ -76,7 +76,7 @@ class RuntimeHarness:
             self.tmp / "net",
             SLOTS,
             self.tmp / "data",
-            reporter=self.report_log,  # type: ignore[arg-type]
+            reporter=self.report_log,
             **self.options,
         )
 

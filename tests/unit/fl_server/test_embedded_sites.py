@@ -94,11 +94,11 @@ async def test_a_run_whose_end_can_not_be_written_ends_later(
     ends = RunStore.end
     left = [2]
 
-    def fails_twice(self: RunStore, *given: object) -> None:
+    def fails_twice(self: RunStore, *given: Any) -> None:
         if left[0]:
             left[0] -= 1
             raise sqlite3.OperationalError("database or disk is full")
-        ends(self, *given)  # type: ignore[arg-type]
+        ends(self, *given)
 
     monkeypatch.setattr(RunStore, "end", fails_twice)
     run_id = await harness.submit()
@@ -119,9 +119,7 @@ async def test_a_stop_that_can_not_be_written_stops_the_run_all_the_same(
     noted = harness.tmp / "pids"
     code = f"import os, time; print(os.getpid(), file=open({str(noted)!r}, 'a'), flush=True)"
     run_id = await harness.submit(fits(code + "; time.sleep(60)"))
-    await harness.until(run_id, FLJobStatus.RUNNING)
-    while not noted.exists():  # noqa: ASYNC110
-        await asyncio.sleep(0.02)
+    await harness.until(run_id, FLJobStatus.RUNNING, when=noted.exists)
     execute, full = Database.execute, [True]
 
     def on_a_full_disk(self: Database, *given: Any, **more: Any) -> None:

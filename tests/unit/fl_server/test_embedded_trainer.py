@@ -53,7 +53,9 @@ def test_a_right_trainer_goes_through(tmp_path: Path) -> None:
     start = made.initial_parameters({})
     fitted, examples, metrics = made.fit(start, {"ROUND": 1})
     assert (examples, metrics) == (20, {"loss": 0.5})
-    assert fitted.for_trainer()["w"].tolist() == [[2, 2], [2, 2]]  # type: ignore[call-overload]
+    given = fitted.for_trainer()
+    assert isinstance(given, dict)
+    assert given["w"].tolist() == [[2, 2], [2, 2]]
     assert start.arrays[0].sum() == 0  # fit works on copies
     assert made.evaluate(fitted, {}) == (20, {"level": 2.0, "odd": None})
 

@@ -13,7 +13,6 @@ from service.steps.options import StepOptions
 from tests.unit.adapters.test_dialects import Adapter, client
 from tests.unit.steps.sim.fake_net import S
 from tests.unit.steps.sim.harness import Simulation
-from tests.unit.steps.sim.virtual_time import run
 
 TRACE = 'Traceback (most recent call last):\n  File "trainer.py", line 3\nValueError: 3 columns\n'
 
@@ -31,57 +30,49 @@ async def _failed(sim: Simulation) -> tuple[float, str]:
     return took, reason.message
 
 
-def test_the_cause_of_a_failed_run_stands_in_the_reason() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        sim.net.log_of = TRACE
-        took, message = await _failed(sim)
-        assert "ValueError: 3 columns" in message
-        assert took < 3
-        assert sim.net.count("logs") == 1
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_the_cause_of_a_failed_run_stands_in_the_reason() -> None:
+    sim = Simulation()
+    sim.net.log_of = TRACE
+    took, message = await _failed(sim)
+    assert "ValueError: 3 columns" in message
+    assert took < 3
+    assert sim.net.count("logs") == 1
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("fault", ["away", None])
-def test_a_run_without_a_log_fails_all_the_same(fault: str | None) -> None:
-    async def story() -> None:
-        sim = Simulation()
-        if fault:
-            sim.net.script["logs"] = [fault]
-        took, message = await _failed(sim)
-        assert message == "the backend shows the run as failed"
-        assert took < 3
-
-    run(story())
+async def test_a_run_without_a_log_fails_all_the_same(fault: str | None) -> None:
+    sim = Simulation()
+    if fault:
+        sim.net.script["logs"] = [fault]
+    took, message = await _failed(sim)
+    assert message == "the backend shows the run as failed"
+    assert took < 3
 
 
-def test_a_log_that_does_not_come_holds_the_end_up_for_its_time_and_no_other_job() -> None:
-    async def story() -> None:
-        sim = Simulation(capacity=2)
-        sim.net.seconds_of_logs = 1_000.0
-        other = sim.ask(2)
-        took, _ = await _failed(sim)
-        assert took < StepOptions().failure_log_seconds + 3
-        assert sim.state(other) is not JobState.QUEUED
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_log_that_does_not_come_holds_the_end_up_for_its_time_and_no_other_job() -> None:
+    sim = Simulation(capacity=2)
+    sim.net.seconds_of_logs = 1_000.0
+    other = sim.ask(2)
+    took, _ = await _failed(sim)
+    assert took < StepOptions().failure_log_seconds + 3
+    assert sim.state(other) is not JobState.QUEUED
 
 
-def test_a_run_that_did_not_fail_is_not_asked_for_its_log() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        sim.start()
-        job_id = sim.ask()
-        await sim.until_state(job_id, JobState.COMPLETED)
-        stopped = sim.ask(2)
-        await sim.until_state(stopped, JobState.RUNNING)
-        sim.stop_job(stopped)
-        await sim.until_state(stopped, JobState.STOPPED)
-        assert sim.net.count("logs") == 0
-        await sim.end()
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_run_that_did_not_fail_is_not_asked_for_its_log() -> None:
+    sim = Simulation()
+    sim.start()
+    job_id = sim.ask()
+    await sim.until_state(job_id, JobState.COMPLETED)
+    stopped = sim.ask(2)
+    await sim.until_state(stopped, JobState.RUNNING)
+    sim.stop_job(stopped)
+    await sim.until_state(stopped, JobState.STOPPED)
+    assert sim.net.count("logs") == 0
+    await sim.end()
 
 
 def test_a_failure_is_told_in_one_bounded_line() -> None:

@@ -17,7 +17,6 @@ from service.domain.facts import JobLimits
 from service.steps.options import StepOptions
 from tests.unit.steps.sim.harness import Simulation
 from tests.unit.steps.sim.invariants import InvariantChecker, check
-from tests.unit.steps.sim.virtual_time import run
 
 KINDS = ("keyed", "named", "plain")
 
@@ -100,14 +99,12 @@ class RandomRun:
         await sim.end()
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("seed", _seeds())
-def test_whatever_goes_wrong_all_invariants_hold(seed: int) -> None:
-    async def story() -> None:
-        campaign = RandomRun(seed)
-        try:
-            await campaign.fly()
-        except AssertionError as exc:
-            raise AssertionError(f"seed {seed}: {check(campaign.sim)}; {exc}") from exc
-        assert campaign.watch.broken + check(campaign.sim) == [], f"seed {seed}"
-
-    run(story())
+async def test_whatever_goes_wrong_all_invariants_hold(seed: int) -> None:
+    campaign = RandomRun(seed)
+    try:
+        await campaign.fly()
+    except AssertionError as exc:
+        raise AssertionError(f"seed {seed}: {check(campaign.sim)}; {exc}") from exc
+    assert campaign.watch.broken + check(campaign.sim) == [], f"seed {seed}"

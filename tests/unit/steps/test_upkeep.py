@@ -19,75 +19,69 @@ from service.steps.maintenance import Maintenance
 from service.steps.ports import JobStore
 from service.steps.retention import apply_retention
 from service.steps.runner import Loop, Tasks
+from tests.unit.steps.sim.fake_bundles import FakeBundles
 from tests.unit.steps.sim.harness import Simulation, request
 from tests.unit.steps.sim.virtual_time import run
 
 
-def test_a_stop_that_came_before_its_request_is_joined_with_it() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        wanted = request(1)
-        sim.store.do(c.RequestStop(wanted.job_id, "never mind", None))
-        sim.start()
-        await asyncio.sleep(5)
-        sim.ask(1)
-        await sim.until_state(wanted.job_id, JobState.STOPPED, 5)
-        assert sim.net.real == []
-        await sim.end()
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_stop_that_came_before_its_request_is_joined_with_it() -> None:
+    sim = Simulation()
+    wanted = request(1)
+    sim.store.do(c.RequestStop(wanted.job_id, "never mind", None))
+    sim.start()
+    await asyncio.sleep(5)
+    sim.ask(1)
+    await sim.until_state(wanted.job_id, JobState.STOPPED, 5)
+    assert sim.net.real == []
+    await sim.end()
 
 
-def test_a_start_time_and_a_deadline_are_kept() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        sim.net.train_seconds = 10_000
-        sim.start()
-        soon = sim.store.time() + timedelta(seconds=30)
-        end = sim.store.time() + timedelta(seconds=60)
-        job_id = sim.ask(not_before=soon, deadline=end)
-        took = await sim.until_state(job_id, JobState.RUNNING, 40)
-        assert 30 <= took < 33
-        await sim.until_state(job_id, JobState.FAILED, 40)
-        assert sim.code(job_id) == ReasonCode.DEADLINE_EXCEEDED
-        await sim.until(lambda: not sim.net.alive(), 10)
-        await sim.end()
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_start_time_and_a_deadline_are_kept() -> None:
+    sim = Simulation()
+    sim.net.train_seconds = 10_000
+    sim.start()
+    soon = sim.store.time() + timedelta(seconds=30)
+    end = sim.store.time() + timedelta(seconds=60)
+    job_id = sim.ask(not_before=soon, deadline=end)
+    took = await sim.until_state(job_id, JobState.RUNNING, 40)
+    assert 30 <= took < 33
+    await sim.until_state(job_id, JobState.FAILED, 40)
+    assert sim.code(job_id) == ReasonCode.DEADLINE_EXCEEDED
+    await sim.until(lambda: not sim.net.alive(), 10)
+    await sim.end()
 
 
-def test_a_hung_run_ends_within_its_limit() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        sim.net.train_seconds = 10_000
-        sim.start()
-        job_id = sim.ask(max_stall_seconds=60)
-        await sim.until_state(job_id, JobState.FAILED, 80)
-        assert sim.code(job_id) == ReasonCode.NO_PROGRESS
-        await sim.end()
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_hung_run_ends_within_its_limit() -> None:
+    sim = Simulation()
+    sim.net.train_seconds = 10_000
+    sim.start()
+    job_id = sim.ask(max_stall_seconds=60)
+    await sim.until_state(job_id, JobState.FAILED, 80)
+    assert sim.code(job_id) == ReasonCode.NO_PROGRESS
+    await sim.end()
 
 
-def test_a_waiting_job_says_why_once() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        sim.start()
-        await sim.until(lambda: bool(sim.store.nets))
-        sim.ask(1)
-        second = sim.ask(2)
-        await asyncio.sleep(15)
-        assert sim.job(second).waiting == "waiting_for_capacity"
-        assert sim.words(second).count("WaitingChanged") <= 1
-        await sim.end()
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_a_waiting_job_says_why_once() -> None:
+    sim = Simulation()
+    sim.start()
+    await sim.until(lambda: bool(sim.store.nets))
+    sim.ask(1)
+    second = sim.ask(2)
+    await asyncio.sleep(15)
+    assert sim.job(second).waiting == "waiting_for_capacity"
+    assert sim.words(second).count("WaitingChanged") <= 1
+    await sim.end()
 
 
 GONE = uuid4()
 
 
-def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
+@pytest.mark.virtual_time
+async def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
     class Full:
         async def resolve_parked(self, limit: int) -> int:
             return limit
@@ -101,20 +95,18 @@ def test_a_full_round_of_a_sweep_is_followed_at_once() -> None:
         async def review_registry(self, holder: str, limit: int) -> int:
             return 1
 
-    async def story() -> None:
-        context = Simulation().context()
-        context.store = cast("JobStore", Full())
-        maintenance = Maintenance(context)
-        assert await maintenance.resolve_parked() == 0.0
-        assert await maintenance.review_due() is None
-        assert await maintenance.stop_models() is None
-        assert await maintenance.review_registry() == 0.0
-        assert context.wakeups.stop.is_set()
-
-    run(story())
+    context = Simulation().context()
+    context.store = cast("JobStore", Full())
+    maintenance = Maintenance(context)
+    assert await maintenance.resolve_parked() == 0.0
+    assert await maintenance.review_due() is None
+    assert await maintenance.stop_models() is None
+    assert await maintenance.review_registry() == 0.0
+    assert context.wakeups.stop.is_set()
 
 
-def test_retention_goes_on_until_no_row_of_its_jobs_is_left() -> None:
+@pytest.mark.virtual_time
+async def test_retention_goes_on_until_no_row_of_its_jobs_is_left() -> None:
     class Old:
         def __init__(self, mine: bool) -> None:
             self.mine, self.pages = mine, 3
@@ -130,78 +122,70 @@ def test_retention_goes_on_until_no_row_of_its_jobs_is_left() -> None:
             self.pages -= 1
             return limit if self.pages else 0
 
-    async def story() -> None:
-        context = Simulation().context()
-        old = Old(mine=True)
-        context.store = cast("JobStore", old)
-        assert await apply_retention(context) is None
-        assert context.bundles.removed == [GONE]
-        assert old.pages == 0
-        others = Old(mine=False)
-        context.store = cast("JobStore", others)
-        assert await apply_retention(context) is None
-        assert (others.pages, context.bundles.removed) == (3, [GONE])
-
-    run(story())
+    context = Simulation().context()
+    old = Old(mine=True)
+    context.store = cast("JobStore", old)
+    assert await apply_retention(context) is None
+    assert isinstance(context.bundles, FakeBundles)
+    assert context.bundles.removed == [GONE]
+    assert old.pages == 0
+    others = Old(mine=False)
+    context.store = cast("JobStore", others)
+    assert await apply_retention(context) is None
+    assert (others.pages, context.bundles.removed) == (3, [GONE])
 
 
-def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        context = sim.context()
-        await sim.kit_look()
-        jobs = [sim.ask(n) for n in range(1, 112)]
-        first = await sim.store.claim("a")
-        assert first is not None
-        await Maintenance(context).report_waiting()
-        told = [job_id for job_id in jobs if "WaitingChanged" in sim.words(job_id)]
-        assert told == [job_id for job_id in jobs if job_id != first.job_id][:100]
-
-    run(story())
+@pytest.mark.virtual_time
+async def test_only_the_first_hundred_jobs_are_told_why_they_wait() -> None:
+    sim = Simulation()
+    context = sim.context()
+    await sim.kit_look()
+    jobs = [sim.ask(n) for n in range(1, 112)]
+    first = await sim.store.claim("a")
+    assert first is not None
+    await Maintenance(context).report_waiting()
+    told = [job_id for job_id in jobs if "WaitingChanged" in sim.words(job_id)]
+    assert told == [job_id for job_id in jobs if job_id != first.job_id][:100]
 
 
 # --- leases ---------------------------------------------------------------------------------------
 
 
-def test_a_lease_that_somebody_else_took_is_noticed() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        context = sim.context()
-        await sim.kit_look()
-        sim.ask()
-        job = await sim.store.claim("a")
-        assert job is not None
-        with context.leases.hold(job) as held:
-            await context.leases.renew()
+@pytest.mark.virtual_time
+async def test_a_lease_that_somebody_else_took_is_noticed() -> None:
+    sim = Simulation()
+    context = sim.context()
+    await sim.kit_look()
+    sim.ask()
+    job = await sim.store.claim("a")
+    assert job is not None
+    with context.leases.hold(job) as held:
+        await context.leases.renew()
+        held.require()
+        await asyncio.sleep(9)
+        held.require()
+        await asyncio.sleep(2)
+        await sim.store.take({JobState.PREPARING}, "b", 1)
+        await context.leases.renew()
+        with pytest.raises(LeaseLost):
             held.require()
-            await asyncio.sleep(9)
+        with pytest.raises(LeaseLost):
+            await context.apply(held, c.ConfirmNoRun(*held.command_key))
+    assert len(context.leases) == 0
+
+
+@pytest.mark.virtual_time
+async def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost() -> None:
+    sim = Simulation()
+    context = sim.context()
+    await sim.kit_look()
+    sim.ask()
+    job = await sim.store.claim("a")
+    assert job is not None
+    with context.leases.hold(job) as held:
+        await asyncio.sleep(context.options.lease_seconds)
+        with pytest.raises(LeaseLost):
             held.require()
-            await asyncio.sleep(2)
-            await sim.store.take({JobState.PREPARING}, "b", 1)
-            await context.leases.renew()
-            with pytest.raises(LeaseLost):
-                held.require()
-            with pytest.raises(LeaseLost):
-                await context.apply(held, c.ConfirmNoRun(*held.command_key))
-        assert len(context.leases) == 0
-
-    run(story())
-
-
-def test_a_lease_that_could_not_be_renewed_in_time_counts_as_lost() -> None:
-    async def story() -> None:
-        sim = Simulation()
-        context = sim.context()
-        await sim.kit_look()
-        sim.ask()
-        job = await sim.store.claim("a")
-        assert job is not None
-        with context.leases.hold(job) as held:
-            await asyncio.sleep(context.options.lease_seconds)
-            with pytest.raises(LeaseLost):
-                held.require()
-
-    run(story())
 
 
 # --- the runner -----------------------------------------------------------------------------------
@@ -237,20 +221,18 @@ def test_a_loop_backs_off_from_trouble_and_comes_back() -> None:
     run(story())
 
 
-def test_a_time_named_by_the_other_side_is_kept() -> None:
-    async def story() -> None:
-        at: list[float] = []
+@pytest.mark.virtual_time
+async def test_a_time_named_by_the_other_side_is_kept() -> None:
+    at: list[float] = []
 
-        async def step() -> float | None:
-            at.append(asyncio.get_running_loop().time())
-            raise Transient("429", retry_after=20.0)
+    async def step() -> float | None:
+        at.append(asyncio.get_running_loop().time())
+        raise Transient("429", retry_after=20.0)
 
-        task = asyncio.create_task(Loop("x", step, pause=1.0).run(asyncio.Event()))
-        await asyncio.sleep(30)
-        assert at[1] - at[0] == pytest.approx(20.0)
-        task.cancel()
-
-    run(story())
+    task = asyncio.create_task(Loop("x", step, pause=1.0).run(asyncio.Event()))
+    await asyncio.sleep(30)
+    assert at[1] - at[0] == pytest.approx(20.0)
+    task.cancel()
 
 
 def test_a_bell_during_a_turn_is_remembered() -> None:
@@ -274,27 +256,25 @@ def test_a_bell_during_a_turn_is_remembered() -> None:
     run(story())
 
 
-def test_work_is_bounded_isolated_and_let_go_after_its_grace() -> None:
-    async def story() -> None:
-        tasks = Tasks("x", 3)
-        broke: list[str] = []
+@pytest.mark.virtual_time
+async def test_work_is_bounded_isolated_and_let_go_after_its_grace() -> None:
+    tasks = Tasks("x", 3)
+    broke: list[str] = []
 
-        async def breaks() -> None:
-            raise ZeroDivisionError
+    async def breaks() -> None:
+        raise ZeroDivisionError
 
-        async def lasts() -> None:
-            await asyncio.sleep(1_000)
+    async def lasts() -> None:
+        await asyncio.sleep(1_000)
 
-        async def on_broke(exc: Exception) -> None:
-            broke.append(type(exc).__name__)
+    async def on_broke(exc: Exception) -> None:
+        broke.append(type(exc).__name__)
 
-        tasks.start(breaks(), on_crash=on_broke)
-        tasks.start(lasts())
-        assert tasks.room == 1
-        await asyncio.sleep(1)
-        assert broke == ["ZeroDivisionError"]
-        assert len(tasks) == 1
-        assert await tasks.drain(5.0) == 1
-        assert len(tasks) == 0
-
-    run(story())
+    tasks.start(breaks(), on_crash=on_broke)
+    tasks.start(lasts())
+    assert tasks.room == 1
+    await asyncio.sleep(1)
+    assert broke == ["ZeroDivisionError"]
+    assert len(tasks) == 1
+    assert await tasks.drain(5.0) == 1
+    assert len(tasks) == 0

@@ -58,7 +58,7 @@ def request(number: int, **more: Any) -> Request:
 
 
 class PauseSwitch:
-    """Closed: whoever calls waits, on the way in as on the remedy."""
+    """Closed: whoever calls waits, on the way in as on the way out."""
 
     def __init__(self) -> None:
         self._open = asyncio.Event()

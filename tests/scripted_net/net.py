@@ -22,10 +22,10 @@ from service.domain.enums import FLBackend, FLJobStatus
 from service.fl_server.apps import Apps
 from service.fl_server.downloads import Downloads
 from service.fl_server.idempotency_store import IdempotencyStore
-from service.fl_server.scripted.faults import Call, FaultInjector, InjectedFault, LostResponse
-from service.fl_server.scripted.runtime import ALL, ScriptedRun, ScriptedRuntime
 from service.fl_server.server import Server
 from service.fl_server.serving import serving
+from tests.scripted_net.faults import Call, FaultInjector, InjectedFault, LostResponse
+from tests.scripted_net.runtime import ALL, ScriptedRun, ScriptedRuntime
 
 
 class ScriptedNet:
