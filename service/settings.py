@@ -154,7 +154,7 @@ class EncryptionSettings(Section):
     """What adapters are told of a project."""
 
     aes_key_base64: SecretStr | None = None
-    """An AES key in base64. With it, project ids and cohort queries go to adapters encrypted."""
+    """32 bytes in base64, the adapters' key: project ids go to them encrypted, cohort queries by registry."""
 
 
 class IngestSettings(Section):
