@@ -188,7 +188,25 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
     reference = (ROOT / "docs/reference/settings.md").read_text("utf-8")
     named = set(re.findall(r"`?(FL_[A-Z0-9]+(?:_[A-Z0-9]+)*(?:__[A-Z0-9_]+)?)\b", page.read_text()))
     sections = {f"FL_{name.upper()}" for name in Settings.model_fields}
-    assert {name for name in named if name not in reference} - sections <= {"FL_FAULTPOINT", "FL_SIM_SEEDS"}
+    assert {name for name in named if name not in reference} - sections <= {
+        "FL_FAULTPOINT",
+        "FL_SIM_SEEDS",
+    }
+
+
+def test_every_field_of_the_registry_is_on_the_operators_page() -> None:
+    page = (ROOT / "docs/operator.md").read_text("utf-8")
+    entries = (registry_file.NetEntry, registry_file.ProjectEntry, registry_file.RegistryFile)
+    fields = {name for entry in entries for name in entry.model_fields} - {"id", "name"}
+    assert {name for name in fields if not re.search(rf"\b{name}\b", page)} == set()
+
+
+def test_the_pictures_are_small_and_need_nothing_from_elsewhere() -> None:
+    pictures = sorted((ROOT / "docs/images").iterdir())
+    assert [path.name for path in pictures] == ["demo.svg", "learning-curve.png"]
+    assert all(path.stat().st_size < 150_000 for path in pictures)
+    drawn = pictures[0].read_text("utf-8")
+    assert set(re.findall(r"https?://[^\s\"')]+", drawn)) == {"http://www.w3.org/2000/svg"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_named)
