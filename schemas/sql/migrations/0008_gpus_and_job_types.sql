@@ -18,6 +18,10 @@ WHERE j.job_id = s.job_id AND (j.request::json #>> '{resources,num_gpus}')::inte
 
 CREATE INDEX job_delayed ON job (due_at) WHERE state = 'queued' AND NOT eligible;
 
+-- A request that names a job type by its alias means the type.
+UPDATE job SET request = regexp_replace(request, '("job_type":\s*"[^"]+)_client_api"', '\1"')
+WHERE finished_at IS NULL AND request::json ->> 'job_type' LIKE '%_\_client\_api';
+
 -- A group's jobs have one job type. Those that name one leave their group for one of its own: its id is the
 -- first half of a SHA-256 of its parts, as `service.domain.group` makes it.
 ALTER TABLE job_group ADD COLUMN job_type text;

@@ -226,7 +226,7 @@ def _resources(resources: SiteResources | None) -> Resources:
 
 
 def _job_type(name: str | None) -> str | None:
-    """Without the ending of an alias: both names ask for the same."""
+    """Without the ending of an alias: both names ask for the same, and have one content hash."""
     return None if name is None else plain_job_type(name)
 
 

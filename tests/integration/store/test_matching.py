@@ -251,12 +251,17 @@ _DOWNGRADE = """
             min(mem_per_gpu_gib), sum(queued) FROM old GROUP BY old_id, trust_ids;
     DELETE FROM net_group;
     INSERT INTO net_group SELECT DISTINCT 'net-1', old_id FROM old;
-    UPDATE ready SET group_id = old_id FROM old WHERE group_id = new_id;
+    UPDATE ready SET group_id = old_id FROM old WHERE ready.group_id = new_id;
     UPDATE job SET group_id = old_id FROM old WHERE job.group_id = new_id;
     ALTER TABLE job_group DROP COLUMN job_type;
     ALTER TABLE reservation DROP COLUMN num_gpus, DROP COLUMN trust_ids;
     ALTER TABLE net DROP COLUMN gpus, DROP COLUMN backend;
     DROP INDEX job_delayed;
+"""
+
+
+_ALIASES = """
+    UPDATE job SET request = replace(request, '"evaluation"', '"evaluation_client_api"');
 """
 
 
@@ -273,7 +278,7 @@ async def test_what_was_stored_before_claims_knew_gpus_and_types_is_claimed_by_t
         assert await claimed(w.store) is not None
         tables = (
             "SELECT * FROM job_group ORDER BY group_id",
-            "SELECT group_id, job_id FROM job ORDER BY job_id",
+            "SELECT group_id, job_id, request FROM job ORDER BY job_id",
             "SELECT * FROM ready ORDER BY job_id",
             "SELECT * FROM reservation ORDER BY job_id",
             "SELECT * FROM net_group ORDER BY group_id",
@@ -282,11 +287,13 @@ async def test_what_was_stored_before_claims_knew_gpus_and_types_is_claimed_by_t
         before = [[dict(row) for row in await w.pool.fetch(table)] for table in tables]
         async with w.pool.acquire() as connection, connection.transaction():
             await connection.execute(_DOWNGRADE)
+            await connection.execute(_ALIASES)
             await connection.execute(migration.read_text("utf-8"))
             await connection.execute("DELETE FROM job_group WHERE job_type IS NULL AND queued = 0")
             await connection.execute(
                 "DELETE FROM net_group WHERE group_id NOT IN (SELECT group_id FROM job_group)"
             )
+        await w.pool.expire_connections()  # their statements speak of the columns before
         assert [[dict(row) for row in await w.pool.fetch(table)] for table in tables] == before
         w.store = w.rival(manifests=lambda: types)
         assert [await claimed(w.store) is not None for _ in range(3)] == [True, True, False]
