@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -330,7 +331,11 @@ async def test_an_answer_of_another_kind_is_no_answer(
     adapter = _odd(path, body)
     adapter.extensions = extensions
     one = client(adapter, backend)
-    calls = {"/list_jobs": one.runs, "/check_client_status": one.clients, "/health": one.health}
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "/list_jobs": one.runs,
+        "/check_client_status": one.clients,
+        "/health": one.health,
+    }
     if path == "/health" and isinstance(body, dict):
         assert (await one.health()).extensions == frozenset()
         return

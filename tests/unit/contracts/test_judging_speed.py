@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -47,7 +48,7 @@ def ring(n: int) -> str:
     return str(TRUSTS[n % len(TRUSTS)])
 
 
-def judged(changes: dict[str, object]) -> Command:
+def judged(changes: dict[str, Any]) -> Command:
     command = item(asked(**changes), 0).command
     assert isinstance(command, Command)
     return command

@@ -371,9 +371,11 @@ def test_results_that_cannot_be_had_end_the_job_after_their_time(
     assert builder.there.reason is not None
     assert builder.there.reason.message == "so it is"
     _delayed(builder, 3)
-    assert builder.there.state is JobState.FAILED
-    assert builder.there.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
-    assert builder.there.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
+    job = builder.there
+    assert job.state is JobState.FAILED
+    assert job.reason is not None
+    assert job.reason.code == ReasonCode.RESULTS_UPLOAD_FAILED
+    assert job.model_status is ModelStatus.RESULTS_UPLOAD_FAILED
     assert builder.published().count("log_recorded") <= 10  # why, ever more seldom
 
 
@@ -395,7 +397,8 @@ def test_delayed_results_are_fetched_at_once_when_somebody_wants_it() -> None:
     _delayed(builder, 5)
     assert builder.there.next_try_at is not None
     builder.run("collect now")
-    assert (builder.there.next_try_at, builder.there.tries) == (None, 0)
+    job = builder.there
+    assert (job.next_try_at, job.tries) == (None, 0)
 
 
 def test_results_had_after_all_stand_in_the_state_and_end_nothing_twice() -> None:
@@ -533,10 +536,12 @@ def test_a_run_that_lives_again_after_its_place_was_freed_needs_a_whole_series_o
         _miss(builder)
     assert builder.there.attempts[-1].reservation is ReservationState.RELEASED
     _see(builder)
-    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+    orphan = builder.there.attempts[-1]
+    assert orphan.reservation is ReservationState.QUARANTINED
     builder.pass_seconds(1000)
     _miss(builder)
-    assert builder.there.attempts[-1].reservation is ReservationState.QUARANTINED
+    orphan = builder.there.attempts[-1]
+    assert orphan.reservation is ReservationState.QUARANTINED
 
 
 def test_one_list_is_one_miss_however_often_it_is_told() -> None:

@@ -54,7 +54,7 @@ def test_a_list_asked_before_the_run_was_known_judges_nothing(
         context = sim.context("other")
         sim.start(reconcile=False)
         sim.store.nets.clear()
-        await context.net_cache.refresh(sim.net)
+        await context.net_cache.refresh(context.nets.client("net-1"))
         step = ReconcileStep(context, "net-1")
         runs = sim.net.runs
 
@@ -291,9 +291,11 @@ async def test_a_status_that_nobody_knows_moves_nothing_and_is_shown() -> None:
     sim.net.says = "WARMING_UP"
     await asyncio.sleep(60)
     assert sim.state(job_id) is JobState.RUNNING
-    assert sim.store.nets["net-1"].unknown_statuses == ("WARMING_UP",)
+    shown = sim.store.nets["net-1"].unknown_statuses
+    assert shown == ("WARMING_UP",)
     sim.net.says = None
     await sim.until_state(job_id, JobState.COMPLETED)
     await asyncio.sleep(10)
-    assert sim.store.nets["net-1"].unknown_statuses == ()
+    shown = sim.store.nets["net-1"].unknown_statuses
+    assert shown == ()
     await sim.end()

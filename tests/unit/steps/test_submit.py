@@ -384,7 +384,8 @@ async def test_an_old_look_never_counts_against_a_client() -> None:
     supervisor = sim.start(reconcile=False)
     await sim.kit_look()
     sim.net.offline.add("net-1-slot-1")
-    await supervisor.context.net_cache.refresh(sim.net)
+    context = supervisor.context
+    await context.net_cache.refresh(context.nets.client("net-1"))
     sim.net.offline.clear()
     job_id = sim.ask()
     await sim.until_state(job_id, JobState.RUNNING, 8)
