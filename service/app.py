@@ -27,7 +27,7 @@ from service.adapters import AdapterClients
 from service.adapters.lane import LaneLease
 from service.bundles import S3Bundles
 from service.bundles.names import parse_setting
-from service.bundles.staging import StagingLimits
+from service.bundles.staging import LAYOUTS, StagingLimits
 from service.contracts import fl
 from service.domain.enums import FLBackend
 from service.domain.evolve import event_name_of, is_published
@@ -137,7 +137,8 @@ class App:
 def fact_reader(settings: Settings) -> FactReader:
     """What decisions are judged by, under these settings' limits."""
     results = parse_setting(settings.s3.results_bucket).uri
-    return FactReader(JobLimits(**settings.limits.model_dump()), ManifestReader(), results)
+    limits = JobLimits(**settings.limits.model_dump())
+    return FactReader(limits, ManifestReader(), results, LAYOUTS)
 
 
 def make_store(settings: Settings, pool: Pool, partitions: int) -> PostgresStore:

@@ -30,7 +30,9 @@ CREATE TABLE net (
     path_id           text NOT NULL DEFAULT 'attempt' CHECK (path_id IN ('attempt', 'model')),
     unknown_statuses  text[] NOT NULL DEFAULT '{}',
     -- The registry's entry, so that a net that leaves the registry is followed until its last run is over.
-    entry             text
+    entry             text,
+    gpus              integer NOT NULL DEFAULT 0,       -- at each site
+    backend           text
 );
 
 CREATE TABLE project (
@@ -48,7 +50,8 @@ CREATE TABLE job_group (
     min_trusts  integer NOT NULL,
     num_gpus    integer NOT NULL,
     mem_per_gpu_gib integer NOT NULL,
-    queued      integer NOT NULL DEFAULT 0 CHECK (queued >= 0)
+    queued      integer NOT NULL DEFAULT 0 CHECK (queued >= 0),
+    job_type    text
 );
 
 CREATE TABLE net_group (
@@ -106,6 +109,9 @@ CREATE INDEX job_created ON job USING brin (created_at);
 -- Unfinished jobs that are not in `ready`: on a net, or delayed.
 CREATE INDEX job_off_queue ON job (group_id, job_id) WHERE finished_at IS NULL AND NOT eligible;
 
+-- Queued jobs that wait for a time.
+CREATE INDEX job_delayed ON job (due_at) WHERE state = 'queued' AND NOT eligible;
+
 -- Groups whose approvals a registry took back: their jobs are looked at again, page by page, those that are
 -- not in the queue first. A group's row goes when its last job was looked at; the cursor is that of the
 -- last page.
@@ -136,8 +142,11 @@ CREATE TABLE reservation (
     state      text NOT NULL CHECK (state IN ('held', 'quarantined')),
     run_id     text,
     in_doubt   boolean NOT NULL,           -- a submission went out, and its run is not known
+    num_gpus   integer NOT NULL DEFAULT 0, -- taken at each of these trusts
+    trust_ids  uuid[] NOT NULL DEFAULT '{}',
     PRIMARY KEY (job_id, attempt)
 );
+CREATE INDEX reservation_gpus ON reservation (net) WHERE num_gpus > 0;
 CREATE INDEX reservation_net ON reservation (net);
 -- The submit lease of a net: one submission without a known outcome at a time.
 CREATE UNIQUE INDEX reservation_doubt ON reservation (net) WHERE in_doubt;

@@ -27,6 +27,7 @@ from service.domain.run_settings import (
     is_aggregator,
     is_weight,
     nobody_weighs,
+    plain_job_type,
     rounds_problem,
 )
 from service.domain.values import JsonObject, Request
@@ -35,7 +36,6 @@ from service.errors import Permanent
 _log = structlog.get_logger(__name__)
 
 CONFIG_FILE: Final = "config.json"
-_ALIAS_END: Final = "_client_api"
 #: A run's settings are published in its `completed` event, which must fit into a record with all the rest.
 _MOST_BYTES: Final = 256 * 1024
 
@@ -63,7 +63,7 @@ def job_type_of(request: Request, model_config: JsonObject) -> str:
     named = request.job_type or model_config.get("job_type")
     if not named or not isinstance(named, str):
         return DEFAULT_JOB_TYPE
-    return named.removesuffix(_ALIAS_END) or DEFAULT_JOB_TYPE
+    return plain_job_type(named)
 
 
 def effective(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decision import LEASE_LOST, Decision, applied, ignored
-from service.domain.eligibility import holds_model, ineligibility, unapproved
+from service.domain.eligibility import (
+    holds_model,
+    ineligibility,
+    manifest_missing,
+    runnable,
+    short_of_gpus,
+    unapproved,
+)
 from service.domain.enums import ACTIVE, JobState, ReasonCode, ReservationState
 from service.domain.facts import Facts
 from service.domain.job import Job
@@ -35,7 +42,11 @@ def claim(job: Job | None, command: c.Claim, facts: Facts) -> Decision:
     now = facts.nets.get(command.net)
     if net is None or now is None or not now.answering or now.paused or now.in_doubt:
         return ignored("net_gone")
-    if ineligibility(net, request, now) is not None or now.occupied >= net.capacity:
+    if ineligibility(net, request, now) is not None or not runnable(request.job_type, [net], facts):
+        return ignored("net_unfit")
+    if manifest_missing(net, request, facts):
+        return ignored("manifest_unavailable")
+    if now.taken >= net.capacity or short_of_gpus(net, request, now):
         return ignored("net_unfit")
     if holds_model(net, request, facts):
         return ignored("model_taken", "the net still holds this model's app or results")

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from service.domain.enums import COUNTS_ONLY, WaitingCode
-from service.domain.facts import Facts
+from service.domain.facts import Facts, Fits, JobTypes
 from service.domain.group import Group
 from service.domain.net_index import net_index
 from service.domain.registry import Net, NetNow, Registry
@@ -17,9 +17,11 @@ from service.domain.values import PartialRequest, Request
 #: From the obstacle that goes away soonest to the one that needs somebody's hand.
 _NEAREST = (
     WaitingCode.CAPACITY,
+    WaitingCode.GPUS,
     WaitingCode.TRUSTS,
     WaitingCode.NET_QUARANTINED,
     WaitingCode.NET_PAUSED,
+    WaitingCode.MANIFEST_UNAVAILABLE,
 )
 
 #: Trusts that one text names; it tells how many more there are.
@@ -93,12 +95,52 @@ def _text(trust: UUID | None) -> str:
 
 
 def eligible_nets(request: Request, facts: Facts) -> list[Net]:
-    """The nets of the registry that could serve the request, by name. Worked out once for equal wants."""
+    """The nets that could run the request, by name: those of the registry that have a bundle layout and the
+    job type, as far as anybody knows. Worked out once for equal wants."""
+    fits = _fits(request, facts)
+    found = fits.by_type.get(request.job_type)
+    if found is None:
+        found = fits.by_type[request.job_type] = runnable(request.job_type, fits.served, facts)
+    return found
+
+
+def served_nets(request: Request, facts: Facts) -> list[Net]:
+    """As `serving`, worked out once for equal wants."""
+    return _fits(request, facts).served
+
+
+def _fits(request: Request, facts: Facts) -> Fits:
     wants = (request.fl_backend, request.trust_ids, request.resources)
     found = facts.fits.get(wants)
     if found is None:
-        found = facts.fits[wants] = serving(request, facts, whole=True)
+        found = facts.fits[wants] = Fits(serving(request, facts, whole=True))
     return found
+
+
+def runnable(job_type: str | None, nets: Iterable[Net], facts: Facts) -> list[Net]:
+    """Of these nets, those that may run the job type: not those of a backend without a layout, nor those
+    whose manifest is there and lacks it. None: any, the model's files name it."""
+    return [
+        net
+        for net in nets
+        if facts.has_layout(net.backend)
+        and (job_type is None or _may_have(facts.job_types.get(net.backend), job_type))
+    ]
+
+
+def _may_have(manifest: JobTypes, job_type: str) -> bool:
+    return manifest is None or job_type in manifest
+
+
+def short_of_gpus(net: Net, request: Request, now: NetNow) -> bool:
+    """Are the GPUs that the request wants taken at one of its trusts that are online? Jobs without a
+    trust in common don't compete."""
+    wanted = request.resources.num_gpus
+    return wanted > 0 and any(
+        now.gpus_taken.get(trust, 0) + wanted > net.gpus
+        for trust in request.trust_ids
+        if trust in now.online
+    )
 
 
 def serving(part: Request | PartialRequest | Group, facts: Facts, whole: bool) -> list[Net]:
@@ -113,6 +155,11 @@ def holds_model(net: Net, request: Request, facts: Facts) -> bool:
     return net.path_id == "model" and request.model_id in facts.models_taken.get(net.name, ())
 
 
+def manifest_missing(net: Net, request: Request, facts: Facts) -> bool:
+    """Does nobody know now whether the net's backend has the job type that the request names?"""
+    return request.job_type is not None and facts.job_types.get(net.backend) is None
+
+
 def _obstacle(net: Net, request: Request, facts: Facts) -> WaitingCode | None:
     now = facts.nets.get(net.name)
     if now is None or not now.answering:
@@ -121,10 +168,13 @@ def _obstacle(net: Net, request: Request, facts: Facts) -> WaitingCode | None:
         return WaitingCode.NET_PAUSED
     if now.in_doubt:
         return WaitingCode.NET_QUARANTINED
+    if manifest_missing(net, request, facts):
+        return WaitingCode.MANIFEST_UNAVAILABLE
     if len(now.online.intersection(request.trust_ids)) < request.min_trusts:
         return WaitingCode.TRUSTS
-    busy = now.occupied >= net.capacity or holds_model(net, request, facts)
-    return WaitingCode.CAPACITY if busy else None
+    if now.taken >= net.capacity or holds_model(net, request, facts):
+        return WaitingCode.CAPACITY
+    return WaitingCode.GPUS if short_of_gpus(net, request, now) else None
 
 
 def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> WaitingCode | None:
@@ -134,7 +184,7 @@ def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> WaitingC
     if facts.hub_paused:
         return WaitingCode.HUB_PAUSED
     nets = list(nets)
-    if request.job_type is not None and all(facts.job_types.get(n.backend) is None for n in nets):
+    if nets and all(manifest_missing(net, request, facts) for net in nets):
         return WaitingCode.MANIFEST_UNAVAILABLE
     project = facts.registry.projects.get(request.project_id)
     limit = None if project is None else project.max_running_jobs
@@ -152,6 +202,8 @@ def why_waiting(request: Request, nets: Iterable[Net], facts: Facts) -> WaitingC
 def describe_waiting_for(code: str | None, request: Request, facts: Facts) -> str:
     """As `describe_waiting`, naming the nets that are kept from it by an earlier run of its model."""
     nets = eligible_nets(request, facts)
+    if not nets and code == WaitingCode.TRUSTS:
+        return "no net can serve it any more; it waits for one to be registered"
     held = [
         net.name
         for net in nets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,12 +35,22 @@ class JobLimits:
     backoff_max_seconds: float = 300.0
 
 
+@dataclass(slots=True)
+class Fits:
+    """Nets for equal wants: those that the registry allows, and by job type those of them that may run it."""
+
+    served: list[Net]
+    by_type: dict[str | None, list[Net]] = field(default_factory=dict)
+
+
 @value
 class Facts:
     now: datetime
     registry: Registry
     nets: Mapping[str, NetNow] = field(default_factory=dict)
     job_types: Mapping[FLBackend, JobTypes] = field(default_factory=dict)
+    #: backends whose bundles this service can lay out; None: all
+    layouts: frozenset[FLBackend] | None = None
     limits: JobLimits = JobLimits()
     project_running: Mapping[str, int] = field(default_factory=dict)
     hub_paused: bool = False
@@ -50,5 +60,10 @@ class Facts:
     models_taken: Mapping[str, frozenset[UUID]] = field(default_factory=dict)
     #: where results that need no further look lie, as an `s3://` prefix; None: anywhere
     results_place: str | None = None
-    #: a memory of `eligibility.eligible_nets` for as long as these facts hold
-    fits: dict[Any, list[Net]] = field(init=False, default_factory=dict, compare=False, repr=False)
+    #: a memory of `eligibility.eligible_nets` for as long as these facts hold: by what the registry judges,
+    #: then by job type
+    fits: dict[Any, Fits] = field(init=False, default_factory=dict, compare=False, repr=False)
+
+    def has_layout(self, backend: FLBackend) -> bool:
+        """Can a bundle for this backend be laid out?"""
+        return self.layouts is None or backend in self.layouts

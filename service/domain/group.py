@@ -25,6 +25,7 @@ class Group:
     trust_ids: tuple[UUID, ...]
     min_trusts: int
     resources: Resources
+    job_type: str | None = None
 
 
 def group_of(request: Request) -> Group:
@@ -34,6 +35,7 @@ def group_of(request: Request) -> Group:
         tuple(sorted(request.trust_ids, key=by_number)),
         request.min_trusts,
         request.resources,
+        request.job_type,
     )
 
 
@@ -47,6 +49,7 @@ def group_id(group: Group) -> UUID:
         str(group.min_trusts),
         str(group.resources.num_gpus),
         str(group.resources.mem_per_gpu_gib),
+        *(() if group.job_type is None else (group.job_type,)),
     )
     text = "\x00".join(parts)
     return UUID(bytes=hashlib.sha256(text.encode()).digest()[:16])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,10 +14,12 @@ from service.domain.eligibility import (
     describe_waiting_for,
     eligible_nets,
     ineligibility,
+    runnable,
+    served_nets,
     serving,
     why_waiting,
 )
-from service.domain.enums import JobState, ReasonCode
+from service.domain.enums import JobState, ReasonCode, WaitingCode
 from service.domain.facts import Facts
 from service.domain.job import Job
 from service.domain.net_index import NetIndex, net_index
@@ -159,9 +162,12 @@ def _problems(request: Request | PartialRequest, nets: list[Net], facts: Facts) 
             Problem(("deadline",), "the deadline has passed", ReasonCode.DEADLINE_EXCEEDED)
         )
     if not unknown and isinstance(request, Request):
-        return problems + _net_problems(request, nets, facts)
+        served = [] if nets else served_nets(request, facts)
+        return problems + _net_problems(request, nets, served, facts)
     part, whole = _known_part(request, facts), bool(request.trust_ids) and not unknown
-    return problems + _net_problems(part, serving(part, facts, whole), facts, whole)
+    served = serving(part, facts, whole)
+    nets = runnable(part.job_type, served, facts)
+    return problems + _net_problems(part, nets, served, facts, whole)
 
 
 def _known_part(request: Request | PartialRequest, facts: Facts) -> PartialRequest:
@@ -179,15 +185,21 @@ def _known_part(request: Request | PartialRequest, facts: Facts) -> PartialReque
 
 
 def _net_problems(
-    request: Request | PartialRequest, nets: list[Net], facts: Facts, whole: bool = True
+    request: Request | PartialRequest,
+    nets: Sequence[Net],
+    served: Sequence[Net],
+    facts: Facts,
+    whole: bool = True,
 ) -> list[Problem]:
-    """`whole`: are the request's trusts all that it means, or only those that are known?"""
+    """`nets` may run the request, `served` is what the registry allows, where there are no such nets.
+    `whole`: are the request's trusts all that it means, or only those that are known?"""
     weights = _weights(request)
     index = net_index(facts.registry)
-    if nets:
-        problems = _job_type_problems(request, nets, facts)
+    candidates = nets or [net for net in served if facts.has_layout(net.backend)]
+    if candidates:
+        problems = [] if nets else _job_type_problems(request, candidates, facts)
         if weights:
-            mask = index.mask(nets)
+            mask = index.mask(candidates)
             odd = _odd_weights(weights, mask, index)
             problems += odd if odd or not whole else _zero_weights(weights, request, mask, index)
         return problems
@@ -207,7 +219,10 @@ def _reasons(request: Request | PartialRequest, facts: Facts, whole: bool) -> st
     reasons: list[str] = []
     room = _MOST_CHARACTERS
     for net in net_index(facts.registry).nets[:_MOST_NETS]:
-        reasons.append(f"{net.name} {ineligibility(net, request, facts.nets.get(net.name), whole)}")
+        reason = ineligibility(net, request, facts.nets.get(net.name), whole)
+        if reason is None:
+            reason = f"runs {net.backend}, for which this service has no bundle layout"
+        reasons.append(f"{net.name} {reason}")
         room -= len(reasons[-1])
         if room <= 0:
             break
@@ -286,12 +301,28 @@ def _warnings(request: Request, nets: list[Net], facts: Facts) -> tuple[str, ...
 
 
 def report_waiting(job: Job | None, command: c.ReportWaiting, facts: Facts) -> Decision:
-    """Tell why a queued job waits, once per change of the code."""
+    """Tell why a queued job waits, and that nothing but its turn is missing any more, once per change."""
     if job is None or job.state is not JobState.QUEUED:
         return ignored("not_queued")
-    if command.code is None or command.code == job.waiting:
+    if command.code == job.waiting:
         return ignored("nothing_new")
-    text = describe_waiting_for(command.code, job.accepted_request, facts)
+    if (command.code == WaitingCode.NOT_BEFORE) is job.eligible:
+        return ignored("too_late", "its time has come, or it waits for another one now")
+    text = describe_delay(job) or describe_waiting_for(command.code, job.accepted_request, facts)
     return applied(
         e.WaitingChanged(at=facts.now, code=command.code, message=text, position=command.position)
     )
+
+
+def describe_delay(job: Job) -> str | None:
+    """What a job waits for that waits for a time; None where none is set."""
+    if job.eligible:
+        return None
+    asked, again = job.accepted_request.not_before, job.next_try_at
+    if again is not None and (asked is None or again >= asked):
+        return f"its next try may start at {_moment(again)}"
+    return None if asked is None else f"it may start at {_moment(asked)}"
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

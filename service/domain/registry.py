@@ -80,3 +80,14 @@ class NetNow:
     in_doubt: bool = False  #: a submission without a known outcome blocks it
     extensions: frozenset[str] = frozenset()  #: as of its last answer
     has_answered: bool = True  #: False: nobody has heard from it yet
+    strays: int = (
+        0  #: live runs that nobody here submitted; each takes a place, its GPUs are unknown
+    )
+    gpus_taken: Mapping[UUID, int] = field(
+        default_factory=dict
+    )  #: by trust; none where it is missing
+
+    @property
+    def taken(self) -> int:
+        """Places of the net's capacity that nobody else can have."""
+        return self.occupied + self.strays

@@ -23,7 +23,14 @@ MIN_WEIGHT: Final = 0
 MAX_WEIGHT: Final = 1
 #: The weight of a participant that the weights do not name.
 DEFAULT_WEIGHT: Final = 1.0
+#: How the names of job types end that mean the one without it.
+_ALIAS_END: Final = "_client_api"
 AGGREGATORS: Final = tuple(known.value for known in FLAggregators)
+
+
+def plain_job_type(name: str) -> str:
+    """The job type that a name stands for: `standard_client_api` is `standard`."""
+    return name.removesuffix(_ALIAS_END) or name
 
 
 def rounds_problem(config: Mapping[str, Any], name: str) -> str | None:

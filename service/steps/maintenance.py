@@ -7,6 +7,8 @@ round that was full is followed by the next at once.
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from service.domain.commands import ReportWaiting, Review
 from service.steps.context import StepContext
 
@@ -19,6 +21,8 @@ class Maintenance:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
+        #: heads that nothing but their turn kept from starting at the last look
+        self._next: set[UUID] = set()
 
     async def resolve_parked(self) -> float | None:
         """Join parked stops and reports with their jobs."""
@@ -52,11 +56,16 @@ class Maintenance:
         return 0.0 if stopped >= _LIMIT else None
 
     async def report_waiting(self) -> float | None:
-        """Report why the heads of the queue can't start."""
+        """Report what newly keeps the heads of the queue from starting, and what does so no longer. That is
+        reported when it still holds at the next look: else a net that is free for a moment, and claimed at
+        once, would cost every job behind it two events."""
         heads = await self._context.store.waiting_heads(_HEADS)
         reports = [
-            ReportWaiting(job_id, code, position) for job_id, code, position in heads if code
+            ReportWaiting(job_id, code, position)
+            for job_id, code, position in heads
+            if code is not None or job_id in self._next
         ]
+        self._next = {job_id for job_id, code, _ in heads if code is None}
         if reports:
             await self._context.store.apply_each(reports)
         return None

@@ -202,7 +202,8 @@ class JobStore(Protocol):
         ...
 
     async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
-        """The first queued jobs, the code that holds each back (None: its turn comes), and its position."""
+        """Of the first queued jobs those whose published code no longer holds: what holds each back now
+        (None: its turn comes), and its position. Those that wait for a time stand behind all others."""
         ...
 
     async def resolve_parked(self, limit: int) -> int:

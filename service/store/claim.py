@@ -15,7 +15,7 @@ import asyncpg
 
 from service.domain import commands as c
 from service.store.database import Connection
-from service.store.facts import models_taken
+from service.store.facts import Runnable, models_taken
 from service.store.statements import QUERIES
 
 #: Nets that are looked at in one go: the first has work, unless another instance takes it meanwhile.
@@ -23,14 +23,14 @@ _NETS: Final = 8
 
 
 async def select_claim(
-    connection: Connection, holder: str, without: Collection[str] = ()
+    connection: Connection, holder: str, without: Collection[str], able: Runnable
 ) -> list[c.Command]:
-    """The claim of the best job on the emptiest net with work, on none of the nets `without`; nothing where
-    none can start."""
-    tried = list(without)
-    while nets := await connection.fetch(QUERIES["nets_with_capacity"], tried, _NETS):
+    """The claim of the best job on the emptiest net with work that is `able` to run it, on none of the nets
+    `without`; nothing where none can start."""
+    tried, able_to = list(without), (able.backends, able.job_types)
+    while nets := await connection.fetch(QUERIES["nets_with_capacity"], tried, _NETS, *able_to):
         for net in nets:
-            claim = await _claim_on(connection, net, holder)
+            claim = await _claim_on(connection, net, holder, able)
             if claim is not None:
                 return [claim]
         if len(nets) < _NETS:
@@ -39,15 +39,19 @@ async def select_claim(
     return []
 
 
-async def _claim_on(connection: Connection, net: asyncpg.Record, holder: str) -> c.Claim | None:
+async def _claim_on(
+    connection: Connection, net: asyncpg.Record, holder: str, able: Runnable
+) -> c.Claim | None:
     """The claim of the net's best job that nobody else holds."""
     name = net["name"]
+    if await connection.fetchval(QUERIES["net_lock"], name) is None:
+        return None
     taken: frozenset[UUID] = frozenset()
     if net["by_model"]:
         taken = (await models_taken(connection, [name])).get(name, taken)
-    heads = await connection.fetch(QUERIES["next_jobs_of_net"], name, net["online"], taken)
-    if not heads or await connection.fetchval(QUERIES["net_lock"], name) is None:
-        return None
+    heads = await connection.fetch(
+        QUERIES["next_jobs_of_net"], name, net["online"], taken, able.job_types
+    )
     for head in heads:
         if await connection.fetchval(QUERIES["job_lock"], head["job_id"]) is None:
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
@@ -18,15 +19,28 @@ from service.store.statements import QUERIES
 Manifests = Callable[[], Mapping[FLBackend, JobTypes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """Backends whose bundles can be laid out, and their job types as `<backend>/<job type>`."""
+
+    backends: list[str]
+    job_types: list[str]
+
+
 class FactReader:
     """One process's view: the registry is parsed anew when its version moved, the nets with their text."""
 
     def __init__(
-        self, limits: JobLimits, manifests: Manifests, results_place: str | None = None
+        self,
+        limits: JobLimits,
+        manifests: Manifests,
+        results_place: str | None = None,
+        layouts: Collection[FLBackend] = tuple(FLBackend),
     ) -> None:
         self.limits = limits
         self._results_place = results_place
         self._manifests = manifests
+        self._layouts = frozenset(layouts)
         self._registry = Registry()
         self._nets_text: str | None = None
         self._nets: Mapping[str, NetNow] = {}
@@ -64,12 +78,21 @@ class FactReader:
             registry=self._registry,
             nets=self._nets,
             job_types=self._manifests(),
+            layouts=self._layouts,
             limits=self.limits,
             project_running=running,
             hub_paused=row["hub_paused"],
             retired=retired,
             results_place=self._results_place,
             models_taken=await models_taken(connection, by_model) if by_model else {},
+        )
+
+    def runnable(self) -> Runnable:
+        """What nets can run at all, for choosing a claim."""
+        types = self._manifests()
+        return Runnable(
+            [str(backend) for backend in self._layouts],
+            [f"{b}/{name}" for b in self._layouts for name in types.get(b) or ()],
         )
 
     async def registry(self, connection: Connection) -> Registry:
@@ -110,9 +133,9 @@ def _trusts(texts: tuple[str, ...]) -> frozenset[UUID]:
 def read_nets(text: str | None) -> dict[str, NetNow]:
     """The nets of the `facts` statement's JSON."""
     found = {}
-    for name, answering, online, occupied, paused, in_doubt, extensions, has_answered in json.loads(
-        text or "[]"
-    ):
+    for net in json.loads(text or "[]"):
+        name, answering, online, occupied, paused, in_doubt, extensions, has_answered, *more = net
+        strays, gpus = more
         found[name] = NetNow(
             name=name,
             answering=answering,
@@ -122,5 +145,7 @@ def read_nets(text: str | None) -> dict[str, NetNow]:
             in_doubt=in_doubt,
             extensions=frozenset(extensions),
             has_answered=has_answered,
+            strays=strays,
+            gpus_taken={UUID(trust): taken for trust, taken in (gpus or {}).items()},
         )
     return found

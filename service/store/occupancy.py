@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
-from service.domain.eligibility import eligible_nets
+from service.domain.eligibility import served_nets
 from service.domain.enums import ACTIVE, JobState, ReservationState
 from service.domain.facts import Facts
 from service.domain.group import Group, by_number, group_id, group_of
@@ -28,7 +28,7 @@ _PAIRS: Final = 10_000
 
 ReadyKey = tuple[UUID, int, Any, UUID]
 ReservationKey = tuple[UUID, int]
-ReservationValue = tuple[str, str, str | None, bool]
+ReservationValue = tuple[str, str, str | None, bool, int, str]
 
 
 def group_of_job(job: Job) -> UUID | None:
@@ -44,15 +44,19 @@ def ready_key(job: Job | None, group: UUID | None) -> ReadyKey | None:
 
 
 def reservations(job: Job | None) -> dict[ReservationKey, ReservationValue]:
-    """(job, attempt): (net, state, run id, in doubt) of every reservation that the job's attempts hold."""
-    if job is None:
+    """(job, attempt): (net, state, run id, in doubt, GPUs at each site, those sites' trusts) of every
+    reservation that the job's attempts hold."""
+    if job is None or not job.attempts:
         return {}
+    gpus = job.accepted_request.resources.num_gpus
     return {
         (job.job_id, a.number): (
             a.net,
             a.reservation,
             a.run_id,
             a.submission is not None and a.run_id is None,
+            gpus,
+            ",".join(str(p.trust_id) for p in a.participants) if gpus else "",
         )
         for a in job.attempts
         if a.reservation is not ReservationState.RELEASED
@@ -148,6 +152,7 @@ def _columns(g: Group) -> tuple[object, ...]:
         g.min_trusts,
         g.resources.num_gpus,
         g.resources.mem_per_gpu_gib,
+        g.job_type,
     )
 
 
@@ -185,11 +190,12 @@ class SchedulingGroups:
     async def _serve(
         self, connection: Connection, requests: Mapping[UUID, Request], facts: Facts
     ) -> None:
-        """Note which nets can serve new groups, in portions: a transaction must not stand idle."""
+        """Note which nets the registry lets serve new groups, in portions: a transaction must not stand idle.
+        What a net can run changes without a registry: a claim looks at that itself."""
         nets: list[str] = []
         groups: list[UUID] = []
         for key, request in requests.items():
-            served = eligible_nets(request, facts)
+            served = served_nets(request, facts)
             nets += [net.name for net in served]
             groups += [key] * len(served)
             if len(nets) >= _PAIRS:

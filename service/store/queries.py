@@ -8,8 +8,14 @@ from typing import Any
 from uuid import UUID
 
 from service.contracts.outbound import state
-from service.domain.eligibility import describe_waiting_for, eligible_nets, why_waiting
-from service.domain.enums import JobState
+from service.domain.eligibility import (
+    describe_waiting,
+    describe_waiting_for,
+    eligible_nets,
+    why_waiting,
+)
+from service.domain.enums import JobState, WaitingCode
+from service.domain.queue import describe_delay
 from service.store import jobs
 from service.store.database import Pool, reading
 from service.store.facts import FactReader
@@ -67,10 +73,12 @@ class Queries:
             known = await facts.read(
                 connection, projects=[found.accepted_request.project_id], claimed=None
             )
-        code = why_waiting(
-            found.accepted_request, eligible_nets(found.accepted_request, known), known
-        )
-        return {"code": code, "message": describe_waiting_for(code, found.accepted_request, known)}
+        request = found.accepted_request
+        if not found.eligible:
+            message = describe_delay(found) or describe_waiting(WaitingCode.NOT_BEFORE)
+            return {"code": WaitingCode.NOT_BEFORE, "message": message}
+        code = why_waiting(request, eligible_nets(request, known), known)
+        return {"code": code, "message": describe_waiting_for(code, request, known)}
 
     async def events(
         self, job_id: UUID, after: int = 0, limit: int = 10_000

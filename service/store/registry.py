@@ -81,6 +81,8 @@ async def _rows(connection: Connection, registry: Registry, file: RegistryFile) 
             net.capacity,
             sorted(net.members),
             net.path_id,
+            net.gpus,
+            net.backend,
             json.dumps(registry_file.net_document(entries[name]), ensure_ascii=False),
         )
     await connection.execute(QUERIES["nets_unregister"], list(registry.nets))
@@ -103,6 +105,7 @@ async def _groups(connection: Connection) -> dict[UUID, Group]:
             tuple(row["trust_ids"]),
             row["min_trusts"],
             Resources(row["num_gpus"], row["mem_per_gpu_gib"]),
+            row["job_type"],
         )
         for row in await connection.fetch(QUERIES["groups_all"])
     }

@@ -13,7 +13,7 @@ import structlog
 from service.domain import commands as c
 from service.domain.decision import Decision
 from service.domain.eligibility import eligible_nets, why_waiting
-from service.domain.enums import ACTIVE, JobState, ReservationState
+from service.domain.enums import ACTIVE, JobState, ReservationState, WaitingCode
 from service.domain.events import LeaseTaken, Started
 from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
@@ -104,7 +104,7 @@ class PostgresStore:
 
     async def claim(self, holder: str, without: Collection[str] = ()) -> Job | None:
         commands, committed = await self._applier.apply_selected(
-            lambda conn: select_claim(conn, holder, without)
+            lambda conn: select_claim(conn, holder, without, self._facts.runnable())
         )
         decisions = self._done(committed)
         if not commands or not any(isinstance(e, Started) for e in decisions[0].events):
@@ -299,8 +299,7 @@ class PostgresStore:
     async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
         async with reading(self.pool) as connection:
             rows = await connection.fetch(QUERIES["position_heads"], limit)
-            if not rows:
-                return []
+            later = await connection.fetch(QUERIES["delayed_heads"], limit - len(rows))
             first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
             heads = await jobs.get_many(connection, list(first.values()))
             projects = {job.accepted_request.project_id for job in heads.values()}
@@ -312,11 +311,14 @@ class PostgresStore:
             for group, job_id in first.items()
             if (job := heads.get(job_id)) is not None
         }
-        return [
-            (row["job_id"], codes[row["group_id"]], position)
+        found = [
+            (row, codes[row["group_id"]], position)
             for position, row in enumerate(rows, 1)
             if row["group_id"] in codes
         ]
+        behind = len(rows) + 1
+        found += [(row, WaitingCode.NOT_BEFORE, n) for n, row in enumerate(later, behind)]
+        return [(row["job_id"], code, n) for row, code, n in found if code != row["waiting"]]
 
     def _done(self, committed: Committed) -> list[Decision]:
         for listener in self.listeners:

@@ -49,6 +49,7 @@ from service.domain.run_settings import (
     MIN_WEIGHT,
     is_weight,
     nobody_weighs,
+    plain_job_type,
 )
 from service.domain.values import Origin, PartialRequest, Problem, Request, Resources
 
@@ -231,7 +232,7 @@ def to_command(model: TrainingRequested, envelope: Envelope) -> commands.Request
         content_hash=content_hash(model, envelope.data, config),
         origin=origin(envelope),
         fl_backend=model.fl_backend,
-        job_type=model.job_type,
+        job_type=_job_type(model.job_type),
         config=config,
         app_config=model.app_config,
         model_files_uri=files.uri if files else None,
@@ -253,6 +254,11 @@ def _resources(resources: SiteResources | None) -> Resources:
     if resources is None:
         return Resources()
     return Resources(resources.num_gpus, resources.mem_per_gpu_gib)
+
+
+def _job_type(name: str | None) -> str | None:
+    """Without the ending of an alias: both names ask for the same, and have one content hash."""
+    return None if name is None else plain_job_type(name)
 
 
 def origin(envelope: Envelope) -> Origin:
@@ -336,6 +342,7 @@ _OPTIONAL: Final[tuple[tuple[str, Any], ...]] = (
 )
 #: Those that can be written in several ways: the one that counts, None where it means the default.
 _SPELLING: Final[dict[str, Callable[[Any, TrainingRequested], Any]]] = {
+    "job_type": lambda value, _: plain_job_type(value),
     "app_config": lambda value, _: strict_json.plain_numbers(value),
     "model_files": lambda value, _: {"uri": value.uri, "sha256": _digests(value)},
     "min_trusts": lambda value, model: None if value == len(model.trust_ids) else value,
@@ -382,7 +389,7 @@ def _partial(data: Mapping[str, Any], valid: Valid) -> PartialRequest:
         project_id=valid.get("project_id"),
         trust_ids=tuple(trusts),
         fl_backend=valid.get("fl_backend"),
-        job_type=valid.get("job_type"),
+        job_type=_job_type(valid.get("job_type")),
         config={_WEIGHTS: weights} if weights else {},
         priority=valid.get("priority", 0),
         resources=_resources(valid.get("resources")),

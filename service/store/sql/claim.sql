@@ -1,16 +1,17 @@
 -- name: nets_with_capacity
 -- Nets with a free place and a job that could take it, the emptiest first; none while the whole service is
 -- paused. Each net is asked for one job, in that order and no further than the limit.
--- $1 names to leave out text[], $2 limit
+-- $1 names to leave out text[], $2 limit, $3 backends that bundles can be laid out for text[],
+-- $4 job types as <backend>/<job type> text[]
 SELECT n.name, n.online, n.by_model
 FROM (
-    SELECT name, online, path_id = 'model' AS by_model FROM net
-    WHERE registered AND answering AND NOT paused AND occupied < capacity AND online <> '{}'
-      AND name <> ALL($1::text[])
+    SELECT name, online, backend, gpus, path_id = 'model' AS by_model FROM net
+    WHERE registered AND answering AND NOT paused AND occupied + cardinality(strays) < capacity
+      AND online <> '{}' AND name <> ALL($1::text[]) AND backend = ANY($3::text[])
       AND NOT (SELECT hub_paused FROM registry)
       AND NOT EXISTS (
           SELECT 1 FROM reservation s WHERE s.net = net.name AND s.in_doubt AND s.state = 'quarantined')
-    ORDER BY occupied::float / capacity, random()
+    ORDER BY (occupied + cardinality(strays))::float / capacity, random()
 ) n
 CROSS JOIN LATERAL (
     SELECT 1
@@ -19,7 +20,13 @@ CROSS JOIN LATERAL (
     LEFT JOIN project p ON p.project_id = g.project_id
     WHERE ng.net = n.name
       AND (p.max_running IS NULL OR p.running < p.max_running)
+      AND (g.job_type IS NULL OR n.backend || '/' || g.job_type = ANY($4::text[]))
       AND (SELECT count(*) FROM unnest(g.trust_ids) t WHERE t = ANY(n.online)) >= g.min_trusts
+      AND (g.num_gpus = 0 OR NOT EXISTS (
+          SELECT 1 FROM reservation s CROSS JOIN unnest(s.trust_ids) AS u (trust)
+          WHERE s.net = n.name AND s.num_gpus > 0
+            AND u.trust = ANY(g.trust_ids) AND u.trust = ANY(n.online)
+          GROUP BY u.trust HAVING sum(s.num_gpus) + g.num_gpus > n.gpus))
       AND EXISTS (SELECT 1 FROM ready r WHERE r.group_id = g.group_id)
     LIMIT 1
 ) work
@@ -35,10 +42,13 @@ SELECT j.attempts::jsonb -> -1 ->> 'net', j.model_id FROM job j
 WHERE j.state = 'collecting' AND j.attempts::jsonb -> -1 ->> 'net' = ANY($1::text[])
 
 -- name: next_jobs_of_net
--- The first job of each group that the net serves and whose project is under its limit: one probe a group.
--- $1 net, $2 trusts online there uuid[], $3 models that must wait uuid[]
+-- The first job of each group that the net serves, with the GPUs that it wants free, and whose project is
+-- under its limit: one probe a group. The net is locked, so nobody else takes a place on it meanwhile.
+-- $1 net, $2 trusts online there uuid[], $3 models that must wait uuid[],
+-- $4 job types as <backend>/<job type> text[]
 SELECT h.job_id, g.project_id
 FROM net_group ng
+JOIN net n ON n.name = ng.net
 JOIN job_group g ON g.group_id = ng.group_id AND g.queued > 0
 LEFT JOIN project p ON p.project_id = g.project_id
 CROSS JOIN LATERAL (
@@ -49,14 +59,20 @@ CROSS JOIN LATERAL (
 ) h
 WHERE ng.net = $1
   AND (p.max_running IS NULL OR p.running < p.max_running)
+  AND (g.job_type IS NULL OR n.backend || '/' || g.job_type = ANY($4::text[]))
   AND (SELECT count(*) FROM unnest(g.trust_ids) t WHERE t = ANY($2::uuid[])) >= g.min_trusts
+  AND (g.num_gpus = 0 OR NOT EXISTS (
+      SELECT 1 FROM reservation s CROSS JOIN unnest(s.trust_ids) AS u (trust)
+      WHERE s.net = ng.net AND s.num_gpus > 0
+        AND u.trust = ANY(g.trust_ids) AND u.trust = ANY($2::uuid[])
+      GROUP BY u.trust HAVING sum(s.num_gpus) + g.num_gpus > n.gpus))
 ORDER BY h.rank, coalesce(p.running, 0), h.created_at, h.job_id LIMIT 8
 
 -- name: net_lock
 -- Locks the net if it still has a free place; nothing while another instance claims there.
 -- $1 net
 SELECT name FROM net
-WHERE name = $1 AND registered AND answering AND NOT paused AND occupied < capacity
+WHERE name = $1 AND registered AND answering AND NOT paused AND occupied + cardinality(strays) < capacity
 FOR NO KEY UPDATE SKIP LOCKED
 
 -- name: job_lock
@@ -83,3 +99,8 @@ CROSS JOIN LATERAL (
 JOIN job j ON j.job_id = h.job_id
 WHERE g.queued > 0
 ORDER BY h.rank, h.created_at, h.job_id LIMIT $1
+
+-- name: delayed_heads
+-- The first jobs that wait for a time: a start time that was asked for, or the delay of a retry.
+-- $1 limit
+SELECT job_id, waiting FROM job WHERE state = 'queued' AND NOT eligible ORDER BY due_at LIMIT $1

@@ -10,9 +10,10 @@ SELECT version FROM registry
 -- name: group_insert
 -- A group that is seen for the first time.
 -- $1 group, $2 project, $3 backend or null, $4 trusts uuid[], $5 trusts that must be online, $6 GPUs,
--- $7 GiB a GPU
-INSERT INTO job_group (group_id, project_id, backend, trust_ids, min_trusts, num_gpus, mem_per_gpu_gib)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING
+-- $7 GiB a GPU, $8 job type or null
+INSERT INTO job_group (group_id, project_id, backend, trust_ids, min_trusts, num_gpus, mem_per_gpu_gib,
+                       job_type)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING
 
 -- name: projects_make
 -- In the order in which everybody locks projects.
@@ -35,11 +36,15 @@ WHERE reservation.job_id = v.job_id AND reservation.attempt = v.attempt
 
 -- name: reservations_upsert
 -- Places taken, or known better; their jobs are locked. Given by net, since a net has one open submission.
--- $1 jobs uuid[], $2 attempts int[], $3 nets text[], $4 states text[], $5 run ids text[], $6 in doubt bool[]
-INSERT INTO reservation (job_id, attempt, net, state, run_id, in_doubt)
-SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bool[])
+-- $1 jobs uuid[], $2 attempts int[], $3 nets text[], $4 states text[], $5 run ids text[], $6 in doubt bool[],
+-- $7 GPUs at each site int[], $8 the trusts of these sites, joined by commas text[]
+INSERT INTO reservation (job_id, attempt, net, state, run_id, in_doubt, num_gpus, trust_ids)
+SELECT job_id, attempt, net, state, run_id, in_doubt, num_gpus, string_to_array(trusts, ',')::uuid[]
+FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bool[], $7::int[], $8::text[])
+    AS v (job_id, attempt, net, state, run_id, in_doubt, num_gpus, trusts)
 ON CONFLICT (job_id, attempt) DO UPDATE
-SET net = EXCLUDED.net, state = EXCLUDED.state, run_id = EXCLUDED.run_id, in_doubt = EXCLUDED.in_doubt
+SET net = EXCLUDED.net, state = EXCLUDED.state, run_id = EXCLUDED.run_id, in_doubt = EXCLUDED.in_doubt,
+    num_gpus = EXCLUDED.num_gpus, trust_ids = EXCLUDED.trust_ids
 
 -- name: runs_insert
 -- Run ids of ours, kept for as long as their jobs. Given in order.

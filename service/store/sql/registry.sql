@@ -13,10 +13,12 @@ SELECT name FROM net ORDER BY name FOR NO KEY UPDATE
 
 -- name: net_register
 -- A net of the registry, new or known.
--- $1 name, $2 capacity, $3 members uuid[], $4 what stands as {model_id} in its paths, $5 its entry as JSON
-INSERT INTO net (name, capacity, members, path_id, entry) VALUES ($1, $2, $3, $4, $5)
+-- $1 name, $2 capacity, $3 members uuid[], $4 what stands as {model_id} in its paths, $5 GPUs at each site,
+-- $6 backend, $7 its entry as JSON
+INSERT INTO net (name, capacity, members, path_id, gpus, backend, entry)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (name) DO UPDATE SET registered = true, capacity = EXCLUDED.capacity, members = EXCLUDED.members,
-    path_id = EXCLUDED.path_id, entry = EXCLUDED.entry
+    path_id = EXCLUDED.path_id, gpus = EXCLUDED.gpus, backend = EXCLUDED.backend, entry = EXCLUDED.entry
 
 -- name: nets_draining
 -- Nets that left the registry while something of ours is on them, and how to reach them.
@@ -50,8 +52,8 @@ UPDATE project SET max_running = NULL WHERE project_id <> ALL($1::text[]) AND ma
 
 -- name: groups_all
 -- Every group there is.
-SELECT group_id, project_id, backend, trust_ids, min_trusts, num_gpus, mem_per_gpu_gib FROM job_group
-ORDER BY group_id
+SELECT group_id, project_id, backend, trust_ids, min_trusts, num_gpus, mem_per_gpu_gib, job_type
+FROM job_group ORDER BY group_id
 
 -- name: net_groups_drop_others
 -- Nets serve these groups and no others.

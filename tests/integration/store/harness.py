@@ -7,7 +7,7 @@ offsets that grow, so that fences and event ids are the real ones.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,11 +22,11 @@ from service.contracts.inbound import training, translation
 from service.contracts.schemas import catalogue
 from service.domain.decision import Decision
 from service.domain.enums import FLBackend
-from service.domain.facts import JobLimits
+from service.domain.facts import JobLimits, JobTypes
 from service.domain.values import Submission
 from service.settings import DatabaseSettings
 from service.store.database import close_pool, open_pool
-from service.store.facts import FactReader
+from service.store.facts import FactReader, Manifests
 from service.store.outbox import EventOutbox
 from service.store.records import InboundItem, OffsetFence, RecordRef
 from service.store.registry import apply_registry
@@ -36,6 +36,7 @@ TRUSTS = [UUID(int=n) for n in (1, 2, 3)]
 GROUP = "tests"
 TOPIC = catalogue.REQUESTS.name
 PARTITIONS = 12
+STANDARD: Mapping[FLBackend, JobTypes] = {backend: {"standard": ()} for backend in FLBackend}
 
 
 def registry(**changes: Any) -> dict[str, Any]:
@@ -113,9 +114,15 @@ class StoreHarness:
     store: PostgresStore
     next_offset: int = 0
 
-    def rival(self, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0) -> PostgresStore:
+    def rival(
+        self,
+        parked_seconds: float = 86_400.0,
+        lease_seconds: float = 10.0,
+        manifests: Manifests = lambda: STANDARD,
+        layouts: Collection[FLBackend] = tuple(FLBackend),
+    ) -> PostgresStore:
         """Another instance's store: its own caches, the same database."""
-        return make_store(self.pool, parked_seconds, lease_seconds)
+        return make_store(self.pool, parked_seconds, lease_seconds, manifests, layouts)
 
     async def take(self, *items: InboundItem) -> list[Decision]:
         """Apply items whose offsets follow each other, fenced."""
@@ -137,14 +144,19 @@ class StoreHarness:
     async def register(self, document: Mapping[str, Any]) -> tuple[int, bool]:
         return await apply_registry(self.pool, registry_file.parse(document))
 
-    async def answers(self, name: str = "net-1", online: Iterable[UUID] = TRUSTS) -> None:
+    async def answers(
+        self,
+        name: str = "net-1",
+        online: Iterable[UUID] = TRUSTS,
+        strays: tuple[str, ...] | None = None,
+    ) -> None:
         """A poll found the net answering, with these trusts online."""
         await self.store.save_net(
             name,
             answering=True,
             online=frozenset(online),
             extensions=frozenset({"idempotency"}),
-            strays=None,
+            strays=strays,
             body=b"{}",
         )
 
@@ -160,9 +172,13 @@ class StoreHarness:
 
 
 def make_store(
-    pool: asyncpg.Pool, parked_seconds: float = 86_400.0, lease_seconds: float = 10.0
+    pool: asyncpg.Pool,
+    parked_seconds: float = 86_400.0,
+    lease_seconds: float = 10.0,
+    manifests: Manifests = lambda: STANDARD,
+    layouts: Collection[FLBackend] = tuple(FLBackend),
 ) -> PostgresStore:
-    facts = FactReader(JobLimits(), lambda: {b: {"standard": ()} for b in FLBackend})
+    facts = FactReader(JobLimits(), manifests, layouts=layouts)
     return PostgresStore(
         pool,
         facts,

@@ -63,6 +63,16 @@ def test_defaults_of_the_command() -> None:
     assert len(request.content_hash) == 32
 
 
+def test_an_alias_of_a_job_type_is_the_type() -> None:
+    plain, alias = DATA | {"job_type": "standard"}, DATA | {"job_type": "standard_client_api"}
+    asked = command(_event(alias))
+    assert isinstance(asked, commands.RequestTraining)
+    assert asked.request.job_type == "standard"
+    assert _hash(alias) == _hash(plain) != _hash(DATA)
+    broken = _readable({"job_type": "standard_client_api", "typo": 1})
+    assert broken.job_type == "standard"
+
+
 def test_every_field_reaches_the_command() -> None:
     digest = "AB" * 32
     data = DATA | {

@@ -18,7 +18,7 @@ from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import TERMINAL, FLBackend, FLJobStatus, ModelStatus, ReasonCode
 from service.domain.evolve import RULE_OF, event_name_of, evolve, is_published
-from service.domain.facts import Facts, JobLimits
+from service.domain.facts import Facts, JobLimits, JobTypes
 from service.domain.job import Job
 from service.domain.registry import Net, NetNow, Project, Registry, Trust
 from service.domain.values import Metric, Origin, Problem, Reason, Request, Results, Submission
@@ -67,6 +67,8 @@ class JobBuilder:
     limits: JobLimits = LIMITS
     hub_paused: bool = False
     models_taken: dict[str, frozenset[UUID]] = field(default_factory=dict)
+    job_types: dict[FLBackend, JobTypes] = field(default_factory=dict)
+    layouts: frozenset[FLBackend] | None = None
     place: str | None = None
     now: datetime = BEGIN
     job: Job | None = None
@@ -82,6 +84,8 @@ class JobBuilder:
             self.now,
             self.registry,
             {self.net.name: self.net},
+            job_types=self.job_types,
+            layouts=self.layouts,
             limits=self.limits,
             hub_paused=self.hub_paused,
             models_taken=self.models_taken,

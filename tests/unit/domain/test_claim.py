@@ -11,7 +11,9 @@ from service.domain import commands as c
 from service.domain.decision import Outcome
 from service.domain.eligibility import describe_waiting_for, eligible_nets, why_waiting
 from service.domain.enums import FLBackend, JobState, ReasonCode, ReservationState, WaitingCode
+from service.domain.facts import JobTypes
 from service.domain.registry import NetNow
+from service.domain.values import Resources
 from tests.unit.domain.job_builder import (
     COMMANDS,
     JOB,
@@ -40,6 +42,7 @@ def _claimed(builder: JobBuilder) -> str:
         (replace(NOW_OF_NET, paused=True), "net_gone"),
         (replace(NOW_OF_NET, in_doubt=True), "net_gone"),
         (replace(NOW_OF_NET, occupied=1), "net_unfit"),
+        (replace(NOW_OF_NET, strays=1), "net_unfit"),
         (replace(NOW_OF_NET, online=frozenset(TRUSTS[:2])), "trusts_gone"),
         (NOW_OF_NET, "preparing"),
     ],
@@ -47,6 +50,53 @@ def _claimed(builder: JobBuilder) -> str:
 def test_the_net_is_looked_at_once_more(net: NetNow, answer: str) -> None:
     builder = job_in("queued")
     builder.net = net
+    assert _claimed(builder) == answer
+
+
+@pytest.mark.parametrize(
+    ("taken", "online", "answer"),
+    [
+        ({}, TRUSTS, "preparing"),
+        ({TRUSTS[0]: 2}, TRUSTS, "preparing"),
+        ({TRUSTS[0]: 3}, TRUSTS, "net_unfit"),
+        ({TRUSTS[2]: 4, UUID(int=9): 4}, TRUSTS[:2], "preparing"),
+        ({TRUSTS[1]: 9}, TRUSTS, "net_unfit"),
+    ],
+)
+def test_gpus_are_counted_at_each_site_that_takes_part(
+    taken: dict[UUID, int], online: tuple[UUID, ...], answer: str
+) -> None:
+    four = replace(REGISTRY, nets={NET.name: replace(NET, gpus=4, gpu_memory_gib=8)})
+    now = replace(NOW_OF_NET, gpus_taken=taken, online=frozenset(online))
+    asked = request(resources=Resources(2, 8), min_trusts=2)
+    builder = JobBuilder(asked=asked, registry=four, net=now).run("request")
+    facts = builder.facts()
+    code = why_waiting(asked, eligible_nets(asked, facts), facts)
+    assert code == (WaitingCode.GPUS if answer == "net_unfit" else None)
+    assert _claimed(builder) == answer
+
+
+def test_a_job_without_gpus_does_not_wait_for_them() -> None:
+    builder = job_in("queued")
+    builder.net = replace(NOW_OF_NET, gpus_taken=dict.fromkeys(TRUSTS, 9))
+    assert _claimed(builder) == "preparing"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "layouts", "answer"),
+    [
+        ({"standard": (), "evaluation": ()}, None, "preparing"),
+        ({"standard": ()}, None, "net_unfit"),
+        (None, None, "manifest_unavailable"),
+        ({"evaluation": ()}, frozenset({FLBackend.FLOWER}), "net_unfit"),
+    ],
+)
+def test_a_net_takes_only_what_it_can_run(
+    manifest: JobTypes, layouts: frozenset[FLBackend] | None, answer: str
+) -> None:
+    asked = request(job_type="evaluation")
+    builder = JobBuilder(asked=asked).run("request")
+    builder.job_types, builder.layouts = {FLBackend.EMBEDDED: manifest}, layouts
     assert _claimed(builder) == answer
 
 

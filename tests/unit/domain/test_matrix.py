@@ -227,7 +227,13 @@ EXPECTED: Final[dict[str, Row]] = {
         "ignored:other_run",
     ),
     "review": ({"ignored:over": f"nothing, {OVER}"}, "Reviewed"),
-    "tell waiting": ({"WaitingChanged": WAITING}, "ignored:not_queued"),
+    "tell waiting": (
+        {
+            "WaitingChanged": "queued",
+            "ignored:too_late": "queued after a give-back, queued after a loss",
+        },
+        "ignored:not_queued",
+    ),
 }
 
 

@@ -14,8 +14,9 @@ from service.domain import commands as c
 from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
+from service.domain.eligibility import eligible_nets
 from service.domain.enums import FLBackend, JobState, ReasonCode, WaitingCode
-from service.domain.facts import Facts
+from service.domain.facts import Facts, JobTypes
 from service.domain.registry import Project
 from service.domain.values import PartialRequest, Problem, Resources
 from tests.unit.domain.job_builder import (
@@ -107,6 +108,62 @@ def test_a_manifest_that_cannot_be_read_is_a_reason_to_wait() -> None:
 
 
 _NET = {NET.name: NOW_OF_NET}
+_FLOWER = replace(NET, name="a-flower", backend=FLBackend.FLOWER)
+_MIXED = replace(
+    FACTS,
+    registry=replace(REGISTRY, nets={_FLOWER.name: _FLOWER, NET.name: NET}),
+    nets=_NET | {_FLOWER.name: replace(NOW_OF_NET, name=_FLOWER.name)},
+    job_types={
+        FLBackend.EMBEDDED: {"standard": ()},
+        FLBackend.FLOWER: {"standard": (), "evaluation": ()},
+    },
+)
+_ONE_GPU = replace(
+    FACTS,
+    registry=replace(REGISTRY, nets={NET.name: replace(NET, gpus=1)}),
+    nets={NET.name: replace(NOW_OF_NET, gpus_taken={TRUSTS[0]: 1})},
+)
+
+
+@pytest.mark.parametrize(
+    ("job_type", "layouts", "nets"),
+    [
+        ("standard", None, ["a-flower", "net-1"]),
+        ("evaluation", None, ["a-flower"]),
+        ("standard", [FLBackend.EMBEDDED], ["net-1"]),
+        (None, [FLBackend.EMBEDDED], ["net-1"]),
+        (None, None, ["a-flower", "net-1"]),
+    ],
+)
+def test_a_candidate_has_the_job_type_and_a_layout(
+    job_type: str | None, layouts: list[FLBackend] | None, nets: list[str]
+) -> None:
+    facts = replace(_MIXED, layouts=None if layouts is None else frozenset(layouts))
+    asked = request(job_type=job_type)
+    assert [net.name for net in eligible_nets(asked, facts)] == nets
+    assert _queued(facts, job_type=job_type).waiting_for is None
+
+
+def test_a_backend_without_a_layout_is_no_net_to_run_on() -> None:
+    facts = replace(_MIXED, layouts=frozenset({FLBackend.EMBEDDED}))
+    event = _ask(facts, fl_backend=FLBackend.FLOWER).events[0]
+    assert isinstance(event, e.Rejected)
+    assert event.reason.code == ReasonCode.NO_SUCH_NET
+    assert "a-flower runs flower, for which this service has no bundle layout" in (
+        event.reason.message
+    )
+    partial = PartialRequest("p1", TRUSTS, FLBackend.FLOWER)
+    assert (("trust_ids",), ReasonCode.NO_SUCH_NET) in _kinds(_broken(partial, facts=facts))
+    assert _refusals(facts, job_type="evaluation") == [ReasonCode.UNKNOWN_JOB_TYPE]
+
+
+def test_one_manifest_that_cannot_be_read_leaves_the_other_nets() -> None:
+    types: dict[FLBackend, JobTypes] = {FLBackend.EMBEDDED: {"standard": ()}}
+    facts = replace(_MIXED, job_types=types | {FLBackend.FLOWER: None})
+    assert _queued(facts, job_type="standard").waiting_for is None
+    assert _queued(facts, job_type="evaluation").waiting_for == WaitingCode.MANIFEST_UNAVAILABLE
+
+
 WAITS: list[tuple[WaitingCode | None, Callable[[], e.Queued]]] = [
     (None, _queued),
     (WaitingCode.NOT_BEFORE, lambda: _queued(not_before=BEGIN + timedelta(hours=1))),
@@ -116,6 +173,12 @@ WAITS: list[tuple[WaitingCode | None, Callable[[], e.Queued]]] = [
         WaitingCode.CAPACITY,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, occupied=1)})),
     ),
+    (
+        WaitingCode.CAPACITY,
+        lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, strays=1)})),
+    ),
+    (WaitingCode.GPUS, lambda: _queued(_ONE_GPU, resources=Resources(1))),
+    (None, lambda: _queued(_ONE_GPU)),
     (
         WaitingCode.TRUSTS,
         lambda: _queued(replace(FACTS, nets={NET.name: replace(NOW_OF_NET, online=frozenset())})),
@@ -199,6 +262,32 @@ def test_waiting_is_told_once_per_reason() -> None:
     assert builder.do(COMMANDS["tell waiting"](builder)).events == ()
     builder.do(c.ReportWaiting(JOB, WaitingCode.CAPACITY, 1))
     assert builder.published() == ["queued", "waiting", "waiting"]
+
+
+def test_a_reason_that_went_away_is_told_too() -> None:
+    builder = job_in("queued").run("tell waiting")
+    free = c.ReportWaiting(JOB, None, 1)
+    assert builder.do(free).events
+    assert builder.there.waiting is None
+    assert builder.do(free).events == (), "once"
+    assert builder.published() == ["queued", "waiting", "waiting"]
+
+
+def test_a_job_that_waits_for_a_time_is_told_which() -> None:
+    later = c.ReportWaiting(JOB, WaitingCode.NOT_BEFORE, 7)
+    builder = job_in("queued after a give-back")
+    [event] = builder.do(later).events
+    assert isinstance(event, e.WaitingChanged)
+    assert builder.there.next_try_at is not None
+    assert event.message.startswith("its next try may start at 2026-")
+    assert builder.do(later).events == ()
+    builder = JobBuilder(asked=request(not_before=BEGIN + timedelta(seconds=60))).run("request")
+    assert builder.do(later).events == (), "it was told when it was queued"
+    builder.pass_seconds(60)
+    builder.run("review")
+    assert builder.do(later).events == ()
+    assert builder.do(c.ReportWaiting(JOB, None, 1)).events
+    assert builder.do(later).events == (), "its time has come"
 
 
 # --- nothing that is wrong hides anything else ----------------------------------------------------

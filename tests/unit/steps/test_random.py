@@ -14,11 +14,13 @@ import pytest
 
 from service.domain.enums import JobState, ModelStatus
 from service.domain.facts import JobLimits
+from service.domain.values import Resources
 from service.steps.options import StepOptions
-from tests.unit.steps.sim.harness import Simulation
+from tests.unit.steps.sim.harness import TRUSTS, Simulation
 from tests.unit.steps.sim.invariants import InvariantChecker, check
 
 KINDS = ("keyed", "named", "plain")
+GPUS = 2  #: at each site
 
 
 def _seeds() -> list[int]:
@@ -33,14 +35,27 @@ class RandomRun:
         kind = KINDS[seed % 3]
         options = StepOptions(submit_unknown_seconds=120, workers=4)
         limits = JobLimits(missing_grace_seconds=10, submit_unknown_seconds=120, collect_tries=100)
-        self.sim = Simulation(kind, 2, 2, options=options, limits=limits, seed=seed)
+        site = {"gpus": GPUS}
+        self.sim = Simulation(
+            kind, 2, 3, options=options, limits=limits, seed=seed, net_options=site
+        )
         self.rng = self.sim.rng
         self.watch = InvariantChecker(self.sim)
         for net in self.sim.adapters.values():
             net.share = 0.15
             net.revives = kind == "named" and self.rng.random() < 0.5
         self.sim.store.shaky = 0.03
-        self.jobs = [self.sim.ask(n) for n in range(6)]
+        self.jobs: list[UUID] = []
+        for _ in range(6):
+            self._ask()
+
+    def _ask(self) -> None:
+        """A request for some of the GPUs at some of the sites."""
+        trusts = tuple(self.rng.sample(TRUSTS, self.rng.randint(1, 3)))
+        wanted = Resources(self.rng.randint(0, GPUS))
+        least = self.rng.randint(1, len(trusts))
+        more = {"trust_ids": trusts, "min_trusts": least, "resources": wanted}
+        self.jobs.append(self.sim.ask(len(self.jobs), **more))
 
     async def fly(self) -> None:
         self.sim.start()
@@ -68,7 +83,7 @@ class RandomRun:
             else:
                 sim.kill(number)
         elif chance < 0.26 and len(self.jobs) < 14:
-            self.jobs.append(sim.ask(len(self.jobs)))
+            self._ask()
         elif chance < 0.32:
             sim.stop_job(job_id)
         elif chance < 0.36 and net.alive():

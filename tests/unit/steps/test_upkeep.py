@@ -13,6 +13,8 @@ import pytest
 
 from service.domain import commands as c
 from service.domain.enums import JobState, ReasonCode
+from service.domain.facts import JobLimits
+from service.domain.values import Reason, Resources
 from service.errors import Transient
 from service.steps.leases import LeaseLost
 from service.steps.maintenance import Maintenance
@@ -20,7 +22,8 @@ from service.steps.ports import JobStore
 from service.steps.retention import apply_retention
 from service.steps.runner import Loop, Tasks
 from tests.unit.steps.sim.fake_bundles import FakeBundles
-from tests.unit.steps.sim.harness import Simulation, request
+from tests.unit.steps.sim.harness import TRUSTS, Simulation, request
+from tests.unit.steps.sim.invariants import InvariantChecker
 from tests.unit.steps.sim.virtual_time import run
 
 
@@ -74,6 +77,59 @@ async def test_a_waiting_job_says_why_once() -> None:
     await asyncio.sleep(15)
     assert sim.job(second).waiting == "waiting_for_capacity"
     assert sim.words(second).count("WaitingChanged") <= 1
+    await sim.end()
+
+
+@pytest.mark.virtual_time
+async def test_that_only_its_turn_is_missing_is_told_when_it_stays_so() -> None:
+    sim = Simulation()
+    maintenance = Maintenance(sim.context())
+    await sim.kit_look()
+    sim.ask(1)
+    second = sim.ask(2)
+    first = await sim.store.claim("a")
+    assert first is not None
+    await maintenance.report_waiting()
+    assert sim.job(second).waiting == "waiting_for_capacity"
+    sim.stop_job(first.job_id)
+    await maintenance.report_waiting()
+    assert sim.words(second).count("WaitingChanged") == 1, "it may be claimed at once"
+    await maintenance.report_waiting()
+    await maintenance.report_waiting()
+    assert sim.job(second).waiting is None
+    assert sim.words(second).count("WaitingChanged") == 2
+
+
+@pytest.mark.virtual_time
+async def test_a_job_that_waits_for_its_next_try_is_told_so_once() -> None:
+    sim = Simulation(limits=JobLimits(backoff_seconds=60.0))
+    maintenance = Maintenance(sim.context())
+    await sim.kit_look()
+    job_id = sim.ask()
+    job = await sim.store.claim("a")
+    assert job is not None
+    assert job.lease is not None
+    reason = Reason(ReasonCode.CLIENTS_UNAVAILABLE, "nobody is there")
+    sim.store.do(c.ReleaseNet(job_id, 1, job.lease.token, reason))
+    for _ in range(3):
+        await maintenance.report_waiting()
+    assert sim.job(job_id).waiting == "not_before"
+    assert sim.words(job_id).count("WaitingChanged") == 1
+
+
+@pytest.mark.virtual_time
+async def test_jobs_share_the_gpus_of_their_sites() -> None:
+    sim = Simulation(capacity=5, net_options={"gpus": 2})
+    watch = InvariantChecker(sim)
+    sim.start()
+    await sim.until(lambda: bool(sim.store.nets))
+    jobs = [sim.ask(n, resources=Resources(1)) for n in range(1, 4)]
+    jobs += [sim.ask(n, resources=Resources(2), trust_ids=TRUSTS[:1], min_trusts=1) for n in (4, 5)]
+    await asyncio.sleep(15)
+    assert sim.job(jobs[2]).waiting == "waiting_for_gpus"
+    await sim.until(sim.all_over, 300)
+    assert watch.most_gpus == 2
+    assert watch.broken == []
     await sim.end()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,9 +20,9 @@ from service.domain import events as e
 from service.domain.decide import decide
 from service.domain.decision import LEASE_LOST, Decision
 from service.domain.eligibility import eligible_nets, why_waiting
-from service.domain.enums import ACTIVE, JobState, ReservationState
+from service.domain.enums import ACTIVE, FLBackend, JobState, ReservationState, WaitingCode
 from service.domain.evolve import evolve
-from service.domain.facts import Facts, JobLimits
+from service.domain.facts import Facts, JobLimits, JobTypes
 from service.domain.job import Job
 from service.domain.observed import Handle, Reservation
 from service.domain.registry import Net, NetNow, Registry
@@ -55,6 +56,7 @@ class FakeStore:
     bodies: dict[str, list[bytes]] = field(default_factory=dict)
     leases: dict[str, tuple[str, datetime]] = field(default_factory=dict)
     runs: set[tuple[str, str]] = field(default_factory=set)
+    manifests: dict[FLBackend, JobTypes] = field(default_factory=dict)
     refused: list[tuple[c.Command, Decision]] = field(default_factory=list)
 
     def time(self) -> datetime:
@@ -72,7 +74,8 @@ class FakeStore:
     # --- writing ----------------------------------------------------------------------------------
 
     def facts(self) -> Facts:
-        return Facts(self.time(), self.known, self.now_of_nets(), limits=self.limits)
+        types = self.manifests
+        return Facts(self.time(), self.known, self.now_of_nets(), types, limits=self.limits)
 
     async def apply(self, commands: Iterable[c.Command]) -> list[Decision]:
         lost = await self._trip()
@@ -228,17 +231,24 @@ class FakeStore:
 
     def now_of_nets(self) -> dict[str, NetNow]:
         places = [attempt for _, attempt in self._places()]
+        gpus: dict[str, Counter[UUID]] = defaultdict(Counter)
+        for job, attempt in self._places():
+            for participant in attempt.participants:
+                wanted = job.accepted_request.resources.num_gpus
+                gpus[attempt.net][participant.trust_id] += wanted
         return {
             name: NetNow(
                 name,
                 seen.answering,
                 seen.online,
-                sum(a.net == name for a in places) + len(seen.strays),
+                sum(a.net == name for a in places),
                 in_doubt=any(
                     a.net == name and _in_doubt(a) and a.reservation is ReservationState.QUARANTINED
                     for a in places
                 ),
                 extensions=seen.extensions,
+                strays=len(seen.strays),
+                gpus_taken=gpus[name],
             )
             for name, seen in self.nets.items()
         }
@@ -287,17 +297,17 @@ class FakeStore:
     async def waiting_heads(self, limit: int) -> list[tuple[UUID, str | None, int]]:
         await self._trip()
         facts = self.facts()
-        queued = [j for j in self.jobs.values() if j.state is JobState.QUEUED and j.eligible]
-        return [
-            (
-                job.job_id,
-                why_waiting(
-                    job.accepted_request, eligible_nets(job.accepted_request, facts), facts
-                ),
-                place,
-            )
-            for place, job in enumerate(queued[:limit], 1)
-        ]
+        queued = [j for j in self.jobs.values() if j.state is JobState.QUEUED]
+        queued.sort(key=lambda job: not job.eligible)
+        heads: list[tuple[UUID, str | None, int]] = []
+        for position, job in enumerate(queued[:limit], 1):
+            code: str | None = WaitingCode.NOT_BEFORE
+            if job.eligible:
+                nets = eligible_nets(job.accepted_request, facts)
+                code = why_waiting(job.accepted_request, nets, facts)
+            if code != job.waiting:
+                heads.append((job.job_id, code, position))
+        return heads
 
 
 def _in_doubt(attempt: Attempt) -> bool:

@@ -18,10 +18,12 @@ _ENDS = (e.Rejected, e.Stopped, e.Completed, e.Failed)
 
 
 class InvariantChecker:
-    """Counts live runs whenever a net makes one: capacity, and one live run per attempt."""
+    """Counts live runs whenever a net makes one: capacity, GPUs, and one live run per attempt."""
 
     def __init__(self, sim: Simulation) -> None:
         self.broken: list[str] = []
+        self.most_gpus = 0
+        self._sim = sim
         for net in sim.adapters.values():
             net.on_create = self._created
 
@@ -32,12 +34,25 @@ class InvariantChecker:
             self.broken.append(
                 f"I9: {len(live)} live runs on {net.net.name} at {net.now()}: {runs}"
             )
+        gpus = self._gpus(net, live)
+        self.most_gpus = max(self.most_gpus, *gpus.values(), 0)
+        if self.most_gpus > net.net.gpus:
+            self.broken.append(f"I9: GPUs {dict(gpus)} on {net.net.name} at {net.now()}")
         if run.handle is None:
             return
         tag = (run.handle.job_id, run.handle.attempt)
         twins = [r for r in live if r.handle and (r.handle.job_id, r.handle.attempt) == tag]
         if len(twins) > 1:
             self.broken.append(f"I1: {[r.run_id for r in twins]} live for {tag} at {net.now()}")
+
+    def _gpus(self, net: FakeNet, live: list[RealRun]) -> Counter[str]:
+        """GPUs at work by slot."""
+        taken: Counter[str] = Counter()
+        for run in live:
+            if run.handle is not None:
+                wanted = self._sim.job(run.handle.job_id).accepted_request.resources.num_gpus
+                taken.update(dict.fromkeys(net.uploads[run.handle.path_id], wanted))
+        return taken
 
 
 def check(sim: Simulation) -> list[str]:
