@@ -21,13 +21,14 @@ from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Origin
 from service.errors import Transient
 from service.settings import RetentionSettings
-from service.store import inbox, jobs, model_stops, registry, registry_review, retention
-from service.store.apply import Applier, Committed
+from service.store import inbox, jobs, model_stops, parked, registry, registry_review, retention
+from service.store.apply import Applier
 from service.store.claim import select_claim, select_expired
 from service.store.database import Pool, reading, transaction
 from service.store.facts import FactReader, read_nets
 from service.store.records import RACES, BatchRefused, InboundItem, OffsetFence, OffsetMoved
 from service.store.statements import QUERIES
+from service.store.work import Committed
 
 log = structlog.get_logger(__name__)
 
@@ -140,7 +141,7 @@ class PostgresStore:
             return await self._resolve(limit)
         except BatchRefused:
             async with reading(self.pool) as connection:
-                rows = await connection.fetch(QUERIES["parked_due"], limit, None)
+                rows = await parked.due(connection, limit)
             return sum([await self._resolve_one(row["id"]) for row in rows])
 
     async def _resolve(
