@@ -171,6 +171,7 @@ def make_bundles(settings: Settings) -> S3Bundles:
         app_destination_bucket=s3.app_destination_bucket,
         results_bucket=s3.results_bucket,
         assets_dir=settings.assets_dir,
+        presign_endpoint_url=s3.presign_endpoint_url,
         presign_seconds=s3.presigned_seconds,
         limits=StagingLimits(files=s3.max_bundle_files, total_bytes=s3.max_bundle_bytes),
     )

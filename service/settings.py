@@ -99,6 +99,7 @@ class S3Settings(Section):
     """Credentials come by AWS's own chain; the four buckets are the only ones ever touched."""
 
     endpoint_url: str | None = None
+    presign_endpoint_url: str | None = None  #: under which nets reach it; None: as we do
     region: str = "us-east-1"
     model_files_bucket: str = "model-files"
     app_base_bucket: str = "app-base"
@@ -109,11 +110,15 @@ class S3Settings(Section):
     max_bundle_files: Annotated[int, Field(ge=1)] = 10_000
 
     def conflicts(self) -> Iterator[str]:
-        if self.endpoint_url is not None and not _is_http_url(self.endpoint_url):
-            yield (
-                f"FL_S3__ENDPOINT_URL: {self.endpoint_url!r} is no address: http://host:port or "
-                "https://host; leave the variable out for AWS's own"
-            )
+        for name, url, otherwise in (
+            ("ENDPOINT_URL", self.endpoint_url, "AWS's own"),
+            ("PRESIGN_ENDPOINT_URL", self.presign_endpoint_url, "FL_S3__ENDPOINT_URL"),
+        ):
+            if url is not None and not _is_http_url(url):
+                yield (
+                    f"FL_S3__{name}: {url!r} is no address: http://host:port or https://host; "
+                    f"leave the variable out for {otherwise}"
+                )
 
 
 class EncryptionSettings(Section):
