@@ -125,6 +125,9 @@ class S3Settings(Section):
 
     endpoint_url: str | None = None
     """Address of the object store; left out: AWS's own."""
+    presign_endpoint_url: str | None = None
+    """Address under which nets reach the object store, for the addresses that they are given; left out: the
+    service's own, on AWS the bucket's host in its region."""
     region: str = "us-east-1"
     """Its region."""
     model_files_bucket: str = "model-files"
@@ -143,11 +146,15 @@ class S3Settings(Section):
     """A model with more files fails its job."""
 
     def conflicts(self) -> Iterator[str]:
-        if self.endpoint_url is not None and not _is_http_url(self.endpoint_url):
-            yield (
-                f"FL_S3__ENDPOINT_URL: {self.endpoint_url!r} is no address: http://host:port or "
-                "https://host; leave the variable out for AWS's own"
-            )
+        for name, url, otherwise in (
+            ("ENDPOINT_URL", self.endpoint_url, "AWS's own"),
+            ("PRESIGN_ENDPOINT_URL", self.presign_endpoint_url, "FL_S3__ENDPOINT_URL"),
+        ):
+            if url is not None and not _is_http_url(url):
+                yield (
+                    f"FL_S3__{name}: {url!r} is no address: http://host:port or https://host; "
+                    f"leave the variable out for {otherwise}"
+                )
 
 
 class EncryptionSettings(Section):

@@ -14,6 +14,7 @@ from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
 from service.cli.doctor.consumer import consumer_findings
 from service.cli.doctor.finding import Finding, failed, ok, warning
+from service.cli.doctor.reach import unreachable
 from service.contracts import registry_file
 from service.contracts.wire.problems import ContractViolation
 from service.errors import Invalid, ServiceError, Transient
@@ -215,6 +216,9 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
         try:
             for name, net in sorted(registry.nets.items()):
                 yield await _adapter(nets, name, net.endpoint)
+                if message := await unreachable(_bundle_address(settings), net.endpoint):
+                    fix = "set FL_S3__PRESIGN_ENDPOINT_URL to the store's address as nets see it"
+                    yield warning(f"net {name}", message, fix)
             if outside := nets.unencrypted_endpoints():
                 message = f"project ids go to {', '.join(outside)} in clear"
                 yield warning("encryption", message, "set FL_ENCRYPTION__AES_KEY_BASE64")
@@ -222,6 +226,11 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
             await nets.close()
     finally:
         await close_pool(pool)
+
+
+def _bundle_address(settings: Settings) -> str | None:
+    """The address in the URLs that nets get; None: AWS's own."""
+    return settings.s3.presign_endpoint_url or settings.s3.endpoint_url
 
 
 async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
