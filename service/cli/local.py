@@ -1,7 +1,7 @@
 """`fl-jobs local`: the embedded stack on this machine, from nothing to ready in one command.
 
 Promises that after `up` every other command works with `--env-file <dir>/env`: the components run, and
-topics, buckets, schema and registry are there. ComponentProgress goes to standard error, so that `--json`
+topics, buckets, schema and registry are there. Progress goes to standard error, so that `--json`
 on standard output stays clean.
 """
 
@@ -57,7 +57,7 @@ def up(
     """Start what isn't running, and make topics, buckets, schema and a demo registry.
 
     A component is replaced by one of yours when its address is set: FL_KAFKA__BOOTSTRAP_SERVERS,
-    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. ProcessRecord it again repairs what has died.
+    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. Run it again: it repairs what has died.
     """
     stack = Stack(dir, data_root, capacity=capacity)
     with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:
