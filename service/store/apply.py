@@ -268,7 +268,7 @@ class Applier:
             if alive.due:
                 await alive.ping()
         for index, stop in stops:
-            decision = await model_stops.accept(connection, unit, work.items, index, stop)
+            decision = await model_stops.accept(connection, unit, work.items, index, stop, alive)
             work.decisions[index] = decision
             work.model_stops = True
             self._keep(work, work.items[index], decision)

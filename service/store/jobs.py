@@ -224,7 +224,13 @@ async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: flo
     """Write what may change of jobs that `load` locked."""
     for first in range(0, len(jobs), _PORTION):
         part = jobs[first : first + _PORTION]
-        values = list(zip(*(changing(job) for job in part), strict=True))
+        alive = KeepAlive(connection)
+        rows = []
+        for job in part:
+            rows.append(changing(job))
+            if alive.due:
+                await alive.ping()
+        values = list(zip(*rows, strict=True))
         await connection.execute(_UPDATE, lease_seconds, [job.job_id for job in part], *values)
 
 
