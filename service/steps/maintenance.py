@@ -41,7 +41,7 @@ class Maintenance:
         return 0.0 if len(due) >= _LIMIT else None
 
     async def review_registry(self) -> float | None:
-        """NetSnapshot again at the jobs whose approvals a new registry took back."""
+        """Look again at the jobs whose approvals a new registry took back."""
         done = await self._context.store.review_registry(self._context.holder, _LIMIT)
         if not done:
             return None

@@ -68,7 +68,7 @@ class NetClient(Protocol):
     async def submit(self, handle: Handle) -> str: ...
     async def runs(self, about: About | None = None) -> RunList: ...
     async def find_run(self, handle: Handle, extensions: frozenset[str]) -> Found:
-        """NetSnapshot for the run that a submission with a lost answer may have made: by key, by the path id
+        """Look for the run that a submission with a lost answer may have made: by key, by the path id
         in the names, else by the difference to `known_runs`."""
         ...
 
@@ -215,7 +215,7 @@ class JobStore(Protocol):
         ...
 
     async def review_registry(self, holder: str, limit: int) -> int:
-        """NetSnapshot again at a page of the jobs whose approvals a registry took back; 0 when there is
+        """Look again at a page of the jobs whose approvals a registry took back; 0 when there is
         nothing to do for this holder."""
         ...
 

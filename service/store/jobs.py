@@ -17,6 +17,7 @@ from service.domain.enums import JobState, ModelStatus
 from service.domain.job import Job
 from service.domain.values import JobLease, Origin, Rejection
 from service.store.database import Connection
+from service.store.keepalive import KeepAlive
 from service.store.records import BatchRefused
 from service.store.statements import QUERIES
 
@@ -187,13 +188,20 @@ def _request(record: asyncpg.Record) -> Any:
 async def lock_many(
     connection: Connection, job_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, Job], dict[UUID, int]]:
-    """Lock the jobs, given in the order of their ids; and their partitions of the lifecycle topic."""
+    """Lock the jobs, given in the order of their ids; and their partitions of the lifecycle topic.
+
+    A job that names many trusts takes milliseconds to read.
+    """
     jobs: dict[UUID, Job] = {}
     places: dict[UUID, int] = {}
     for first in range(0, len(job_ids), _PORTION):
-        for record in await connection.fetch(_LOCK, job_ids[first : first + _PORTION]):
+        records = await connection.fetch(_LOCK, job_ids[first : first + _PORTION])
+        alive = KeepAlive(connection)
+        for record in records:
             job_id = record["job_id"]
             jobs[job_id], places[job_id] = read(record), record["kafka_partition"]
+            if alive.due:
+                await alive.ping()
     return jobs, places
 
 
@@ -218,7 +226,13 @@ async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: flo
     """Write what may change of jobs that `load` locked."""
     for first in range(0, len(jobs), _PORTION):
         part = jobs[first : first + _PORTION]
-        values = list(zip(*(changing(job) for job in part), strict=True))
+        alive = KeepAlive(connection)
+        rows = []
+        for job in part:
+            rows.append(changing(job))
+            if alive.due:
+                await alive.ping()
+        values = list(zip(*rows, strict=True))
         await connection.execute(_UPDATE, lease_seconds, [job.job_id for job in part], *values)
 
 

@@ -30,7 +30,7 @@ async def judge(connection: Connection, unit: UnitOfWork, work: Work, alive: Kee
         else:
             work.decisions.append(_judged(unit, work, index))
     for index, stop in stops:
-        decision = await model_stops.accept(connection, unit, work.items, index, stop)
+        decision = await model_stops.accept(connection, unit, work.items, index, stop, alive)
         work.decisions[index] = decision
         work.model_stops = True
         work.keep(work.items[index], decision)

@@ -18,6 +18,7 @@ from service.domain import commands as c
 from service.domain import jobless
 from service.domain.decision import Decision, Outcome
 from service.store.database import Connection, Pool, reading
+from service.store.keepalive import KeepAlive
 from service.store.records import InboundItem
 from service.store.statements import QUERIES
 from service.store.unit_of_work import UnitOfWork
@@ -45,6 +46,7 @@ async def accept(
     items: Sequence[InboundItem],
     index: int,
     command: c.StopModel,
+    alive: KeepAlive,
 ) -> Decision:
     """The stop at `index` of a batch whose other records are judged already. Refused where the model has
     no job that it could mean."""
@@ -56,6 +58,8 @@ async def accept(
         return unit.answer(decision, None, command.model_id, origin)
     for job_id in here:
         unit.apply(c.RequestStop(job_id, command.reason, command.requested_by, origin), index)
+        if alive.due:
+            await alive.ping()
     if there:
         await connection.execute(
             QUERIES["model_stop_insert"],

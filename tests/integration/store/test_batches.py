@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from service.contracts.inbound.stop import STOP_REQUESTED as STOP
@@ -14,7 +16,7 @@ from service.domain.decide import decide
 from service.domain.decision import Decision
 from service.domain.facts import Facts
 from service.domain.job import Job
-from service.store import unit_of_work
+from service.store import jobs, unit_of_work
 from service.store.records import OffsetFence
 from tests.integration.store.harness import GROUP, TOPIC, TRUSTS, asked, item, net, opened, registry
 
@@ -45,6 +47,30 @@ async def test_a_batch_that_takes_long_to_judge_is_stored(
         beating.cancel()
         assert len(decisions) == await w.count("job") == 250
         assert max(gaps) < 0.9
+
+
+async def test_a_batch_whose_jobs_take_long_to_read_and_write_is_stored(
+    migrated_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs with very many trusts cost milliseconds each, both ways."""
+    read, changing = jobs.read, jobs.changing
+
+    def slowly_read(record: asyncpg.Record) -> Job:
+        time.sleep(0.006)
+        return read(record)
+
+    def slowly_written(job: Job) -> tuple[Any, ...]:
+        time.sleep(0.006)
+        return changing(job)
+
+    async with opened(migrated_env) as w:
+        asks = [asked() for _ in range(250)]
+        await w.take(*(item(ask, n) for n, ask in enumerate(asks)))
+        monkeypatch.setattr(jobs, "read", slowly_read)
+        monkeypatch.setattr(jobs, "changing", slowly_written)
+        stops = [item({"job_id": ask["job_id"]}, n, STOP) for n, ask in enumerate(asks)]
+        await w.take(*stops)
+        assert await w.count("job WHERE state = 'stopped'") == 250
 
 
 async def test_a_full_batch_of_what_no_net_can_serve_is_taken(migrated_env: dict[str, str]) -> None:
@@ -129,17 +155,17 @@ async def test_one_review_that_fails_costs_itself_alone(
     migrated_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(migrated_env) as w:
-        jobs = [await w.ask() for _ in range(5)]
+        asked_jobs = [await w.ask() for _ in range(5)]
         await w.pool.execute("UPDATE job SET due_at = now() - interval '1 minute'")
 
         def broken(job: Job | None, command: c.Command, facts: Facts) -> Decision:
-            if command.job_id == jobs[2]:
+            if command.job_id == asked_jobs[2]:
                 raise ZeroDivisionError
             return decide(job, command, facts)
 
         monkeypatch.setattr(unit_of_work, "decide", broken)
         due = await w.store.due(10)
-        assert sorted(due) == sorted(jobs)
+        assert sorted(due) == sorted(asked_jobs)
         assert len(await w.store.apply_each([c.Review(job_id) for job_id in due])) == 4
         assert await w.store.due(10) == []  # the broken one is not at the head of the next page
         assert await w.count("job WHERE due_at > now()") == 1
@@ -149,9 +175,9 @@ async def test_one_job_that_can_not_be_read_costs_itself_alone(
     migrated_env: dict[str, str],
 ) -> None:
     async with opened(migrated_env) as w:
-        jobs = [await w.ask() for _ in range(5)]
-        await w.pool.execute("UPDATE job SET request = '[]' WHERE job_id = $1", jobs[1])
-        decisions = await w.store.apply_each([c.RequestStop(j, None, None) for j in jobs])
+        asked_jobs = [await w.ask() for _ in range(5)]
+        await w.pool.execute("UPDATE job SET request = '[]' WHERE job_id = $1", asked_jobs[1])
+        decisions = await w.store.apply_each([c.RequestStop(j, None, None) for j in asked_jobs])
         assert len(decisions) == 4
         assert await w.count("job WHERE state = 'stopped'") == 4
 
