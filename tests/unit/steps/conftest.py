@@ -12,6 +12,8 @@ from tests.unit.steps.sim.virtual_time import VirtualLoop
 
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]] | None:
-    """The virtual loop for whoever asks for it; None leaves the others on the usual one."""
-    return {"virtual": VirtualLoop} if item.get_closest_marker("virtual_time") else None
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The virtual loop for whoever asks for it, the usual one for the others."""
+    if item.get_closest_marker("virtual_time"):
+        return {"virtual": VirtualLoop}
+    return {"usual": asyncio.new_event_loop}

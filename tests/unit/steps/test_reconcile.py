@@ -54,6 +54,7 @@ def test_a_list_asked_before_the_run_was_known_judges_nothing(
         context = sim.context("other")
         sim.start(reconcile=False)
         sim.store.nets.clear()
+        context.nets.follow(await context.store.registry())
         await context.net_cache.refresh(context.nets.client("net-1"))
         step = ReconcileStep(context, "net-1")
         runs = sim.net.runs
