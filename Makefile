@@ -5,7 +5,7 @@ TEST := .venv
 BIN := $(TEST)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format schemas faults bench requirements clean
+.PHONY: help demo test check lint format schemas faults bench docs pictures requirements clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,17 +20,17 @@ check: lint ## Format, lint, types, imports and unit tests: before every commit.
 	$(BIN)/pytest -n 2 tests/unit tests/architecture
 
 lint: $(TEST)/.ready ## Check format, style, types and the rooms' imports.
-	$(BIN)/ruff format --check service tests bench
-	$(BIN)/ruff check service tests bench
+	$(BIN)/ruff format --check service tests bench docs
+	$(BIN)/ruff check service tests bench docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(TEST)/.ready ## Format the code, and fix what ruff can fix.
-	$(BIN)/ruff check --fix-only service tests bench
-	$(BIN)/ruff format service tests bench
+	$(BIN)/ruff check --fix-only service tests bench docs
+	$(BIN)/ruff format service tests bench docs
 
-schemas: $(TEST)/.ready ## Write the generated files of schemas/ anew.
-	$(BIN)/fl-jobs schemas export schemas
+schemas: $(TEST)/.ready ## Write the schemas and the examples of what we publish anew.
+	$(BIN)/python -m tests.examples
 
 faults: $(TEST)/.ready ## Run the slower tests: crashes at every named point, kills, restarts.
 	$(BIN)/pytest -n 2 tests/faults
@@ -38,6 +38,12 @@ faults: $(TEST)/.ready ## Run the slower tests: crashes at every named point, ki
 bench: $(TEST)/.ready ## Measure, beside baselines: about twelve minutes; `python -m bench --help` for parts.
 	$(BIN)/python -m bench ingest
 	$(BIN)/python -m bench latency
+
+docs: $(TEST)/.ready ## Write what the documents say of the code anew.
+	$(BIN)/python -m docs.generate
+
+pictures: $(TEST)/.ready ## Draw the README's pictures anew: runs the demo.
+	$(BIN)/python -m docs.pictures
 
 requirements: $(TEST)/.ready ## Compile the exact, hashed environments of requirements/.
 	$(BIN)/python requirements/compile.py

@@ -45,7 +45,6 @@ from service.settings import Settings
 from service.steps.options import StepOptions
 from service.steps.supervisor import StepSupervisor
 from service.store import migrate
-from service.store.apply import Committed
 from service.store.commit_hints import CommitHints, Hint, hints_of
 from service.store.database import Pool, close_pool, on_retry, open_pool
 from service.store.facts import FactReader
@@ -54,6 +53,7 @@ from service.store.queries import Queries
 from service.store.registry import apply_registry_file
 from service.store.state_records import StateRecords
 from service.store.store import PostgresStore
+from service.store.work import Committed
 from service.telemetry.metrics import INGEST, RELAY, Metrics
 from service.web import Probes, serve
 
@@ -172,6 +172,7 @@ def make_bundles(settings: Settings) -> S3Bundles:
         app_destination_bucket=s3.app_destination_bucket,
         results_bucket=s3.results_bucket,
         assets_dir=settings.assets_dir,
+        presign_endpoint_url=s3.presign_endpoint_url,
         presign_seconds=s3.presigned_seconds,
         limits=StagingLimits(files=s3.max_bundle_files, total_bytes=s3.max_bundle_bytes),
     )

@@ -32,7 +32,9 @@ Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Settings of one part, each with its description below it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def conflicts(self) -> Iterator[str]:
         """What no single value shows: each begins with the variable's name and says how to fix it."""
@@ -46,26 +48,44 @@ class Section(BaseModel):
 
 
 class KafkaSettings(Section):
-    """Broker, security and names. Partitions hold for topics that are made, never changed later."""
+    """The brokers, and the topics that the service makes. Topics that are there keep what they have."""
 
     bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers as `host:port`, several with commas between them."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How brokers are spoken to."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """How the user is proved, with SASL."""
     sasl_username: str | None = None
+    """The user; needed with SASL."""
     sasl_password: SecretStr | None = None
+    """The user's password; needed with SASL."""
     ssl_cafile: Path | None = None
+    """Who signed the brokers' certificates; left out: the system's own list."""
     ssl_certfile: Path | None = None
+    """Our certificate, where brokers ask for one."""
     ssl_keyfile: Path | None = None
+    """The key of our certificate."""
     topic_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100)] = ""
+    """Put before every topic's name, so that several services share one broker."""
     group_id: Annotated[str, Field(min_length=1, max_length=200)] = "fl-job-service"
+    """The consumer group: the same in all processes of one service."""
     group_instance_id: str | None = None
+    """A name for this process alone: a killed consumer is back at once under it."""
     partitions: Annotated[int, Field(ge=1, le=1_000)] = 12
+    """Partitions of each topic that the service makes."""
     replication_factor: Annotated[int, Field(ge=1, le=10)] = 1
+    """Copies of each topic that the service makes."""
     session_timeout_ms: Annotated[int, Field(ge=1_000, le=300_000)] = 10_000
+    """A consumer that is silent for so long loses its partitions to another."""
     requests_retention_hours: Annotated[int, Field(ge=1)] = 7 * 24
+    """How long requests stay on their topic."""
     status_retention_hours: Annotated[int, Field(ge=1)] = 7 * 24
+    """How long runs' reports stay on their topic."""
     lifecycle_retention_hours: Annotated[int, Field(ge=1)] = 30 * 24
+    """How long lifecycle events stay on their topic."""
     dead_letter_retention_hours: Annotated[int, Field(ge=1)] = 14 * 24
+    """How long dead letters stay on their topics."""
 
     def conflicts(self) -> Iterator[str]:
         for server in self.bootstrap_servers.split(","):
@@ -85,9 +105,14 @@ class KafkaSettings(Section):
 
 
 class DatabaseSettings(Section):
+    """The PostgreSQL database that holds everything: jobs, events, offsets."""
+
     dsn: SecretStr = SecretStr("postgresql://fl@127.0.0.1:5432/fl")
+    """Where the database is: `postgresql://user:password@host:port/database`."""
     pool_size: Annotated[int, Field(ge=2, le=100)] = 12
+    """Connections of one process, at most."""
     command_timeout_seconds: Seconds = 30.0
+    """How long one statement may take."""
 
     def conflicts(self) -> Iterator[str]:
         # The value itself is never shown: it may hold a password.
@@ -96,53 +121,87 @@ class DatabaseSettings(Section):
 
 
 class S3Settings(Section):
-    """Credentials come by AWS's own chain; the four buckets are the only ones ever touched."""
+    """The object store, and its four buckets. Credentials come by AWS's own chain."""
 
     endpoint_url: str | None = None
+    """Address of the object store; left out: AWS's own."""
+    presign_endpoint_url: str | None = None
+    """Address under which nets reach the object store, for the addresses that they are given; left out: the
+    service's own, on AWS the bucket's host in its region."""
     region: str = "us-east-1"
+    """Its region."""
     model_files_bucket: str = "model-files"
+    """What researchers upload, by model id."""
     app_base_bucket: str = "app-base"
+    """Base templates of job types."""
     app_destination_bucket: str = "app-bundles"
+    """Staged bundles, by job."""
     results_bucket: str = "results"
+    """Results, by job and attempt."""
     presigned_seconds: Annotated[int, Field(ge=60, le=604_800)] = 3_600
+    """How long a net may fetch a bundle with the addresses it was given."""
     max_bundle_bytes: Annotated[int, Field(ge=1)] = 5 * 2**30
+    """A model with more bytes fails its job."""
     max_bundle_files: Annotated[int, Field(ge=1)] = 10_000
+    """A model with more files fails its job."""
 
     def conflicts(self) -> Iterator[str]:
-        if self.endpoint_url is not None and not _is_http_url(self.endpoint_url):
-            yield (
-                f"FL_S3__ENDPOINT_URL: {self.endpoint_url!r} is no address: http://host:port or "
-                "https://host; leave the variable out for AWS's own"
-            )
+        for name, url, otherwise in (
+            ("ENDPOINT_URL", self.endpoint_url, "AWS's own"),
+            ("PRESIGN_ENDPOINT_URL", self.presign_endpoint_url, "FL_S3__ENDPOINT_URL"),
+        ):
+            if url is not None and not _is_http_url(url):
+                yield (
+                    f"FL_S3__{name}: {url!r} is no address: http://host:port or https://host; "
+                    f"leave the variable out for {otherwise}"
+                )
 
 
 class EncryptionSettings(Section):
+    """What adapters are told of a project."""
+
     aes_key_base64: SecretStr | None = None
+    """32 bytes in base64, the adapters' key: project ids go to them encrypted, cohort queries by registry."""
 
 
 class IngestSettings(Section):
+    """How inbound records are read."""
+
     max_batch_records: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    """Records of one transaction, at most."""
     max_batch_bytes: Annotated[int, Field(ge=1_024)] = 4 * 2**20
+    """Bytes of one transaction, at most."""
     max_undecodable_ratio: Annotated[float, Field(ge=0, le=1)] = 0.9
-    parked_seconds: Seconds = 86_400.0  #: how long a stop or report waits for its job
+    """The consumer stops when more of a partition's last 1,000 records can't be decoded; 0: never."""
+    parked_seconds: Seconds = 86_400.0
+    """How long a stop or a report waits for its job."""
 
 
 class LimitSettings(Section):
-    """Seconds, counts: see `domain.facts.Limits`, which they become."""
+    """How long a job may wait for its net, and how it is tried again."""
 
     pending_seconds: Seconds = 3_600.0
+    """A run that its net does not start within this fails its job."""
     runtime_seconds: Seconds = 86_400.0
+    """A longer run fails its job; `max_runtime_seconds` of a request goes before."""
     stall_seconds: Seconds = 7_200.0
+    """A run without progress for so long fails its job; `max_stall_seconds` of a request goes before."""
     submit_unknown_seconds: Seconds = 300.0
-    collect_seconds: Seconds = (
-        259_200.0  #: three days: a net or the store may be away over a weekend
-    )
+    """How long the outcome of a lost submit is looked for before the job fails."""
+    collect_seconds: Seconds = 259_200.0
+    """How long results are fetched again before the job fails: a net may be away over a weekend."""
     collect_tries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Tries to fetch results before the job fails, whatever the time; left out: as many as fit."""
     missing_lists: Annotated[int, Field(ge=1, le=100)] = 3
+    """Lists of a net in a row without the run before the run counts as lost."""
     missing_grace_seconds: Seconds = 30.0
+    """And the run must be missing for at least so long."""
     net_gone_seconds: Seconds = 300.0
+    """How long a stop waits for a net that left the registry."""
     backoff_seconds: Seconds = 5.0
+    """Before the first retry; the pause doubles with each."""
     backoff_max_seconds: Seconds = 300.0
+    """Before any retry, at most."""
 
     def conflicts(self) -> Iterator[str]:
         if self.backoff_max_seconds < self.backoff_seconds:
@@ -153,16 +212,24 @@ class LimitSettings(Section):
 
 
 class StepSettings(Section):
-    """How the loops pace themselves."""
+    """How the loops pace themselves, and how many jobs they work on."""
 
-    workers: Annotated[int, Field(ge=1, le=1_000)] = 32  #: jobs prepared at once by this process
+    workers: Annotated[int, Field(ge=1, le=1_000)] = 32
+    """Jobs prepared and submitted at once by one process."""
     lease_seconds: Seconds = 10.0
+    """A process that died loses its jobs to another after this."""
     renew_seconds: Seconds = 3.0
-    poll_seconds: Seconds = 1.0  #: between two lists of a net with runs
-    idle_poll_seconds: Seconds = 5.0  #: between two looks at a net without runs
+    """Between two renewals of leases; at most half of the lease."""
+    poll_seconds: Seconds = 1.0
+    """Between two lists of a net that has runs."""
+    idle_poll_seconds: Seconds = 5.0
+    """Between two looks at a net without runs."""
     claim_poll_seconds: Seconds = 0.5
+    """Between two looks for a job to start, when nothing wakes the service."""
     sweep_seconds: Seconds = 1.0
+    """Between two sweeps over limits and parked records."""
     fence_wait_seconds: Annotated[float, Field(ge=0, le=3_600)] = 15.0
+    """Between the two looks that show that a lost submit left nothing behind."""
 
     def conflicts(self) -> Iterator[str]:
         # One renewal may come late or fail, and the lease must still hold.
@@ -174,10 +241,16 @@ class StepSettings(Section):
 
 
 class RetentionSettings(Section):
+    """How long the database keeps what is over."""
+
     jobs_days: Annotated[int, Field(ge=1)] = 90
+    """How long finished jobs and their events are kept."""
     inbound_ids_days: Annotated[int, Field(ge=1)] = 30
+    """How long event ids are kept against duplicates."""
     job_ids_days: Annotated[int, Field(ge=1)] = 400
+    """How long ids of forgotten jobs are kept, so that they do not train again."""
     dead_letters_days: Annotated[int, Field(ge=1)] = 14
+    """How long published dead letters are kept in the database."""
 
     def conflicts(self) -> Iterator[str]:
         # An id that is forgotten before its job would let the same request train again.
@@ -189,13 +262,21 @@ class RetentionSettings(Section):
 
 
 class HttpSettings(Section):
+    """The web port."""
+
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8080  #: 0: any free one, printed
+    """Where probes, metrics and the read-only API listen."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """Their port; 0: any free one, which the log line `web_listens` names."""
 
 
 class LogSettings(Section):
+    """What the service says of itself, on standard error."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: `console` on a terminal, else `json`."""
 
 
 def _has_host(server: str) -> bool:
@@ -220,7 +301,11 @@ class Settings(BaseSettings):
     """The whole. Build it with `load`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     kafka: KafkaSettings = KafkaSettings()
@@ -234,9 +319,13 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     registry_file: Path | None = None
-    relay_accept_log: bool = False  #: go on from the log by the operator's word, once
+    """A registry applied by `migrate`, and by `run` at each start, as `registry apply` would."""
+    relay_accept_log: bool = False
+    """The relay goes on from what the log holds, as `run --accept-log`. Take it out again."""
     assets_dir: Path = Field(default_factory=lambda: data_path("assets"))
+    """Folder of the backends' manifests and base templates; left out: those of the package."""
     secrets_dir: Path | None = None
+    """Folder with one file per variable, named in lower case, such as `fl_database__dsn`."""
 
     @classmethod
     def settings_customise_sources(

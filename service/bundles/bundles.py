@@ -64,7 +64,8 @@ class S3Bundles:
         limits: StagingLimits | None = None,
     ) -> None:
         """A bucket setting is `bucket`, `bucket/prefix` or `s3://bucket/prefix`; `more_sources` are further
-        locations that a request's `model_files.uri` may name. Raises errors.Invalid for an empty one."""
+        locations that a request's `model_files.uri` may name; `presign_endpoint_url` is where nets reach the
+        store, when that is another address than ours. Raises errors.Invalid for an empty one."""
         self._store = ObjectStore(
             endpoint_url=endpoint_url, region=region, presign_endpoint_url=presign_endpoint_url
         )

@@ -3,8 +3,9 @@
 Promise: every call ends within its time limits; a listing is whole however long it is; what goes
 wrong is `Transient` when the store is unavailable (also a refusal of our credentials, which an operator
 puts right without touching the jobs), `NotThere` when an object is gone and `Changed` when it is not
-the one that was listed. What breaks it: opening a client per call, since building one costs some
-hundred milliseconds.
+the one that was listed. A URL for others is signed for the host under which they reach the store: the one
+of the setting, else AWS's own of the bucket and region. What breaks it: opening a client per call, since
+building one costs some hundred milliseconds.
 """
 
 from __future__ import annotations
@@ -60,16 +61,15 @@ class ObjectStore:
         self._endpoint = endpoint_url
         self._presign_endpoint = presign_endpoint_url or endpoint_url
         self._region = region
-        self._config = AioConfig(
-            signature_version="s3v4",
-            s3={"addressing_style": "path"},
-            connect_timeout=connect_seconds,
-            read_timeout=read_seconds,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=connections,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
+        self._options: dict[str, Any] = {
+            "signature_version": "s3v4",
+            "connect_timeout": connect_seconds,
+            "read_timeout": read_seconds,
+            "retries": {"mode": "standard", "total_max_attempts": attempts},
+            "max_pool_connections": connections,
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
         self._stack = AsyncExitStack()
         self._opening = asyncio.Lock()
         self._client: Any = None
@@ -94,16 +94,18 @@ class ObjectStore:
             self._client = client
 
     async def _enter(self, session: Any, endpoint: str | None) -> Any:
+        config = AioConfig(s3=_addressing(endpoint), **self._options)
         try:
             return await self._stack.enter_async_context(
-                session.client(
-                    "s3", endpoint_url=endpoint, region_name=self._region, config=self._config
-                )
+                session.client("s3", endpoint_url=endpoint, region_name=self._region, config=config)
             )
         except ValueError as exc:
-            raise Invalid(
-                f"FL_S3__ENDPOINT_URL or FL_S3__REGION makes no client: {line_of(exc)}"
-            ) from exc
+            setting = (
+                "FL_S3__ENDPOINT_URL"
+                if endpoint == self._endpoint
+                else "FL_S3__PRESIGN_ENDPOINT_URL"
+            )
+            raise Invalid(f"{setting} or FL_S3__REGION makes no client: {line_of(exc)}") from exc
 
     async def close(self) -> None:
         """Give back all connections. The store can be opened again."""
@@ -310,6 +312,14 @@ class ObjectStore:
             await upload.abort()
             raise
         return digest.hexdigest(), total
+
+
+def _addressing(endpoint: str | None) -> dict[str, str]:
+    """Where the bucket stands in a URL. A host of one's own knows paths alone. AWS's is
+    `<bucket>.s3.<region>.amazonaws.com` in every region, so that it can be on a list of allowed hosts."""
+    if endpoint is not None:
+        return {"addressing_style": "path"}
+    return {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"}
 
 
 class _Multipart:

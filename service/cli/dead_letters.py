@@ -23,8 +23,8 @@ Where = Annotated[str, typer.Argument(help="TOPIC/PARTITION/OFFSET as `list` pri
 
 @app.command("list", epilog="Example: fl-jobs dead-letters list --json")
 def list_letters(
-    topic: Annotated[str | None, typer.Option("--topic")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
+    topic: Annotated[str | None, typer.Option("--topic", help="Only those of this topic.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most.")] = 30,
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:

@@ -23,6 +23,7 @@ from service.cli.command import (
     settings_of,
 )
 from service.cli.follow import COLOURS, follow, panel, sites_table
+from service.domain.advice import job_advice
 from service.domain.enums import JobState
 from service.errors import Invalid
 from service.settings import Settings
@@ -34,10 +35,14 @@ app = typer.Typer(no_args_is_help=True, help="Jobs: list, show, watch, collect."
 
 @app.command("list", epilog="Example: fl-jobs jobs list --state queued --project demo")
 def list_jobs(
-    state: Annotated[JobState | None, typer.Option("--state")] = None,
-    model: Annotated[str | None, typer.Option("--model")] = None,
-    project: Annotated[str | None, typer.Option("--project")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 30,
+    state: Annotated[
+        JobState | None, typer.Option("--state", help="Only jobs in this state.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Only jobs of this model.")] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", help="Only jobs of this project.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="So many at most.")] = 30,
     env_file: EnvFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -98,6 +103,8 @@ def show(
     console.print(panel(state))
     if found["waits"] is not None:
         console.print(f"waits: {line(found['waits']['message'])}")
+    if found["advice"] is not None:
+        console.print(f"What to do: {found['advice']['action']}")
     table = Table(box=None, pad_edge=False)
     for name in ("#", "time", "event", ""):
         table.add_column(name)
@@ -124,7 +131,16 @@ async def _show(settings: Settings, job_id: UUID) -> dict[str, Any]:
                 "`fl-jobs dead-letters list` records that could not be used"
             )
         waits = await queries.why_waiting(job_id, fact_reader(settings))
-        return {"state": state, "waits": waits, "events": await queries.events(job_id)}
+        events = await queries.events(job_id)
+    return {"state": state, "waits": waits, "advice": advice_on(state, waits), "events": events}
+
+
+def advice_on(state: dict[str, Any], waits: dict[str, Any] | None) -> dict[str, str] | None:
+    """What the job's code means and what to do about it; None where nothing is to be done."""
+    reason = state.get("reason") or {}
+    code = state["waiting_for"] if waits is None else waits["code"]
+    found = job_advice(state["state"], reason.get("code"), code)
+    return None if found is None else {"meaning": found.meaning, "action": found.action}
 
 
 @app.command(epilog="Example: fl-jobs jobs collect 2f6b7a10-5c1e-4f43-9a55-0b7f6a1c0001")

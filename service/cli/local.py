@@ -57,7 +57,7 @@ def up(
     """Start what isn't running, and make topics, buckets, schema and a demo registry.
 
     A component is replaced by one of yours when its address is set: FL_KAFKA__BOOTSTRAP_SERVERS,
-    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. ProcessRecord it again repairs what has died.
+    FL_DATABASE__DSN, FL_S3__ENDPOINT_URL. Starting it again repairs what has died.
     """
     stack = Stack(dir, data_root, capacity=capacity)
     with one_line_errors(), ends_on_terminate(), display(quiet=as_json) as report:

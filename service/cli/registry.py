@@ -26,7 +26,7 @@ def apply(
     """Make this file the registry. The same file again changes nothing.
 
     Approvals that it takes back end queued jobs and stop running ones. A net that it leaves out while
-    places are held there is named: nothing polls its runs any more.
+    places are held there is named: it drains, and its runs are followed to their end.
     """
     settings = settings_of(env_file)
     applied = run_async(apply_file(settings, file))
@@ -50,7 +50,7 @@ def say_applied(applied: dict[str, Any]) -> None:
     for slot in applied["held_on_removed_nets"]:
         say(
             f"warning: net {line(slot['net'])} is out of the registry with a place {slot['state']} for job "
-            f"{slot['job_id']}, attempt {slot['attempt']}: put the net back until its runs are over"
+            f"{slot['job_id']}, attempt {slot['attempt']}: it drains; leave its adapter up until then"
         )
 
 

@@ -188,12 +188,16 @@ class IClientStatus(BaseModel):
     once a slot is matched with a trust.
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     name: str
+    """The client's slot as an adapter tells it; the trust's name in a net's status."""
     code: str | None = None
+    """The trust's short code; null: it has none, or is not known."""
     status: str
+    """The client's status in the adapter's words; `no_reply` and `DISCONNECTED` mean gone."""
     fl_kit_slot: str | None = None
+    """The client's slot; null in an adapter's own answer."""
 
     @computed_field
     @property
@@ -205,12 +209,20 @@ class IClientStatus(BaseModel):
 class INetStatus(BaseModel):
     """A net as seen from the hub; None where nothing is known."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: str
+    """The net's name in the registry."""
     fl_backend: FLBackend
+    """Its kind of FL runtime."""
     online: bool | None = None
+    """Whether its adapter answers and lists clients; null: not known."""
     registered_clients: int | None = None
+    """Members of the net; 0 while it is offline, null: not known."""
     net_in_use: bool | None = None
+    """Whether a job has a place on it; null: not known."""
     clients: list[IClientStatus]
+    """Each member of the net."""
 
 
 class IOverridableConfig(BaseModel):

@@ -42,14 +42,21 @@ def show_result(result: DemoResult, *, as_json: bool) -> None:
 
 def print_report(result: DemoResult, console: Console) -> None:
     """Print it all."""
-    console.print(_patients(result))
-    if result.lifecycle.rounds:
-        console.print(_rounds(result))
-    if result.scores:
-        console.print(_comparison(result))
-    console.print(_lifecycle(result))
+    for table in tables(result).values():
+        console.print(table)
     for site in _locations(result):
         console.print(site, soft_wrap=True)
+
+
+def tables(result: DemoResult) -> dict[str, Table]:
+    """What it was trained on, how it went and what came of it, in this order; what there is none of is left
+    out."""
+    found = {"patients": _patients(result)}
+    if result.lifecycle.rounds:
+        found["rounds"] = _rounds(result)
+    if result.scores:
+        found["comparison"] = _comparison(result)
+    return found | {"lifecycle": _lifecycle(result)}
 
 
 def document(result: DemoResult) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A row says in which states the event may come, to which state it leads, what else it changes, and under which
 name it is published, if it is. `evolve` refuses anything else, so a row of the job table that contradicts the
-graph can't be written; the README's diagram is printed from the same rows.
+graph can't be written; the diagram of docs/architecture.md is printed from the same rows.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import random
 
 import structlog
 
+from service.clock import Backoff
 from service.contracts.outbound import net_status
 from service.domain.registry import Net
 from service.steps.context import StepContext
@@ -25,10 +26,12 @@ class NetStatusStep:
         self._context = context
         self._net = net
         self._last_reported: tuple[bool, frozenset[str]] | None = None
+        options = context.options
+        self._away = Backoff(options.down_poll_seconds, options.idle_poll_seconds)
 
     async def step(self) -> float | None:
         """One poll. Raises errors.Transient when the net left the registry or the database is unavailable."""
-        context, options = self._context, self._context.options
+        context = self._context
         client = await context.client(self._net)
         usual = context.usual_pause(client)
         if not await context.may_poll(self._net):
@@ -46,7 +49,11 @@ class NetStatusStep:
             self._last_reported = (snapshot.answering, snapshot.online)
             context.wakeups.claim.set()
             context.wakeups.poll_now(self._net)
-        pause = usual if snapshot.answering else min(usual, options.down_poll_seconds)
+        if snapshot.answering:
+            self._away.reset()
+            pause = usual
+        else:  # looked for soon, and ever more seldom: hundreds may be away for long
+            pause = min(usual, self._away.next())
         return pause * random.uniform(0.9, 1.1)
 
     async def _save(self, net: Net, snapshot: NetSnapshot) -> None:

@@ -19,9 +19,9 @@ import structlog
 from service.domain.enums import JobState
 from service.errors import Transient
 from service.settings import DatabaseSettings
-from service.store.apply import Committed
 from service.store.database import Connection, Pool, reading, translated
 from service.store.statements import QUERIES
+from service.store.work import Committed
 
 log = structlog.get_logger(__name__)
 

@@ -1,28 +1,19 @@
-"""What surrounds the jobs on the way in: offsets, event ids, parked records, dead letters."""
+"""What surrounds the jobs on the way in: offsets, event ids, dead letters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from uuid import UUID
 
-import asyncpg
-
-from service.contracts.inbound import translation
-from service.contracts.wire.envelope import Undecodable
-from service.contracts.wire.problems import ContractViolation
 from service.domain import jobless
 from service.domain.decision import Decision
 from service.store.database import Connection, Pool, transaction
-from service.store.outbox import decode_headers, encode_headers
+from service.store.outbox import encode_headers
 from service.store.records import (
-    INVALID_REPORT,
-    UNDECODABLE,
     DeadLetter,
     InboundItem,
     OffsetFence,
     OffsetMoved,
     RecordRef,
-    dead_letter,
 )
 from service.store.statements import QUERIES
 
@@ -138,49 +129,7 @@ async def insert_dead_letters(
     await connection.execute(QUERIES["dead_letters_insert"], *zip(*rows, strict=True))
 
 
-async def park(
-    connection: Connection,
-    group: str,
-    item: InboundItem,
-    job_id: UUID,
-    is_stop: bool,
-    seconds: float,
-) -> None:
-    """Keep a record whose job is not known yet."""
-    ref = item.source_record
-    await connection.execute(
-        QUERIES["parked_insert"],
-        job_id,
-        is_stop,
-        item.event_key,
-        ref.topic,
-        ref.partition,
-        ref.offset,
-        ref.timestamp_ms,
-        group,
-        ref.key,
-        ref.value,
-        encode_headers(ref.headers),
-        seconds,
-    )
-
-
-def restore(record: asyncpg.Record) -> InboundItem:
-    """A parked record's item, decoded again. After an upgrade it may be a dead letter's: then it must
-    not hold up what is resolved with it."""
-    ref = RecordRef(
-        record["topic"],
-        record["partition"],
-        record["offset"],
-        record["timestamp_ms"],
-        record["key"],
-        record["value"],
-        decode_headers(record["headers"]),
-    )
-    headers = [(name, value) for name, value in ref.headers if value is not None]
-    try:
-        _, command = translation.read(ref.key, ref.value, headers)
-    except ContractViolation as exc:
-        kind = UNDECODABLE if isinstance(exc, Undecodable) else INVALID_REPORT
-        return InboundItem(None, ref, dead=dead_letter(kind, exc.message))
-    return InboundItem(command, ref)
+async def forget(connection: Connection, ids: Sequence[bytes]) -> None:
+    """Forget event ids: what became a dead letter may be sent again."""
+    if ids:
+        await connection.execute(QUERIES["ids_forget"], ids)

@@ -6,7 +6,7 @@ database sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -208,8 +208,10 @@ async def get_many(connection: Connection, job_ids: Sequence[UUID]) -> dict[UUID
     return {record["job_id"]: read(record) for record in records}
 
 
-async def insert(connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-    await connection.copy_records_to_table("job", records=rows, columns=NAMES)
+async def insert(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Write new jobs."""
+    if rows:
+        await connection.copy_records_to_table("job", records=rows, columns=NAMES)
 
 
 async def update(connection: Connection, jobs: Sequence[Job], lease_seconds: float) -> None:

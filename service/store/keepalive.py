@@ -8,12 +8,14 @@ also gives the event loop its turn, for heartbeats and for whoever else lives in
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import AsyncIterator, Iterable
+from typing import Final, TypeVar
 
 from service.store.database import Connection
 
 #: A tenth of what the server allows; the rest is for a machine that is busy with others.
 QUIET_SECONDS: Final = 0.1
+_T = TypeVar("_T")
 
 
 class KeepAlive:
@@ -33,3 +35,10 @@ class KeepAlive:
         """One statement that does nothing."""
         await self._connection.execute("SELECT")
         self._until = time.monotonic() + self._quiet_seconds
+
+    async def over(self, items: Iterable[_T]) -> AsyncIterator[_T]:
+        """Each item in turn; between two of them a ping where it is due."""
+        for item in items:
+            yield item
+            if self.due:
+                await self.ping()

@@ -7,7 +7,8 @@ from typing import Final
 from uuid import UUID
 
 from service.contracts.outbound import state
-from service.store.database import Pool, reading
+from service.store.database import Connection, Pool, reading
+from service.store.statements import QUERIES
 
 _SELECT: Final = f"SELECT {', '.join(state.COLUMNS)} FROM job WHERE job_id = ANY($1::uuid[])"
 
@@ -32,3 +33,9 @@ class StateRecords:
             )
             for row in rows
         }
+
+
+async def publish(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    """Have the relay publish the states of jobs that changed after their last event."""
+    if job_ids:
+        await connection.execute(QUERIES["states_due_upsert"], job_ids)

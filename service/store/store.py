@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
@@ -21,13 +22,14 @@ from service.domain.registry import Net, NetNow, Registry
 from service.domain.values import Origin
 from service.errors import Transient
 from service.settings import RetentionSettings
-from service.store import inbox, jobs, model_stops, registry, registry_review, retention
-from service.store.apply import Applier, Committed
+from service.store import inbox, jobs, model_stops, parked, registry, registry_review, retention
+from service.store.apply import Applier
 from service.store.claim import select_claim, select_expired
 from service.store.database import Connection, Pool, reading, transaction
 from service.store.facts import FactReader, read_nets
 from service.store.records import RACES, BatchRefused, InboundItem, OffsetFence, OffsetMoved
 from service.store.statements import QUERIES
+from service.store.work import Committed
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +37,9 @@ log = structlog.get_logger(__name__)
 _PUT_OFF_SECONDS = 60.0
 #: For so long one instance reviews jobs after a registry, and others leave it to that one.
 _REVIEW_SECONDS = 10.0
+#: Those who watch nets use at most this part of the connections at once: there may be hundreds of nets, and
+#: reading records and moving jobs must not wait behind all of them.
+_WATCHERS_SHARE = 3
 
 
 class PostgresStore:
@@ -57,6 +62,7 @@ class PostgresStore:
         self._facts = facts
         self._retention = retention or RetentionSettings()
         self._lease_seconds = lease_seconds
+        self._watching = asyncio.Semaphore(max(1, pool.get_max_size() // _WATCHERS_SHARE))
         self._applier = Applier(
             pool,
             facts,
@@ -140,7 +146,7 @@ class PostgresStore:
             return await self._resolve(limit)
         except BatchRefused:
             async with reading(self.pool) as connection:
-                rows = await connection.fetch(QUERIES["parked_due"], limit, None)
+                rows = await parked.due(connection, limit)
             return sum([await self._resolve_one(row["id"]) for row in rows])
 
     async def _resolve(
@@ -212,7 +218,7 @@ class PostgresStore:
         body: bytes,
         unknown_statuses: tuple[str, ...] | None = None,
     ) -> None:
-        async with transaction(self.pool) as connection:
+        async with self._watching, transaction(self.pool) as connection:
             known = await self._facts.registry(connection)
             await registry.save_net(
                 connection,
@@ -225,10 +231,10 @@ class PostgresStore:
                 body=body.decode(),
                 unknown_statuses=unknown_statuses,
             )
-        self._done(Committed([], work_available=True))
+        self._done(Committed([], work_available=answering))
 
     async def lease(self, name: str, holder: str, ttl_seconds: float) -> bool:
-        async with transaction(self.pool) as connection:
+        async with self._watching, transaction(self.pool) as connection:
             return (
                 await connection.fetchval(
                     QUERIES["outbox_lease_acquire"], name, holder, ttl_seconds
@@ -277,12 +283,12 @@ class PostgresStore:
             return await registry.draining(connection)
 
     async def net_now(self) -> Mapping[str, NetNow]:
-        async with reading(self.pool) as connection:
+        async with self._watching, reading(self.pool) as connection:
             row = await connection.fetchrow(QUERIES["facts"])
         return read_nets(row["nets"] if row is not None else None)
 
     async def reservations(self, net: str) -> list[Reservation]:
-        async with reading(self.pool) as connection:
+        async with self._watching, reading(self.pool) as connection:
             rows = await connection.fetch(QUERIES["reservations_of_net"], net)
             found = await jobs.get_many(connection, [row["job_id"] for row in rows])
         return [reservation_of(row, found[row["job_id"]]) for row in rows if row["job_id"] in found]

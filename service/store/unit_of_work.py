@@ -1,6 +1,6 @@
 """A transaction's work in memory: commands applied to locked jobs, and everything that follows from it.
 
-Nothing here waits or writes; `service.store.apply` loads before and writes after.
+Nothing here waits or writes; `service.store.loading` loads it, and `service.store.apply` has it written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from service.domain.commands import Command
+from service.domain import jobless
+from service.domain.commands import Command, RefuseStop
 from service.domain.decide import decide
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
@@ -56,6 +57,14 @@ class UnitOfWork:
             ) from exc
         model = job.request.model_id if job is not None else None
         return self.answer(decision, command.job_id, model, origin_of(command))
+
+    def judge(self, command: object, index: int | None = None) -> Decision:
+        """The same for whatever a record holds: also a stop that breaks its contract, which no job judges."""
+        if isinstance(command, RefuseStop):
+            decision = jobless.refuse_stop(command)
+            return self.answer(decision, command.job_id, command.model_id, command.origin)
+        assert isinstance(command, Command)
+        return self.apply(command, index)
 
     def answer(
         self, decision: Decision, job_id: UUID | None, model_id: UUID | None, origin: Origin | None

@@ -32,6 +32,16 @@ class StatusMetric:
     read: Callable[[Any], float]
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedMetric:
+    """A metric as `/metrics` tells it: its name there, kind, labels and help."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    about: str
+
+
 def _attribute(name: str) -> Callable[[Any], float]:
     return lambda status: float(getattr(status, name))
 
@@ -162,17 +172,21 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._status_collector = _StatusCollector()
         self.registry.register(self._status_collector)
+        self._declared: list[ExportedMetric] = []
         r = self.registry
 
         def counter(name: str, about: str, *labels: str) -> Counter:
+            self._declared.append(ExportedMetric(f"{name}_total", "counter", labels, about))
             return Counter(name, about, labels, registry=r)
 
         def gauge(name: str, about: str, *labels: str) -> Gauge:
+            self._declared.append(ExportedMetric(name, "gauge", labels, about))
             return Gauge(name, about, labels, registry=r)
 
         def histogram(
             name: str, about: str, *labels: str, buckets: tuple[float, ...] = _FAST
         ) -> Histogram:
+            self._declared.append(ExportedMetric(name, "histogram", labels, about))
             return Histogram(name, about, labels, registry=r, buckets=buckets)
 
         # --- the one write path
@@ -210,6 +224,19 @@ class Metrics:
         self.oldest_queued_seconds = gauge(
             "fl_oldest_queued_seconds", "Age of the oldest queued job."
         )
+
+    def exported(self) -> tuple[ExportedMetric, ...]:
+        """Every metric that a process with all roles exports."""
+        own = (
+            ExportedMetric(
+                f"{each.name}_total" if each.kind == "counter" else each.name,
+                each.kind,
+                (),
+                each.about,
+            )
+            for each in (*INGEST, *RELAY)
+        )
+        return (*self._declared, *own)
 
     def follow(
         self, part: str, status: Callable[[], Any], status_metrics: Iterable[StatusMetric]

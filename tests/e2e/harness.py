@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -137,13 +138,7 @@ class ServiceHarness:
         await self.send_raw(
             topic,
             json.dumps(data).encode(),
-            [
-                ("ce_id", (event_id or str(uuid4())).encode()),
-                ("ce_source", b"/tests"),
-                ("ce_type", kind.encode()),
-                ("ce_specversion", b"1.0"),
-                ("content-type", b"application/json"),
-            ],
+            _headers(kind, event_id or str(uuid4())),
         )
 
     async def send_raw(
@@ -155,6 +150,45 @@ class ServiceHarness:
             await producer.send_and_wait(f"{self.prefix}{topic}", value, headers=headers)
         finally:
             await producer.stop()
+
+    async def ask_all(self, requests: Iterable[Mapping[str, Any]]) -> None:
+        """Publish many training requests as one burst."""
+        producer = AIOKafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=20)
+        await producer.start()
+        try:
+            waiting = []
+            for data in requests:
+                headers = _headers("fl.training.requested.v1", str(uuid4()))
+                body = json.dumps({"job_id": str(uuid4()), "model_id": str(uuid4()), **data})
+                topic = f"{self.prefix}fl.training-requests.v1"
+                waiting.append(await producer.send(topic, body.encode(), headers=headers))
+            await asyncio.gather(*waiting)
+        finally:
+            await producer.stop()
+
+    async def published(
+        self, wanted: Callable[[Counter[str]], bool], seconds: float = 60.0
+    ) -> Counter[str]:
+        """Read the lifecycle topic, read committed, until its events by type are as wanted; these."""
+        consumer = AIOKafkaConsumer(
+            f"{self.prefix}fl.job-lifecycle.v1",
+            bootstrap_servers=self.bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+        )
+        await consumer.start()
+        found: Counter[str] = Counter()
+        try:
+            async with asyncio.timeout(seconds):
+                async for record in consumer:
+                    found[dict(record.headers)["ce_type"].decode()] += 1
+                    if wanted(found):
+                        break
+        except TimeoutError:
+            raise AssertionError(f"after {seconds:g} s only {found}") from None
+        finally:
+            await consumer.stop()
+        return found
 
     async def state(self, job_id: UUID) -> str | None:
         connection = await asyncpg.connect(self.env["FL_DATABASE__DSN"])
@@ -218,13 +252,16 @@ class ServiceHarness:
 
 
 @contextlib.asynccontextmanager
-async def opened(env: Mapping[str, str], folder: Path) -> AsyncIterator[ServiceHarness]:
-    """A harness with topics, buckets, registry, model files and a net; the service is the test's to start."""
+async def opened(
+    env: Mapping[str, str], folder: Path, document: Callable[[str], dict[str, Any]] | None = None
+) -> AsyncIterator[ServiceHarness]:
+    """A harness with topics, buckets, registry, model files and a net; the service is the test's to start.
+    `document`: the registry for the net's address, else `registry_of`."""
     harness = ServiceHarness(env, folder)
     registry = folder / "registry.yaml"
     try:
         harness.start_net()
-        registry.write_text(yaml.safe_dump(registry_of(harness.net_url)))
+        registry.write_text(yaml.safe_dump((document or registry_of)(harness.net_url)))
         for key, value in env.items():
             if key.startswith("AWS_"):
                 os.environ[key] = value
@@ -246,6 +283,16 @@ async def opened(env: Mapping[str, str], folder: Path) -> AsyncIterator[ServiceH
         yield harness
     finally:
         harness.end()
+
+
+def _headers(kind: str, event_id: str) -> list[tuple[str, bytes]]:
+    return [
+        ("ce_id", event_id.encode()),
+        ("ce_source", b"/tests"),
+        ("ce_type", kind.encode()),
+        ("ce_specversion", b"1.0"),
+        ("content-type", b"application/json"),
+    ]
 
 
 def _sections(env: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from service.bundles.names import parse_setting
 from service.bundles.s3 import ObjectStore
 from service.cli.doctor.consumer import consumer_findings
 from service.cli.doctor.finding import Finding, failed, ok, warning
+from service.cli.doctor.reach import unreachable
 from service.contracts import registry_file
 from service.contracts.wire.problems import ContractViolation
 from service.errors import Invalid, ServiceError, Transient
@@ -34,7 +35,11 @@ _LONG_QUARANTINE_SECONDS: Final = 900.0
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Every finding, as soon as it is known. What depends on a part that failed is left out."""
     for name in unknown_variables(os.environ):
-        yield warning("settings", f"{name} is read by nothing", "is it misspelt? See the README")
+        yield warning(
+            "settings",
+            f"{name} is read by nothing",
+            "is it misspelt? docs/reference/settings.md has them all",
+        )
     async for finding in _settings(settings):
         yield finding
     partitions: dict[str, int] = {}
@@ -211,6 +216,9 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
         try:
             for name, net in sorted(registry.nets.items()):
                 yield await _adapter(nets, name, net.endpoint)
+                if message := await unreachable(_bundle_address(settings), net.endpoint):
+                    fix = "set FL_S3__PRESIGN_ENDPOINT_URL to the store's address as nets see it"
+                    yield warning(f"net {name}", message, fix)
             if outside := nets.unencrypted_endpoints():
                 message = f"project ids go to {', '.join(outside)} in clear"
                 yield warning("encryption", message, "set FL_ENCRYPTION__AES_KEY_BASE64")
@@ -218,6 +226,11 @@ async def _database(settings: Settings, partitions: Mapping[str, int]) -> AsyncI
             await nets.close()
     finally:
         await close_pool(pool)
+
+
+def _bundle_address(settings: Settings) -> str | None:
+    """The address in the URLs that nets get; None: AWS's own."""
+    return settings.s3.presign_endpoint_url or settings.s3.endpoint_url
 
 
 async def _adapter(nets: AdapterClients, name: str, endpoint: str) -> Finding:
@@ -250,9 +263,9 @@ async def _reservations(queries: Queries) -> AsyncIterator[Finding]:
         place = f"a place is {slot['state']} for job {slot['job_id']}, run {slot['run_id'] or '?'}"
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:
-            message = f"{place}, and the registry has no such net: nothing polls its run"
-            fix = "put the net back with `fl-jobs registry apply FILE` until its runs are over"
-            yield failed(f"net {slot['net']}", message, fix)
+            message = f"{place}, and the net left the registry: it drains until that run is over"
+            fix = f"leave its adapter up; if that is gone for good, `fl-jobs nets release {slot['job_id']}`"
+            yield warning(f"net {slot['net']}", message, fix)
         elif not slot["in_doubt"]:
             message = (
                 f"{place}, since {slot['seconds'] / 60:.0f} minutes: nobody could prove its end"

@@ -43,7 +43,7 @@ _REPORTABLE: Final = tuple(status for status in ModelStatus if status is not Mod
 # A site may also fail before the first round, while it loads its data.
 _ROUNDLESS: Final = frozenset({RoundEvent.JOB_WAITING_FOR_RESOURCES, RoundEvent.CLIENT_FAILED})
 _WITH_ROUND: Final = frozenset(RoundEvent) - _ROUNDLESS
-_OPEN: Final = ConfigDict(extra="ignore")
+_OPEN: Final = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 #: Sizes may pass 32 bits: a trained model can have more than 2 GiB.
 _MAX_BYTES: Final = 2**53 - 1
 
@@ -69,8 +69,11 @@ class ReportedResults(BaseModel):
     model_config = _OPEN
 
     uri: Annotated[str, text(2_048)]
+    """Where the run put its results."""
     sha256: Sha256 | None = None
+    """SHA-256 in hexadecimal; null: not known."""
     bytes: Annotated[int, Field(strict=True, ge=0, le=_MAX_BYTES)] | None = None
+    """Size in bytes; null: not known."""
 
 
 class ReportedMetric(BaseModel):
@@ -79,11 +82,17 @@ class ReportedMetric(BaseModel):
     model_config = _OPEN
 
     label: Text256
+    """What was measured."""
     result: Number | None
+    """The value; null where it was not finite."""
     global_round: Annotated[Int32, Field(ge=0)]
+    """The round it was measured in, from 1; 0 before the first."""
     x_value: Number | None = None
+    """Where it stands on an axis other than rounds; null: the round."""
     x_label: Text256 | None = None
+    """That axis' name; null: rounds."""
     fl_client_name: Text256 | None = None
+    """The slot that measured it; null: the report's own."""
 
 
 class JobReport(BaseModel):
@@ -96,19 +105,28 @@ class JobReport(BaseModel):
     model_config = _OPEN
 
     job_id: Uuid
+    """The job's id."""
     attempt: Annotated[Int32, Field(ge=1)]
+    """The attempt, as the FL-API server received it with the submission."""
     model_id: Uuid | None = None
+    """The model's id; null: not told."""
     path_id: Uuid | None = None
+    """The UUID that stood in the paths of the submission's calls; null: not told."""
     fl_backend_job_id: Text256 | None = None
+    """The run's id in the FL runtime; null: not told."""
     fl_client_name: Text256 | None = None
+    """The slot that reports; null: the FL server."""
 
 
 class StatusReported(JobReport):
     """Data of `fl.job.status_reported.v1`."""
 
     status: ReportedStatus
+    """Where the run is. `TRAINING_STARTED` means `RUNNING`."""
     detail: Text500 | None = None
+    """More of it for people, such as an error; null: nothing."""
     results: ReportedResults | None = None
+    """Where the results are, once there are some; null: not told."""
 
 
 _NEEDS_ROUND: Final[dict[str, Any]] = {
@@ -126,24 +144,32 @@ _NEEDS_ROUND: Final[dict[str, Any]] = {
 class RoundReportModel(JobReport):
     """Data of `fl.job.round_reported.v1`; the vocabulary of `event_type` is open."""
 
-    model_config = ConfigDict(extra="ignore", json_schema_extra=_NEEDS_ROUND)
+    model_config = ConfigDict(
+        extra="ignore", use_attribute_docstrings=True, json_schema_extra=_NEEDS_ROUND
+    )
 
     event_type: Annotated[str, text(64)]
+    """What happened, such as `ROUND_STARTED`. A word that is not known becomes a line of the log."""
     global_round: Annotated[Int32, Field(ge=1)] | None = None
+    """The round, from 1; null: before the first."""
     details: DetailsObject | None = None
+    """Anything more, at most 32 KiB as JSON; null: nothing. Of a failure `error` becomes the text."""
 
 
 class MetricsReported(JobReport):
     """Data of `fl.job.metrics_reported.v1`."""
 
     metrics: list[ReportedMetric] = Field(min_length=1, max_length=1_000)
+    """The numbers."""
 
 
 class LogReported(JobReport):
     """Data of `fl.job.log_reported.v1`."""
 
     log: Annotated[str, text(8_000)]
+    """The text."""
     success: Annotated[bool, Field(strict=True), NullIs(lambda: True)] = True
+    """False reports a failure."""
 
 
 AnyReport = StatusReported | RoundReportModel | MetricsReported | LogReported

@@ -38,6 +38,7 @@ class StopRequestModel(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        use_attribute_docstrings=True,
         json_schema_extra={
             "anyOf": [
                 {"required": [name], "properties": {name: {"type": "string"}}}
@@ -47,9 +48,13 @@ class StopRequestModel(BaseModel):
     )
 
     job_id: Uuid | None = None
+    """The job to stop. With both ids the job is meant."""
     model_id: Uuid | None = None
+    """Stop every unfinished job that this model has at the moment."""
     reason: Annotated[str, BeforeValidator(_kept)] | None = None
+    """Why, for people; cut to 500 characters. Null: none."""
     requested_by: Text256 | None = None
+    """Who asks, for people; null: not told."""
 
 
 def stop(data: Mapping[str, Any]) -> StopRequestModel:

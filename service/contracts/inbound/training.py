@@ -54,7 +54,7 @@ from service.domain.run_settings import (
 from service.domain.values import Origin, PartialRequest, Problem, Request, Resources
 
 REQUESTED: Final = "fl.training.requested.v1"
-_CLOSED: Final = ConfigDict(extra="forbid")
+_CLOSED: Final = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _S3_PREFIX: Final = with_message(
     r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/([^\x00-\x1f\x7f\\]+/)?$",
     "Should be s3://<bucket>/<prefix>/ with a slash at its end",
@@ -88,10 +88,15 @@ class TrainingConfig(IOverridableConfig):
     model_config = _CLOSED
 
     LOCAL_ROUNDS: Rounds | None = None
+    """Passes of a site over its data in each global round; null: the app's own."""
     GLOBAL_ROUNDS: Rounds | None = None
+    """Rounds over all sites; null: the app's own."""
     IGNORE_RESULT_ERROR: Annotated[bool, Field(strict=True)] | None = None
+    """Go on without a site that failed in a round; null: the app's own."""
     AGGREGATOR: FLAggregators | None = None
+    """How results are folded; null: the app's own."""
     AGGREGATION_WEIGHTS: Annotated[dict[Text128, Weight], Field(max_length=1_000)] | None = None
+    """Weights by trust id or slot, 0 to 1; who is not named has 1. Null: the app's own."""
 
 
 class ModelFiles(BaseModel):
@@ -102,18 +107,24 @@ class ModelFiles(BaseModel):
     uri: Annotated[
         str, Field(strict=True, max_length=1_100, pattern=_S3_PREFIX), line(_S3_PREFIX, 1_100)
     ]
+    """Prefix of the files, `s3://bucket/prefix/`."""
     sha256: Annotated[dict[RelativePath, Sha256], Field(max_length=10_000), NullIs(dict)] = Field(
         default_factory=dict
     )
+    """SHA-256 in hexadecimal of files that must be exactly these, by path below the prefix."""
 
 
 class SiteResources(BaseModel):
     """GPUs at each participating site, and memory in GiB of each GPU."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=MEMORY_NEEDS_GPUS)
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, json_schema_extra=MEMORY_NEEDS_GPUS
+    )
 
     num_gpus: Annotated[int, Field(strict=True, ge=0, le=8), NullIs(int)] = 0
+    """GPUs at each site."""
     mem_per_gpu_gib: Annotated[int, Field(strict=True, ge=0, le=192), NullIs(int)] = 0
+    """GiB of memory of each GPU; above 0 it needs `num_gpus`."""
 
 
 class TrainingRequested(IInitiateTrainingInputPayload, IRequiredTrainingInformation):
@@ -121,26 +132,46 @@ class TrainingRequested(IInitiateTrainingInputPayload, IRequiredTrainingInformat
 
     model_config = _CLOSED
 
-    job_id: Uuid = Field(description="Chosen by the producer: the idempotency key")
+    job_id: Uuid
+    """Chosen by the producer: the idempotency key. The same content again changes nothing."""
     model_id: Uuid
+    """The model to train. Its files are looked for under this id unless `model_files` says otherwise."""
     project_id: Text128
+    """The project whose approvals and limits count."""
     cohort_query: Annotated[str, text(65_536)]
+    """Which patients, in the trusts' own words. It is in no event, log or metric of ours."""
     trust_ids: list[Uuid] = Field(min_length=1, max_length=1_000, json_schema_extra=UNIQUE_UUIDS)
+    """The trusts that shall train, each once."""
     fl_backend: FLBackend | None = None
+    """The FL runtime to train with; null: any."""
     job_type: Text128 | None = None
+    """The job type of the backend's manifest; null: that of `config.json`, else `standard`."""
     config: TrainingConfig | None = None
+    """Settings of the training app that go before those of its `config.json`; null: none."""
     app_config: Annotated[AppConfig, NullIs(dict)] = Field(default_factory=dict)
+    """The app's own settings, which go before those of its `config.json`; at most 64 KiB as JSON."""
     model_files: ModelFiles | None = None
+    """Where the files lie, and what they must be; null: under `model_id` in the bucket of model files."""
     priority: Annotated[int, Field(strict=True, ge=0, le=9), NullIs(lambda: 5)] = 5
+    """0 to 9, the highest first."""
     min_trusts: Annotated[int, Field(strict=True, ge=1, le=1_000)] | None = None
+    """Start when at least so many of the trusts are online; null: all of them."""
     resources: SiteResources | None = None
+    """What each site must have; null: nothing special."""
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=10), NullIs(lambda: 3)] = 3
+    """How often the job may be tried where trying again can help."""
     not_before: Time | None = None
+    """The earliest start; null: at once."""
     deadline: Time | None = None
+    """The job fails when it has not ended by then; null: none."""
     max_runtime_seconds: Annotated[int, Field(strict=True, ge=60, le=2_592_000)] | None = None
+    """The longest run; null: the service's own limit."""
     max_stall_seconds: Annotated[int, Field(strict=True, ge=60, le=604_800)] | None = None
+    """The longest time without progress; null: the service's own limit."""
     requested_by: Text256 | None = None
+    """Who asks, for people; null: not told."""
     labels: Annotated[Labels, NullIs(dict)] = Field(default_factory=dict)
+    """Your own names and values, given back with every event of the job."""
 
 
 def request(data: Mapping[str, Any]) -> TrainingRequested:

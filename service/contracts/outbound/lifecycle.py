@@ -47,66 +47,87 @@ class QueuedData(JobModel):
     """The request is a job now. `waiting_for` says what keeps it from starting at this moment."""
 
     trust_ids: list[Uuid]
+    """The trusts that shall train."""
     priority: int = Field(ge=0, le=9)
+    """0 to 9, the highest first."""
     warnings: list[str] = Field(max_length=100)
+    """What the producer may want to know, for people; often empty."""
     waiting_for: WaitingCode | None
+    """What keeps the job from starting at this moment; null: only its turn is missing."""
 
 
 class RejectedData(JobModel):
     """The request can never run; `reason.errors` lists everything that is wrong with it."""
 
     reason: ReasonModel
+    """Why it can never run; `errors` lists everything that is wrong."""
 
 
 class WaitingData(JobModel):
     """What keeps a queued job from starting has changed; `position` is its position in the queue, 1 first."""
 
     reason: WaitingModel | None
+    """What the job waits for now; null: only its turn is missing."""
     position: Position
+    """Its position in the queue, from 1."""
 
 
 class StartedData(JobModel):
     """A net was claimed for a new attempt, with these participants."""
 
     participants: list[ParticipantModel]
+    """The trusts that take part, with their slots."""
     max_attempts: Position
+    """How often the job may be tried."""
 
 
 class RoundData(JobModel):
     """Progress of the run; `trust_id` and `slot` where one site is meant."""
 
     global_round: Count
+    """The round, from 1; 0 before the first."""
     total_rounds: Count | None
+    """Rounds of the run; null: not known."""
     trust_id: Uuid | None
+    """The trust that is meant; null: the whole net, or a slot that no trust of the job has."""
     slot: str | None
+    """That trust's name in the FL runtime; null: the whole net."""
     details: dict[str, Any]
+    """What the FL runtime said of it, as it came; empty where it said nothing."""
 
 
 class MetricsData(JobModel):
     """Numbers of the run."""
 
     metrics: list[MetricModel]
+    """The numbers that were new."""
 
 
 class LogData(JobModel):
     """A line of the run's log."""
 
     log: str
+    """The text."""
     success: bool
+    """False where the run reported a failure."""
 
 
 class RetryData(JobModel):
     """Back in the queue. `next_attempt` equals `attempt` where the net was given back unused."""
 
     reason: ReasonModel
+    """Why the attempt is over."""
     not_before: Time
+    """The earliest start of the next attempt."""
     next_attempt: Position
+    """The number of the next attempt; equal to `attempt` where the net was given back unused."""
 
 
 class StopData(JobModel):
     """A stop was accepted, or has come to its end; `requested_by` is who asked for the stop."""
 
     reason: ReasonModel
+    """`stopped_by_request` with the request's own text, or why the service stopped the job."""
 
 
 class CompletedData(JobModel):
@@ -115,29 +136,41 @@ class CompletedData(JobModel):
     vouches for."""
 
     results: ResultsModel | None
+    """Where the trained model lies; null: there is none to be had, and `results_note` says why."""
     results_note: str | None = Field(default=None, max_length=500)
+    """Why there are no results, or what nobody vouches for in them; null: all is well."""
     participants: list[ParticipantModel]
+    """The trusts that took part, with their slots."""
     rounds: Count
+    """Rounds that were aggregated."""
     metrics: list[MetricModel]
+    """The last number of each label and slot."""
     bundle_sha256: str | None
+    """SHA-256 of the bundle's manifest: what exactly was trained with; null: not known."""
     config: dict[str, Any] | None
+    """What the run read: `config.json` with the request's values over it; null: not known."""
 
 
 class FailedData(JobModel):
     """It ended without a model, and why."""
 
     reason: ReasonModel
+    """Why it failed; `errors` has single causes where there are some."""
 
 
 class RefusedData(BaseModel):
     """An answer to a request event that changed nothing; `request_id` is that event's id."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     job_id: Uuid | None
+    """The job that the request named; null: none."""
     model_id: Uuid | None
+    """The model that the request named; null: none."""
     request_id: str
+    """`ce_id` of the request that is answered."""
     reason: ReasonModel
+    """Why it changed nothing."""
     truncated: Truncated = None
 
 

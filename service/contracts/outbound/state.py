@@ -55,7 +55,7 @@ COLUMNS: Final = (
     "next_try_at",
 )
 
-_OPEN: Final = ConfigDict(extra="ignore")
+_OPEN: Final = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
 
 class AttemptState(BaseModel):
@@ -64,16 +64,27 @@ class AttemptState(BaseModel):
     model_config = _OPEN
 
     number: Position
+    """From 1."""
     net: str
+    """The net it ran on."""
     fl_backend: FLBackend
+    """The net's kind of FL runtime."""
     participants: list[ParticipantModel]
+    """The trusts that took part, with their slots."""
     slot: ReservationState
+    """Its reservation: `held` while the run may live, `free` when it is over, `quarantined` in between."""
     fl_backend_job_id: str | None
+    """The run's id in the FL runtime; null: not known."""
     started_at: Time
+    """When the net was claimed."""
     submitted_at: Time | None
+    """When the run was known to exist; null: not yet."""
     running_at: Time | None
+    """When it was first seen training; null: not yet."""
     ended_at: Time | None
+    """When the attempt ended; null: it goes on."""
     reason: ReasonModel | None
+    """Why it ended; null while it goes on, and when it went well."""
 
 
 class SiteState(BaseModel):
@@ -82,9 +93,13 @@ class SiteState(BaseModel):
     model_config = _OPEN
 
     slot: str
+    """The site's name in the FL runtime."""
     global_round: Count
+    """The round of its last report."""
     state: Literal["training", "returned", "failed"]
+    """What it did then."""
     detail: str | None = None
+    """What it said of a failure; null: nothing."""
 
 
 class ProgressState(BaseModel):
@@ -93,11 +108,17 @@ class ProgressState(BaseModel):
     model_config = _OPEN
 
     round: Count = 0
+    """The round that was last begun; 0: none."""
     aggregated: Count = 0
+    """Rounds whose results were folded into the model."""
     total: Count | None = None
+    """Rounds of the run; null: not known."""
     sites: list[SiteState] = Field(default_factory=list)
+    """Each site as it last reported."""
     metrics: list[MetricModel] = Field(default_factory=list)
+    """The newest number of each label and slot."""
     last_sign_at: Time | None = None
+    """When the run last showed progress; null: never."""
 
 
 class StopState(BaseModel):
@@ -106,26 +127,42 @@ class StopState(BaseModel):
     model_config = _OPEN
 
     code: str
+    """Why: a reason code."""
     reason: str | None
+    """The text that came with the stop; null: none."""
     requested_by: str | None
+    """Who asked for it; null: not told."""
     at: Time
+    """When it was accepted."""
 
 
 class StateData(JobModel):
     """Everything that is known of a job; `sequence` is that of the last event in it."""
 
     sequence: Position
+    """`ce_sequence` of the last event that is in this state."""
     waiting_for: WaitingCode | None
+    """What keeps a queued job from starting; null: only its turn is missing, or it is not queued."""
     not_before: Time | None
+    """The earliest next start; null: now."""
     created_at: Time
+    """When the request was taken."""
     changed_at: Time
+    """When this state began to hold."""
     finished_at: Time | None
+    """When the job ended; null: not yet."""
     request: AcceptedRequestModel | None
+    """The request as it was accepted; null for a rejected job."""
     progress: ProgressState
+    """How far the current attempt's run came."""
     attempts: list[AttemptState]
+    """Every attempt so far, oldest first."""
     stop: StopState | None
+    """The stop that was accepted; null: none."""
     reason: ReasonModel | None = None
+    """Why the job failed, was stopped, was rejected or is tried again; null: none of these."""
     results: ResultsModel | None
+    """Where the trained model lies; null: there is none yet, or the net offers none."""
 
 
 def body(job: Job) -> str:

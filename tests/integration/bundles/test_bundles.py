@@ -346,6 +346,20 @@ async def test_presigned_urls_are_needed_and_expire(harness: BundlesHarness) -> 
     await brief.close()
 
 
+async def test_presigned_urls_lead_to_the_address_that_nets_use(harness: BundlesHarness) -> None:
+    staged = await harness.stage(await harness.model())
+    theirs = harness.endpoint.replace("127.0.0.1", "localhost")
+    assert theirs != harness.endpoint
+    bundles = harness.make(presign_endpoint_url=theirs)
+    urls = await bundles.presign(staged)
+    assert all(url.startswith(f"{theirs}/{harness.name}-apps/") for url in urls)
+    contents = [await asyncio.to_thread(fetch, url) for url in urls]
+    assert TRAINER in contents
+    with pytest.raises(urllib.error.HTTPError, match="403"):  # signed for that host alone
+        await asyncio.to_thread(fetch, urls[0].replace(theirs, harness.endpoint))
+    await bundles.close()
+
+
 async def test_a_store_that_is_away_is_transient_and_quick(harness: BundlesHarness) -> None:
     away = harness.make(endpoint_url="http://127.0.0.1:9")
     began = time.monotonic()

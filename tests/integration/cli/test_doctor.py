@@ -210,6 +210,27 @@ async def test_a_net_that_cannot_list_its_jobs_is_named(
     assert any("list its jobs" in one.message for one in told), told
 
 
+async def test_a_net_that_cannot_reach_the_store_by_its_urls_is_warned_of(
+    migrated_env: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def warned(settings: Settings) -> list[Finding]:
+        findings = [one async for one in examine(settings)]
+        return [one for one in findings if one.part == "net net-1" and "URLs" in one.message]
+
+    server = await asyncio.start_server(half_an_adapter, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    there = net("net-1", 1) | {"endpoint": f"http://127.0.0.1:{port}"}
+    seen = {"s3": settings.s3.model_copy(update={"presign_endpoint_url": "http://192.0.2.1:8333"})}
+    async with opened(migrated_env, registry(nets=[there])):
+        assert await warned(settings) == []
+        monkeypatch.setattr("service.cli.doctor.reach._is_here", lambda address: False)
+        (finding,) = await warned(settings)
+        assert finding.state == "warning"
+        assert "FL_S3__PRESIGN_ENDPOINT_URL" in finding.fix
+        assert await warned(settings.model_copy(update=seen)) == []
+    server.close()
+
+
 async def half_an_adapter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Well in all but `list_jobs`."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -16,7 +16,7 @@ from service.domain import commands as c
 from service.domain.decision import Decision, Outcome
 from service.domain.enums import JobState
 from service.errors import Transient
-from service.store import apply, registry_review
+from service.store import judging, registry_review
 from service.store.store import PostgresStore
 from tests.integration.store.harness import (
     TRUSTS,
@@ -44,12 +44,10 @@ class Gate:
 
 @asynccontextmanager
 async def held(job_id: UUID) -> AsyncIterator[Gate]:
-    gate, judge = Gate(job_id), apply.Applier._judge
+    gate, judge = Gate(job_id), judging.judge
 
-    async def judged(
-        self: apply.Applier, connection: Any, fold: Any, work: Any, *more: Any
-    ) -> None:
-        await judge(self, connection, fold, work, *more)
+    async def judged(connection: Any, unit: Any, work: Any, alive: Any) -> None:
+        await judge(connection, unit, work, alive)
         if any(getattr(i.command, "job_id", None) == gate.job_id for i in work.items):
             gate.judged.set()
             async with asyncio.timeout(20):
@@ -58,7 +56,7 @@ async def held(job_id: UUID) -> AsyncIterator[Gate]:
                     await asyncio.sleep(0.02)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(apply.Applier, "_judge", judged)
+        patch.setattr(judging, "judge", judged)
         yield gate
 
 

@@ -17,7 +17,7 @@ import typer
 
 from service.cli import COMMANDS, main
 from service.cli.follow import one_line
-from service.cli.jobs import summary_line
+from service.cli.jobs import advice_on, summary_line
 from service.demo import dataset
 from service.domain.enums import JobState
 from service.errors import Invalid
@@ -260,3 +260,13 @@ def test_a_warning_leaves_standard_output_to_the_command(
     assert json.loads(before)
     assert told.out == ""
     assert "something_odd" in told.err
+
+
+def test_a_job_that_failed_or_waits_is_shown_with_what_to_do() -> None:
+    failed = {"state": "failed", "reason": {"code": "backend_failed"}, "waiting_for": None}
+    waiting = {"state": "queued", "reason": None, "waiting_for": None}
+    done = {"state": "completed", "reason": None, "waiting_for": None}
+    assert "run's log" in (advice_on(failed, None) or {})["action"]
+    assert "resume --all" in (advice_on(waiting, {"code": "hub_paused"}) or {})["action"]
+    assert advice_on(waiting, {"code": None}) is None
+    assert advice_on(done, None) is None

@@ -38,6 +38,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
         ({"FL_S3__ENDPOINT_URL": ""}, "FL_S3__ENDPOINT_URL"),
         ({"FL_S3__ENDPOINT_URL": "garbage"}, "FL_S3__ENDPOINT_URL"),
         ({"FL_S3__ENDPOINT_URL": "http://h:99999"}, "FL_S3__ENDPOINT_URL"),
+        ({"FL_S3__PRESIGN_ENDPOINT_URL": "s3.example"}, "FL_S3__PRESIGN_ENDPOINT_URL"),
         ({"FL_STEPS__RENEW_SECONDS": "6"}, "FL_STEPS__RENEW_SECONDS"),
         ({"FL_LIMITS__BACKOFF_SECONDS": "301"}, "FL_LIMITS__BACKOFF_MAX_SECONDS"),
         ({"FL_RETENTION__JOBS_DAYS": "401"}, "FL_RETENTION__JOB_IDS_DAYS"),

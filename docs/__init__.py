@@ -1,0 +1,1 @@
+"""Documents. `generate` writes those that are made from the code."""
