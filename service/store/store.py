@@ -25,7 +25,7 @@ from service.settings import RetentionSettings
 from service.store import inbox, jobs, model_stops, parked, registry, registry_review, retention
 from service.store.apply import Applier
 from service.store.claim import select_claim, select_expired
-from service.store.database import Pool, reading, transaction
+from service.store.database import Connection, Pool, reading, transaction
 from service.store.facts import FactReader, read_nets
 from service.store.records import RACES, BatchRefused, InboundItem, OffsetFence, OffsetMoved
 from service.store.statements import QUERIES
@@ -306,17 +306,7 @@ class PostgresStore:
         async with reading(self.pool) as connection:
             rows = await connection.fetch(QUERIES["position_heads"], limit)
             later = await connection.fetch(QUERIES["delayed_heads"], limit - len(rows))
-            first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
-            heads = await jobs.get_many(connection, list(first.values()))
-            projects = {job.accepted_request.project_id for job in heads.values()}
-            facts = await self._facts.read(connection, projects=sorted(projects), claimed=None)
-        codes: dict[UUID, str | None] = {
-            group: why_waiting(
-                job.accepted_request, eligible_nets(job.accepted_request, facts), facts
-            )
-            for group, job_id in first.items()
-            if (job := heads.get(job_id)) is not None
-        }
+            codes = await self._codes(connection, rows)
         found = [
             (row, codes[row["group_id"]], position)
             for position, row in enumerate(rows, 1)
@@ -325,6 +315,24 @@ class PostgresStore:
         behind = len(rows) + 1
         found += [(row, WaitingCode.NOT_BEFORE, n) for n, row in enumerate(later, behind)]
         return [(row["job_id"], code, n) for row, code, n in found if code != row["waiting"]]
+
+    async def _codes(
+        self, connection: Connection, rows: Sequence[asyncpg.Record]
+    ) -> dict[UUID, str | None]:
+        """By group: what holds its first job back."""
+        if not rows:
+            return {}
+        first = {row["group_id"]: row["job_id"] for row in reversed(rows)}
+        heads = await jobs.get_many(connection, list(first.values()))
+        projects = {job.accepted_request.project_id for job in heads.values()}
+        facts = await self._facts.read(connection, projects=sorted(projects), claimed=None)
+        return {
+            group: why_waiting(
+                job.accepted_request, eligible_nets(job.accepted_request, facts), facts
+            )
+            for group, job_id in first.items()
+            if (job := heads.get(job_id)) is not None
+        }
 
     def _done(self, committed: Committed) -> list[Decision]:
         for listener in self.listeners:

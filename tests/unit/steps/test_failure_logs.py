@@ -86,6 +86,7 @@ def test_a_failure_is_told_in_one_bounded_line() -> None:
     assert len(told("d" * 500, "\n".join(["y" * 300] * 50)) or "") <= 1_500
 
 
+@pytest.mark.virtual_time
 async def test_a_log_has_no_terminal_s_colours_and_may_be_absent() -> None:
     answers: dict[str, httpx.Response] = {}
 
