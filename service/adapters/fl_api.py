@@ -88,7 +88,7 @@ class FlApi:
         return (
             Health(
                 storable(version)[:64] if isinstance(version, str) else None,
-                frozenset(name[:64] for name in extensions if isinstance(name, str)),
+                frozenset(storable(name)[:64] for name in extensions if isinstance(name, str)),
             ),
             isinstance(named, list),
         )

@@ -135,7 +135,7 @@ def _word(entry: dict[object, object]) -> str:
         return ""
     if isinstance(sub, str) and sub.strip():
         word = f"{word}:{sub}"
-    return word[:MAX_WORD]
+    return storable(word)[:MAX_WORD]
 
 
 def status_of(word: str) -> FLJobStatus | None:
