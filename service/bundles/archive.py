@@ -2,17 +2,20 @@
 
 Promise: a stream that ends without an error was an archive with at least one file, whose directory of
 contents is whole: it lies where the archive's end says, and names as many entries as that says. So an error
-page, an empty answer or a file cut off in the middle never passes for a model. At most `_KEPT` bytes are
-remembered; of a directory larger than that only its location and size are judged. What it does not promise:
-that the files can be unpacked, or what is in them.
+page, an empty answer or a file cut off in the middle never passes for a model. Nor does one whose files are
+damaged, as far as `service.bundles.archive_files` can tell. At most `_KEPT` bytes are remembered; of a
+directory larger than that only its location and size are judged. What it does not promise: what is in the
+files.
 """
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator
 from typing import Final
 
+from service.bundles.archive_files import ArchiveFiles
 from service.domain.enums import ReasonCode
 from service.errors import Transient
 
@@ -37,6 +40,7 @@ async def whole_archive(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         Whatever the stream raises.
     """
     begin, tail, total = b"", bytearray(), 0
+    files = ArchiveFiles()
     async for chunk in chunks:
         if len(begin) < _END_BYTES:
             begin = (begin + chunk)[:64]
@@ -46,10 +50,12 @@ async def whole_archive(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         tail += chunk
         if len(tail) > 2 * _KEPT:
             del tail[:-_KEPT]
+        for _ in files.feed(chunk):
+            await asyncio.sleep(0)
         yield chunk
     if not total:
         raise _not_one("it is empty")
-    problem = _problem(bytes(tail[-_KEPT:]), total)
+    problem = _problem(bytes(tail[-_KEPT:]), total) or files.problem
     if problem is not None:
         raise _not_one(problem)
 

@@ -250,3 +250,15 @@ def test_options_name_what_is_wrong() -> None:
     ):
         with pytest.raises(Invalid, match=what):
             read_options(replace(NET, options=options))
+
+
+async def test_what_an_adapter_calls_its_extensions_can_be_stored() -> None:
+    def odd(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(
+            200,
+            content=rb'{"status": "ok", "extensions": ["results", "\ud800x", "a\u0000b", null]}',
+        )
+
+    nets = AdapterClients(http=httpx.MockTransport(odd))
+    nets.follow(Registry(nets={NET.name: NET}))
+    assert (await nets.client(NET.name).health()).extensions == {"results", "?x", "ab"}

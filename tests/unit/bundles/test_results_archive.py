@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import io
 import struct
@@ -188,6 +189,74 @@ async def test_results_that_are_announced_as_something_else_are_asked_for_again(
 ) -> None:
     with pytest.raises(Transient):
         await _fetched(_client(**answer))
+
+
+def damaged(body: bytes, find: bytes, at: int = 0) -> bytes:
+    """With one byte changed, behind the first place of `find`."""
+    place = body.index(find) + at
+    return body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :]
+
+
+def piped(files: dict[str, bytes], method: int) -> bytes:
+    """As a writer makes it that can't go back: lengths and checksums stand behind the files."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise io.UnsupportedOperation
+
+    content = Pipe()
+    with zipfile.ZipFile(content, "w", method) as whole:
+        for name, body in files.items():
+            whole.writestr(name, body)
+    return content.getvalue()
+
+
+MODEL = bytes(range(256)) * 40
+STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
+DAMAGED = {
+    "stored": damaged(archive({"a": b"1", "m": MODEL}), MODEL, 5000),
+    "checksum": damaged(archive({"m": MODEL}), b"PK\x03\x04", 14),
+    "deflated": damaged(archive({"a": b"1", "m": MODEL}, method=DEFLATED), b"PK\x03\x04", 80),
+    "piped": damaged(piped({"m": MODEL, "n": b"2" * 99}, DEFLATED), b"PK\x07\x08", 5),
+    "piped length": damaged(piped({"m": MODEL}, DEFLATED), b"PK\x07\x08", 12),
+    "hole": archive({"m": MODEL}).replace(MODEL[1000:9000], bytes(8000)),
+}
+
+
+@pytest.mark.parametrize("size", [1, 33, 100_000])
+@pytest.mark.parametrize("name", DAMAGED)
+async def test_an_archive_with_a_damaged_file_does_not_pass(name: str, size: int) -> None:
+    with pytest.raises(Transient, match=r"file [12] ") as raised:
+        await _passed(DAMAGED[name], size)
+    assert raised.value.code == ReasonCode.RESULTS_UPLOAD_FAILED
+
+
+@pytest.mark.parametrize("method", [STORED, DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("size", [1, 33, 100_000])
+async def test_an_archive_passes_however_it_was_written(method: int, size: int) -> None:
+    files = {"a": b"", "d/": b"", "m": MODEL, "n": b"PK\x07\x08PK\x03\x04" * 300}
+    for body in (archive(files, method=method), piped(files, method)):
+        assert await _passed(body, size) == body
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+@settings(max_examples=60)
+def test_no_bytes_behind_a_beginning_raise_anything_but_a_refusal(tail: bytes, cut: int) -> None:
+    body = archive({"m": MODEL}, method=DEFLATED)[:cut] + tail
+    with contextlib.suppress(Transient):
+        asyncio.run(_passed(body, 17))
+
+
+async def test_a_large_file_may_have_its_lengths_in_a_field_of_its_own() -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as whole, whole.open("m", "w", force_zip64=True) as file:
+        file.write(MODEL)
+    assert await _passed(content.getvalue()) == content.getvalue()
+    with pytest.raises(Transient, match="checksum"):
+        await _passed(damaged(content.getvalue(), MODEL, 7))
 
 
 def test_a_job_whose_net_gives_no_archive_is_never_complete() -> None:

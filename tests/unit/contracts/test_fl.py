@@ -270,3 +270,9 @@ def test_shipped_base_template_of_the_embedded_engine() -> None:
             "entrypoint": "app/trainer.py",
             "config": "app/config.json",
         }
+
+
+def test_a_status_word_that_nobody_knows_can_be_stored() -> None:
+    (run,) = read_jobs([{"job_id": "a", "status": "\ud800BA\0NANA"}]).runs
+    assert run.status is None
+    assert run.word == "?BANANA"
