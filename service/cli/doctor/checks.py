@@ -264,7 +264,7 @@ async def _reservations(queries: Queries) -> AsyncIterator[Finding]:
         fix = f"see what runs there, then `fl-jobs nets release {slot['job_id']}`"
         if not slot["registered"]:
             message = f"{place}, and the net left the registry: it drains until that run is over"
-            fix = f"leave its adapter up; if that is gone permanently, `fl-jobs nets release {slot['job_id']}`"
+            fix = f"leave its adapter up; if it is gone, `fl-jobs nets release {slot['job_id']}`"
             yield warning(f"net {slot['net']}", message, fix)
         elif not slot["in_doubt"]:
             message = (
